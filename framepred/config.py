@@ -1,0 +1,234 @@
+"""Recipes: frozen dataclasses ⇄ TOML, validated; no torch."""
+
+import tomllib
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from framepred.errors import FramepredError
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """What the data looks like: `size` (height, width) in pixels; `fps` resamples, 0 keeps each video's own."""
+
+    size: tuple[int, int] = (64, 64)
+    fps: float = 0.0
+    validation_fraction: float = 0.05
+    max_tokenizer_frames: int = 60_000
+
+
+@dataclass(frozen=True)
+class TokenizerRecipe:
+    """The image tokenizer: grid = size / downsampling; `levels` for FSQ, `codebook_size` for EMA VQ."""
+
+    quantizer: Literal["fsq", "ema"] = "fsq"
+    levels: tuple[int, ...] = (8, 8, 4, 4)
+    codebook_size: int = 1024
+    code_dim: int = 16
+    downsampling: int = 8
+    width: int = 96
+    encoder_blocks: int = 2
+    decoder_blocks: int = 3
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    ema_decay: float = 0.995
+
+
+@dataclass(frozen=True)
+class PredictorRecipe:
+    """The Llama predictor; `window` is its context in frames, `batch_size` counts windows."""
+
+    width: int = 320
+    layers: int = 7
+    heads: int = 5
+    kv_heads: int = 5
+    mlp_width: int = 864
+    window: int = 16
+    batch_size: int = 16
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.1
+    ema_decay: float = 0.995
+    action_dropout: float = 0.15
+    action_bins: int = 32
+    token_noise: float = 0.0
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """The loop: `steps` or `minutes` for the whole of it (0 is not set), `precision` of the arithmetic."""
+
+    minutes: float = 0.0
+    tokenizer_steps: int = 2000
+    predictor_steps: int = 4000
+    tokenizer_share: float = 0.3
+    warmup: float = 0.02
+    clip_gradient: float = 1.0
+    precision: Literal["fp32", "bf16"] = "bf16"
+    seed: int = 0
+    save_minutes: float = 2.0
+    validate_every: int = 500
+    validation_batches: int = 8
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a run, as stored in RUN/recipe.toml."""
+
+    data: DataRecipe = field(default_factory=DataRecipe)
+    tokenizer: TokenizerRecipe = field(default_factory=TokenizerRecipe)
+    predictor: PredictorRecipe = field(default_factory=PredictorRecipe)
+    training: TrainingRecipe = field(default_factory=TrainingRecipe)
+
+    def __post_init__(self) -> None:
+        _validate(self)
+
+
+def _validate(recipe: Recipe) -> None:
+    data, tok, pred, loop = recipe.data, recipe.tokenizer, recipe.predictor, recipe.training
+    _require(min(data.size) >= 8, "data.size", data.size, "at least 8 pixels a side")
+    _require(data.fps >= 0, "data.fps", data.fps, "0 (each video's own) or a positive rate")
+    _require(0 <= data.validation_fraction < 1, "data.validation_fraction", data.validation_fraction, "0 to below 1")
+    _require(data.max_tokenizer_frames > 0, "data.max_tokenizer_frames", data.max_tokenizer_frames, "at least 1")
+    down = tok.downsampling
+    _require(down in (4, 8, 16), "tokenizer.downsampling", down, "4, 8 or 16")
+    _require(
+        data.size[0] % down == 0 and data.size[1] % down == 0,
+        "data.size",
+        data.size,
+        f"multiples of tokenizer.downsampling = {down}",
+    )
+    _require(
+        len(tok.levels) > 0 and all(2 <= level <= 64 for level in tok.levels),
+        "tokenizer.levels",
+        tok.levels,
+        "one or more whole numbers from 2 to 64",
+    )
+    for name in ("codebook_size", "code_dim", "width", "encoder_blocks", "decoder_blocks", "batch_size"):
+        _require(getattr(tok, name) >= 1, f"tokenizer.{name}", getattr(tok, name), "at least 1")
+    for name in ("width", "layers", "heads", "kv_heads", "mlp_width", "batch_size"):
+        _require(getattr(pred, name) >= 1, f"predictor.{name}", getattr(pred, name), "at least 1")
+    _require(pred.window >= 2, "predictor.window", pred.window, "at least 2 frames")
+    _require(
+        pred.width % pred.heads == 0 and (pred.width // pred.heads) % 2 == 0,
+        "predictor.width",
+        pred.width,
+        f"an even multiple of predictor.heads = {pred.heads}",
+    )
+    _require(pred.heads % pred.kv_heads == 0, "predictor.kv_heads", pred.kv_heads, f"a divisor of heads = {pred.heads}")
+    _require(2 <= pred.action_bins <= 1024, "predictor.action_bins", pred.action_bins, "2 to 1024")
+    for name in ("action_dropout", "token_noise", "dropout"):
+        _require(0 <= getattr(pred, name) < 1, f"predictor.{name}", getattr(pred, name), "0 to below 1")
+    for part, value in (("tokenizer", tok), ("predictor", pred)):
+        _require(0 < value.learning_rate < 1, f"{part}.learning_rate", value.learning_rate, "above 0, below 1")
+        _require(0 <= value.ema_decay < 1, f"{part}.ema_decay", value.ema_decay, "0 to below 1")
+    _require(loop.minutes >= 0, "training.minutes", loop.minutes, "0 (not set) or more")
+    for name in ("tokenizer_steps", "predictor_steps", "validate_every", "validation_batches"):
+        _require(getattr(loop, name) >= 1, f"training.{name}", getattr(loop, name), "at least 1")
+    _require(0 < loop.tokenizer_share < 1, "training.tokenizer_share", loop.tokenizer_share, "between 0 and 1")
+
+
+def _require(holds: bool, key: str, value: object, allowed: str) -> None:
+    if not holds:
+        raise FramepredError(f"recipe: {key} = {value} is not allowed; it must be {allowed}")
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that come with framepred."""
+    folder = resources.files("framepred") / "recipes"
+    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+
+
+def load_recipe(name_or_file: str | Path | None = None) -> Recipe:
+    """Read a recipe by built-in name or TOML file; what it leaves out takes the defaults."""
+    if name_or_file is None:
+        return Recipe()
+    path = Path(name_or_file)
+    if path.suffix == ".toml" or path.exists():
+        if not path.is_file():
+            raise FramepredError(f"recipe file {path} does not exist")
+        text = path.read_text(encoding="utf-8", errors="replace")
+    elif str(name_or_file) in recipe_names():
+        text = (resources.files("framepred") / "recipes" / f"{name_or_file}.toml").read_text()
+    else:
+        raise FramepredError(
+            f"recipe {name_or_file!r} is neither a file nor a built-in; the built-ins are {', '.join(recipe_names())}"
+        )
+    try:
+        return apply(Recipe(), tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise FramepredError(f"recipe {name_or_file} is not valid TOML: {error}") from error
+
+
+def apply(recipe: Recipe, table: Mapping[str, Any]) -> Recipe:
+    """Return the recipe with a (nested) table of values laid over it, validated."""
+    result: Recipe = _overlay(recipe, table, "")
+    return result
+
+
+def _overlay(target: Any, table: Mapping[str, Any], prefix: str) -> Any:
+    hints = get_type_hints(type(target))
+    known = {f.name for f in fields(target)}
+    changes: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in known:
+            raise FramepredError(
+                f"recipe: unknown key {prefix}{key}; the keys here are {', '.join(prefix + k for k in sorted(known))}"
+            )
+        current = getattr(target, key)
+        if is_dataclass(current):
+            if not isinstance(value, Mapping):
+                raise FramepredError(f"recipe: {prefix}{key} is a table, not {value!r}")
+            changes[key] = _overlay(current, value, f"{prefix}{key}.")
+        else:
+            changes[key] = _convert(value, hints[key], f"{prefix}{key}")
+    return replace(target, **changes)
+
+
+def _convert(value: Any, hint: Any, key: str) -> Any:
+    origin = get_origin(hint)
+    if origin is Literal:
+        if value not in get_args(hint):
+            raise FramepredError(f"recipe: {key} = {value!r} is not allowed; choose one of {', '.join(get_args(hint))}")
+        return value
+    if origin is tuple:
+        args = get_args(hint)
+        variadic = len(args) == 2 and args[1] is Ellipsis
+        if isinstance(value, int) and not variadic:
+            value = [value] * len(args)
+        if not isinstance(value, (list, tuple)) or not (variadic or len(value) == len(args)):
+            raise FramepredError(f"recipe: {key} = {value!r} is not a list of {'' if variadic else len(args)} numbers")
+        return tuple(_convert(v, args[0], key) for v in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(hint, types.GenericAlias) and (not isinstance(value, hint) or isinstance(value, bool)):
+        raise FramepredError(f"recipe: {key} = {value!r} is not a {hint.__name__}")
+    return value
+
+
+def apply_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
+    """Return the recipe with `key=value` settings applied, values written as in TOML."""
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise FramepredError(f"--set {setting!r} is not key=value, for example predictor.layers=4")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        for part in reversed(key.strip().split(".")):
+            value = {part: value}
+        recipe = apply(recipe, value)
+    return recipe
+
+
+def to_toml(recipe: Recipe) -> str:
+    """Return the recipe as TOML, every value written out."""
+    import tomli_w
+
+    return tomli_w.dumps({name: dict(part) for name, part in asdict(recipe).items()})

@@ -1,0 +1,1 @@
+"""Sources of episodes: video folders, Gymnasium recordings and token stores."""

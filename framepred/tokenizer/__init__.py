@@ -1,0 +1,1 @@
+"""Image tokenizers: frames ⇄ grids of discrete tokens. Nothing here knows of sequences."""
