@@ -1,0 +1,226 @@
+"""The predictor: a Llama transformer and its KV cache. It sees ids, never pixels."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from framepred.errors import FramepredError
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """The shape of a Llama; names are those of the Hugging Face configuration."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    max_position_embeddings: int
+    rms_norm_eps: float = 1e-5
+    rope_theta: float = 10000.0
+    tie_word_embeddings: bool = True
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of a `config.json` that `transformers` loads as LlamaForCausalLM."""
+        return {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            **asdict(self),
+            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
+            "head_dim": self.head_dim,
+            "hidden_act": "silu",
+            "attention_bias": False,
+            "mlp_bias": False,
+            "attention_dropout": 0.0,
+            "bos_token_id": None,
+            "eos_token_id": None,
+            "pad_token_id": None,
+            "dtype": "float32",
+            "use_cache": True,
+        }
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> "LlamaConfig":
+        if value.get("model_type") != "llama":
+            raise FramepredError(f"model_type {value.get('model_type')!r} is not a Llama; framepred runs model_type 'llama'")
+        rope = value.get("rope_parameters") or {}
+        known = {name: value[name] for name in LlamaConfig.__dataclass_fields__ if name in value}
+        known["rope_theta"] = rope.get("rope_theta", value.get("rope_theta", 10000.0))
+        return LlamaConfig(**known)
+
+
+class KVCache:
+    """Keys and values of every layer, preallocated: (layers, 2, B, kv heads, capacity, head dim)."""
+
+    def __init__(self, config: LlamaConfig, batch: int, capacity: int, like: Tensor) -> None:
+        shape = (config.num_hidden_layers, 2, batch, config.num_key_value_heads, capacity, config.head_dim)
+        self.data = like.new_zeros(shape)
+        self.length = 0
+
+    @property
+    def capacity(self) -> int:
+        return self.data.shape[4]
+
+    def expand(self, batch: int) -> None:
+        """Give every one of `batch` rows the prefix that row 0 holds: one prefill serves all samples."""
+        self.data = self.data[:, :, :1].repeat(1, 1, batch, 1, 1, 1)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with rotary positions; query, key and value are one product."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        self.qkv = nn.Linear(config.hidden_size, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=False)
+        self.out = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, store: Tensor | None, at: int) -> Tensor:
+        batch, length, _ = x.shape
+        qkv = self.qkv(x).view(batch, length, -1, self.head_dim)
+        rotated = _rotate(qkv[:, :, : self.heads + self.kv_heads], rope)
+        q, k = rotated.split((self.heads, self.kv_heads), 2)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), qkv[:, :, self.heads + self.kv_heads :].transpose(1, 2)
+        if store is not None:
+            store[0, :, :, at : at + length] = k
+            store[1, :, :, at : at + length] = v
+            k, v = store[0, :, :, : at + length], store[1, :, :, : at + length]
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None and length > 1, enable_gqa=self.heads != self.kv_heads
+        )
+        return self.out(y.transpose(1, 2).reshape(batch, length, -1))
+
+
+def _rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+    cos, sin = rope[0].to(x.dtype), rope[1].to(x.dtype)
+    half = x.shape[-1] // 2
+    swapped = torch.cat((x[..., half:], x[..., :half]), -1)
+    return x * cos + swapped * sin
+
+
+class Layer(nn.Module):
+    """Pre-norm attention and SwiGLU; gate and up are one product."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.attention = Attention(config)
+        self.mlp_norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.gate_up = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, store: Tensor | None, at: int) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), rope, mask, store, at)
+        gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, -1)
+        return x + self.down(F.silu(gate) * up)
+
+
+class Llama(nn.Module):
+    """The Llama decoder: ids (B, L) → hidden states (B, L, D) → logits over the vocabulary."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.head.weight = self.embed.weight
+        self._positions(config.max_position_embeddings)
+
+    def _positions(self, length: int) -> None:
+        dim = self.config.head_dim
+        frequency = self.config.rope_theta ** (-torch.arange(0, dim, 2).float() / dim)
+        angles = torch.arange(length).float()[:, None] * frequency
+        cos, sin = angles.cos(), angles.sin()
+        self.register_buffer("cos", torch.cat((cos, cos), -1)[:, None], persistent=False)
+        self.register_buffer("sin", torch.cat((-sin, sin), -1)[:, None], persistent=False)
+        self.cos: Tensor
+        self.sin: Tensor
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Fill the weights: normal(0, 0.02), residual outputs scaled down by depth."""
+        for name, parameter in self.named_parameters():
+            if parameter.ndim < 2:
+                nn.init.ones_(parameter)
+                continue
+            residual = name.endswith(("out.weight", "down.weight"))
+            std = 0.02 / math.sqrt(2 * self.config.num_hidden_layers) if residual else 0.02
+            nn.init.normal_(parameter, std=std, generator=generator)
+
+    def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Ids int64 (B, L) → final hidden states (B, L, D); a cache is read, and written in place."""
+        at = cache.length if cache else 0
+        length = ids.shape[1]
+        if at + length > len(self.cos):
+            raise FramepredError(f"{at + length} tokens are more than the model's context of {len(self.cos)}")
+        rope = self.cos[at : at + length], self.sin[at : at + length]
+        mask = None
+        if cache is not None and at and length > 1:
+            mask = torch.ones(length, at + length, dtype=torch.bool, device=ids.device).tril_(at)
+        x = self.embed(ids)
+        for i, layer in enumerate(self.layers):
+            x = layer(x, rope, mask, cache.data[i] if cache else None, at)
+        if cache is not None:
+            cache.length = at + length
+        return self.norm(x)
+
+    def forward(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Ids int64 (B, L) → logits (B, L, V), or (B, P, V) at the `positions` (P,) asked for."""
+        hidden = self.hidden(ids)
+        return self.head(hidden if positions is None else hidden[:, positions])
+
+
+def to_hugging_face(weights: dict[str, Tensor], config: LlamaConfig) -> dict[str, Tensor]:
+    """Return framepred's weights under the names and shapes of LlamaForCausalLM."""
+    result = {"model.embed_tokens.weight": weights["embed.weight"], "model.norm.weight": weights["norm.weight"]}
+    if not config.tie_word_embeddings:
+        result["lm_head.weight"] = weights["head.weight"]
+    query, key = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
+    for i in range(config.num_hidden_layers):
+        ours, theirs = f"layers.{i}.", f"model.layers.{i}."
+        q, k, v = weights[ours + "attention.qkv.weight"].split((query, key, key))
+        gate, up = weights[ours + "gate_up.weight"].chunk(2)
+        for name, tensor in (
+            ("self_attn.q_proj", q),
+            ("self_attn.k_proj", k),
+            ("self_attn.v_proj", v),
+            ("self_attn.o_proj", weights[ours + "attention.out.weight"]),
+            ("mlp.gate_proj", gate),
+            ("mlp.up_proj", up),
+            ("mlp.down_proj", weights[ours + "down.weight"]),
+            ("input_layernorm", weights[ours + "attention_norm.weight"]),
+            ("post_attention_layernorm", weights[ours + "mlp_norm.weight"]),
+        ):
+            result[f"{theirs}{name}.weight"] = tensor
+    return {name: tensor.contiguous() for name, tensor in result.items()}
+
+
+def from_hugging_face(weights: dict[str, Tensor], config: LlamaConfig) -> dict[str, Tensor]:
+    """Return LlamaForCausalLM's weights under framepred's names: the inverse of `to_hugging_face`."""
+    result = {"embed.weight": weights["model.embed_tokens.weight"], "norm.weight": weights["model.norm.weight"]}
+    result["head.weight"] = weights["model.embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"]
+    for i in range(config.num_hidden_layers):
+        ours, theirs = f"layers.{i}.", f"model.layers.{i}."
+        joined = {
+            "attention.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+            "attention.out": ("self_attn.o_proj",),
+            "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
+            "down": ("mlp.down_proj",),
+            "attention_norm": ("input_layernorm",),
+            "mlp_norm": ("post_attention_layernorm",),
+        }
+        for name, parts in joined.items():
+            result[f"{ours}{name}.weight"] = torch.cat([weights[f"{theirs}{part}.weight"] for part in parts])
+    return result

@@ -1,0 +1,193 @@
+"""The flat sequence: frame tokens and action tokens ⇄ ids of one vocabulary.
+
+`frame_0 action_0 frame_1 action_1 …`: a frame is its grid in raster order, an action D tokens.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from framepred.errors import FramepredError
+
+
+@dataclass(frozen=True)
+class ActionSpace:
+    """What actions a run knows: `count` discrete ids, or `edges` (D, bins - 1) of continuous dimensions."""
+
+    kind: Literal["discrete", "continuous"]
+    names: tuple[str, ...]
+    count: int = 0
+    edges: tuple[tuple[float, ...], ...] = ()
+
+    @property
+    def slots(self) -> int:
+        """Tokens an action takes."""
+        return 1 if self.kind == "discrete" else len(self.edges)
+
+    @property
+    def size(self) -> int:
+        """Ids that all action tokens need together."""
+        return self.count if self.kind == "discrete" else sum(len(e) + 1 for e in self.edges)
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """Return the half-open range of action ids legal in each slot."""
+        if self.kind == "discrete":
+            return [(0, self.count)]
+        stops = torch.tensor([len(e) + 1 for e in self.edges]).cumsum(0).tolist()
+        return list(zip([0, *stops[:-1]], stops, strict=True))
+
+    def encode(self, actions: Tensor, where: str = "actions") -> Tensor:
+        """Actions int64 (T,) or float32 (T, D) → action ids int64 (T, slots)."""
+        if self.kind == "discrete":
+            if actions.ndim != 1 or actions.is_floating_point():
+                raise FramepredError(f"{where}: these are continuous, the model takes one integer column: ids 0 to {self.count - 1}")
+            if len(actions) and not 0 <= int(actions.min()) <= int(actions.max()) < self.count:
+                bad = int(actions.max()) if int(actions.max()) >= self.count else int(actions.min())
+                raise FramepredError(f"{where}: action id {bad} is not allowed; the model knows ids 0 to {self.count - 1}")
+            return actions[:, None].long()
+        values = actions[:, None].float() if actions.ndim == 1 else actions.float()
+        if values.shape[1] != len(self.edges):
+            raise FramepredError(
+                f"{where}: {values.shape[1]} columns, the model takes {len(self.edges)}: {', '.join(self.names)}"
+            )
+        if not bool(values.isfinite().all()):
+            raise FramepredError(f"{where}: a value is not finite; every action must be a number")
+        columns = [
+            torch.bucketize(values[:, d].contiguous(), torch.tensor(edge)) + start
+            for d, (edge, (start, _)) in enumerate(zip(self.edges, self.ranges(), strict=True))
+        ]
+        return torch.stack(columns, 1)
+
+    def to_json(self) -> dict[str, Any]:
+        shape: dict[str, Any] = {"count": self.count} if self.kind == "discrete" else {"edges": [list(e) for e in self.edges]}
+        return {"kind": self.kind, "names": list(self.names), **shape}
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> "ActionSpace":
+        edges = tuple(tuple(e) for e in value.get("edges", ()))
+        return ActionSpace(value["kind"], tuple(value["names"]), value.get("count", 0), edges)
+
+
+def fit_action_space(actions: list[Tensor], names: tuple[str, ...], bins: int) -> ActionSpace:
+    """Return the action space of a data set: the ids that occur, or bins of equal mass per dimension."""
+    if actions[0].ndim == 1 and not actions[0].is_floating_point():
+        return ActionSpace("discrete", names, count=1 + max(int(a.max()) for a in actions if len(a)))
+    values = torch.cat(actions)
+    quantiles = torch.linspace(0, 1, bins + 1)[1:-1]
+    # torch.quantile refuses more than 16 million values; a regular subsample keeps the quantiles.
+    sample = values[:: max(1, len(values) // 1_000_000)]
+    edges = tuple(tuple(sorted(set(torch.quantile(column, quantiles).tolist()))) for column in sample.T.contiguous())
+    return ActionSpace("continuous", names, edges=edges)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """One id space: `[text | visual | action | special]`, each a half-open range; specials are single ids."""
+
+    text_size: int
+    visual_size: int
+    action_size: int
+
+    @property
+    def visual(self) -> tuple[int, int]:
+        return self.text_size, self.text_size + self.visual_size
+
+    @property
+    def action(self) -> tuple[int, int]:
+        return self.visual[1], self.visual[1] + self.action_size
+
+    @property
+    def no_action(self) -> int:
+        """The id that stands for an action that is not given."""
+        return self.action[1]
+
+    @property
+    def size(self) -> int:
+        return self.no_action + 1
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "text": [0, self.text_size],
+            "visual": list(self.visual),
+            "action": list(self.action),
+            "special": {"no_action": self.no_action},
+        }
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> "Vocabulary":
+        sizes = [value[part][1] - value[part][0] for part in ("text", "visual", "action")]
+        vocabulary = Vocabulary(*sizes)
+        if vocabulary.to_json() != value:
+            raise ValueError(f"vocabulary ranges {value} are not contiguous")
+        return vocabulary
+
+
+@dataclass(frozen=True)
+class SequenceLayout:
+    """Where everything stands in the sequence: frames of `grid` (h, w) tokens, then an action's slots."""
+
+    vocabulary: Vocabulary
+    grid: tuple[int, int]
+    actions: ActionSpace | None = None
+
+    @property
+    def frame_tokens(self) -> int:
+        """N, the tokens of a frame."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def action_slots(self) -> int:
+        return self.actions.slots if self.actions else 0
+
+    @property
+    def stride(self) -> int:
+        """Tokens from one frame's first to the next frame's first."""
+        return self.frame_tokens + self.action_slots
+
+    def legal(self, slot: int) -> tuple[int, int]:
+        """Return the half-open range of ids that may be sampled at position `slot` of a stride."""
+        if slot < self.frame_tokens:
+            return self.vocabulary.visual
+        assert self.actions is not None
+        start, stop = self.actions.ranges()[slot - self.frame_tokens]
+        return self.vocabulary.action[0] + start, self.vocabulary.action[0] + stop
+
+    def action_ids(self, actions: Tensor | None, length: int, where: str = "actions") -> Tensor:
+        """Actions (T or T-1) or None → vocabulary ids int64 (length, slots), `<no_action>` where none is given."""
+        ids = torch.full((length, self.action_slots), self.vocabulary.no_action)
+        if actions is not None and self.actions is not None:
+            known = self.actions.encode(actions[:length], where) + self.vocabulary.action[0]
+            ids[: len(known)] = known
+        return ids
+
+    def pack(self, tokens: Tensor, action_ids: Tensor) -> Tensor:
+        """Token grids (T, h, w) and vocabulary action ids (T or T-1, slots) → ids int64 (L,)."""
+        frames = tokens.reshape(len(tokens), self.frame_tokens).long() + self.vocabulary.visual[0]
+        count = min(len(action_ids), len(frames))
+        steps = torch.cat([frames[:count], action_ids[:count].long()], 1).flatten()
+        return torch.cat([steps, frames[count:].flatten()])
+
+    def unpack(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Ids (L,), the inverse of `pack` → token grids (T, h, w), action ids (T or T-1, slots)."""
+        whole, rest = divmod(len(ids), self.stride)
+        if rest not in (0, self.frame_tokens):
+            raise ValueError(f"{len(ids)} ids are not whole frames of {self.stride}")
+        steps = ids[: whole * self.stride].view(whole, self.stride)
+        frames = torch.cat([steps[:, : self.frame_tokens].reshape(-1), ids[whole * self.stride :]])
+        tokens = frames.view(-1, *self.grid) - self.vocabulary.visual[0]
+        return tokens, steps[:, self.frame_tokens :]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "vocabulary": self.vocabulary.to_json(),
+            "layout": {"order": ["frame", "action"], "grid": list(self.grid), "action_slots": self.action_slots},
+            "actions": self.actions.to_json() if self.actions else None,
+        }
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> "SequenceLayout":
+        actions = ActionSpace.from_json(value["actions"]) if value["actions"] else None
+        grid = value["layout"]["grid"]
+        return SequenceLayout(Vocabulary.from_json(value["vocabulary"]), (grid[0], grid[1]), actions)
