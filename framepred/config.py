@@ -1,7 +1,6 @@
 """Recipes: frozen dataclasses ⇄ TOML, validated; no torch."""
 
 import tomllib
-import types
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from importlib import resources
@@ -48,15 +47,13 @@ class PredictorRecipe:
     heads: int = 5
     kv_heads: int = 5
     mlp_width: int = 864
-    window: int = 16
+    window: int = 12
     batch_size: int = 16
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
     ema_decay: float = 0.995
     action_dropout: float = 0.15
     action_bins: int = 32
-    token_noise: float = 0.0
-    dropout: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +67,7 @@ class TrainingRecipe:
     warmup: float = 0.02
     clip_gradient: float = 1.0
     precision: Literal["fp32", "bf16"] = "bf16"
+    compile: bool = False
     seed: int = 0
     save_minutes: float = 2.0
     validate_every: int = 500
@@ -122,8 +120,7 @@ def _validate(recipe: Recipe) -> None:
     )
     _require(pred.heads % pred.kv_heads == 0, "predictor.kv_heads", pred.kv_heads, f"a divisor of heads = {pred.heads}")
     _require(2 <= pred.action_bins <= 1024, "predictor.action_bins", pred.action_bins, "2 to 1024")
-    for name in ("action_dropout", "token_noise", "dropout"):
-        _require(0 <= getattr(pred, name) < 1, f"predictor.{name}", getattr(pred, name), "0 to below 1")
+    _require(0 <= pred.action_dropout <= 1, "predictor.action_dropout", pred.action_dropout, "0 to 1")
     for part, value in (("tokenizer", tok), ("predictor", pred)):
         _require(0 < value.learning_rate < 1, f"{part}.learning_rate", value.learning_rate, "above 0, below 1")
         _require(0 <= value.ema_decay < 1, f"{part}.ema_decay", value.ema_decay, "0 to below 1")
@@ -206,7 +203,7 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
         return tuple(_convert(v, args[0], key) for v in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if not isinstance(hint, types.GenericAlias) and (not isinstance(value, hint) or isinstance(value, bool)):
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise FramepredError(f"recipe: {key} = {value!r} is not a {hint.__name__}")
     return value
 

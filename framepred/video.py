@@ -113,7 +113,8 @@ def _decode(container: Any, stream: Any, path: Path) -> Iterator[tuple[float, Te
             stacklevel=2,
         )
         return
-    if stream.frames and count < stream.frames:
+    # Containers often count a frame or two that no player shows.
+    if stream.frames and count < stream.frames * 0.98 - 2:
         warnings.warn(
             FramepredWarning(f"{path} breaks off: {count} of {stream.frames} frames could be decoded"),
             stacklevel=2,
@@ -138,7 +139,7 @@ def _resample(timed: Iterator[tuple[float, Tensor]], fps: float, last_period: fl
         k += 1
 
 
-def _fit(frames: Tensor, size: tuple[int, int]) -> Tensor:
+def fit_frames(frames: Tensor, size: tuple[int, int]) -> Tensor:
     """Scale (T, 3, H, W) to cover `size` = (height, width) and crop the centre."""
     height, width = frames.shape[-2:]
     if (height, width) == size:
@@ -170,7 +171,7 @@ def stream_video(
         held: list[Tensor] = []
         for frame in frames:
             if held and frame.shape != held[0].shape:
-                frame = _fit(frame[None], (held[0].shape[1], held[0].shape[2]))[0]
+                frame = fit_frames(frame[None], (held[0].shape[1], held[0].shape[2]))[0]
             held.append(frame)
             if len(held) == chunk:
                 yield _batch(held, size)
@@ -181,7 +182,7 @@ def stream_video(
 
 def _batch(frames: list[Tensor], size: tuple[int, int] | None) -> Tensor:
     stacked = torch.stack(frames)
-    return (stacked if size is None else _fit(stacked, size)).contiguous()
+    return (stacked if size is None else fit_frames(stacked, size)).contiguous()
 
 
 def read_video(

@@ -16,7 +16,7 @@ from torch import Tensor
 from framepred.data.actions import actions_path, write_actions
 from framepred.data.episode import Episode
 from framepred.errors import FramepredError
-from framepred.video import _fit, write_video
+from framepred.video import fit_frames, write_video
 
 # Importing the package is what registers its environments.
 _PROVIDERS = {
@@ -138,7 +138,7 @@ def _frame(env: Any, observation: Any, size: tuple[int, int]) -> Tensor:
         picture = env.render()
     if not (isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim == 3):
         raise FramepredError(f"{env} shows no RGB picture: choose an environment with rgb_array rendering")
-    return _fit(torch.from_numpy(picture.copy()).permute(2, 0, 1)[None], size)[0]
+    return fit_frames(torch.from_numpy(picture.copy()).permute(2, 0, 1)[None], size)[0]
 
 
 def _play(env: Any, recording: Recording, choices: dict[int, int] | None, skip: int, seed: int, name: str) -> Episode:

@@ -1,9 +1,9 @@
 """The token store: Parquet that `datasets.load_dataset` opens, one row an episode."""
 
 import json
-import math
 import os
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from framepred.data.episode import check_action_count
 from framepred.data.sources import VideoFile
-from framepred.errors import FramepredError
+from framepred.errors import FramepredError, FramepredWarning
 from framepred.tokenizer.base import Tokenizer
 from framepred.video import probe_video
 
@@ -177,19 +177,29 @@ def tokenize(
     _write_info(folder, info)
 
     rows: list[dict[str, Any]] = []
-    held, since, frames_done = 0, time.monotonic(), 0
+    held, since, frames_done, skipped = 0, time.monotonic(), 0, 0
     finished = len([v for v in videos if _key(v) in done])
     for video in videos:
         if _key(video) in done:
             continue
-        parts = []
-        for frames in video.stream(tokenizer.frame_size, fps):
-            parts.append(tokenizer.encode(frames).to(torch.int32))
-            frames_done += len(frames)
-            yield TokenizeProgress(video.name, finished, len(videos), frames_done)
-        rows.append(_row(video, torch.cat(parts), fps))
+        try:
+            parts = []
+            for frames in video.stream(tokenizer.frame_size, fps):
+                parts.append(tokenizer.encode(frames).to(torch.int32).cpu())
+                frames_done += len(frames)
+                yield TokenizeProgress(video.name, finished, len(videos), frames_done)
+            rows.append(_row(video, torch.cat(parts), fps))
+        except FramepredError as error:
+            # One bad file among many must not stop the rest.
+            if len(videos) == 1:
+                raise
+            skipped += 1
+            if skipped == len(videos):
+                raise FramepredError(f"none of the {len(videos)} videos could be tokenized; the last: {error}") from error
+            warnings.warn(FramepredWarning(f"skipped: {error}"), stacklevel=2)
+            continue
         finished += 1
-        held += parts[0][0].numel() * rows[-1]["num_frames"]
+        held += len(rows[-1]["tokens"])
         if held > _FLUSH_TOKENS or time.monotonic() - since > _FLUSH_SECONDS:
             _flush(folder, rows, info)
             rows, held, since = [], 0, time.monotonic()
@@ -245,8 +255,3 @@ def _common_actions(videos: Sequence[VideoFile]) -> tuple[str | None, tuple[str,
                 f"{kind} {list(names)}: one store holds one kind"
             )
     return kind, names
-
-
-def bits_per_frame(codebook_size: int, tokens: int) -> float:
-    """Return the bits that a frame's tokens can carry."""
-    return tokens * math.log2(codebook_size)

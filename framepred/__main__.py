@@ -1,0 +1,5 @@
+"""`python -m framepred`."""
+
+from framepred.cli import main
+
+main()

@@ -1,0 +1,207 @@
+"""Folders ⇄ objects: tokenizers and runs, safetensors only, every hash verified."""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from framepred import zoo
+from framepred.config import TokenizerRecipe, apply, Recipe
+from framepred.errors import FramepredError
+from framepred.predictor import Llama, LlamaConfig, from_hugging_face, to_hugging_face
+from framepred.sequence import SequenceLayout
+from framepred.tokenizer.autoencoder import Autoencoder
+from framepred.tokenizer.base import Tokenizer
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run, ready to predict: everything that `rollout` needs.
+
+    `window` is the model's context in frames; `fps` the rate of the frames it was trained on.
+    """
+
+    path: Path
+    predictor: Llama
+    tokenizer: Tokenizer
+    layout: SequenceLayout
+    window: int
+    fps: float
+    tokenizer_sha256: str
+
+
+def file_sha256(path: Path) -> str:
+    """Return a file's sha256 in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tokenizer_sha256(folder: Path) -> str:
+    """Return the sha256 of a tokenizer's model.safetensors, which holds its configuration too."""
+    file = folder / "model.safetensors"
+    if not file.is_file():
+        raise FramepredError(f"{folder} is no tokenizer (no model.safetensors): give a folder that framepred train wrote")
+    return file_sha256(file)
+
+
+def _read_json(file: Path, what: str) -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise FramepredError(f"{file.parent} is no {what} (no {file.name}): give a folder that framepred train wrote") from None
+    except (OSError, ValueError) as error:
+        raise FramepredError(f"{file} cannot be read ({error}): restore the {what}") from error
+    if not isinstance(value, dict):
+        raise FramepredError(f"{file} is not a JSON object: restore the {what}")
+    return value
+
+
+def _read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(file, "pt") as stored:
+            return {k: stored.get_tensor(k).float() if stored.get_tensor(k).is_floating_point() else stored.get_tensor(k)
+                    for k in stored.keys()}, stored.metadata() or {}  # fmt: skip # noqa: SIM118
+    except FileNotFoundError:
+        raise FramepredError(f"{file} does not exist: the training did not finish (--resume), or the folder is not whole") from None
+    except (SafetensorError, OSError) as error:
+        raise FramepredError(f"{file} is not a whole safetensors file ({error}): restore it from where it came") from error
+
+
+def _load_into(module: nn.Module, weights: dict[str, Tensor], file: Path) -> None:
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise FramepredError(f"{file} does not fit its config.json ({reason}): restore both from where they came") from error
+
+
+def _replace_files(folder: Path, files: dict[str, str], weights: dict[str, Tensor], about: dict[str, str]) -> None:
+    """Write texts and model.safetensors under temporary names, then rename all, the weights last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        for name, text in files.items():
+            (folder / f".{name}.partial").write_text(text)
+        save_file(weights, folder / ".model.safetensors.partial", {"format": "pt", **about})
+        for name in [*files, "model.safetensors"]:
+            os.replace(folder / f".{name}.partial", folder / name)
+    except OSError as error:
+        raise FramepredError(f"cannot write {folder} ({error.strerror or error}): free space or choose another folder") from error
+    finally:
+        for leftover in folder.glob(".*.partial"):
+            leftover.unlink()
+
+
+def save_tokenizer(folder: Path, tokenizer: Autoencoder, recipe_toml: str, dtype: torch.dtype = torch.float32) -> str:
+    """Write a tokenizer folder; return its sha256."""
+    from dataclasses import asdict
+
+    config = {
+        "kind": "framepred-autoencoder",
+        "frame_size": list(tokenizer.frame_size),
+        "grid": list(tokenizer.grid),
+        "codebook_size": tokenizer.codebook_size,
+        "recipe": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(tokenizer.recipe).items()},
+    }
+    text = json.dumps(config, indent=1) + "\n"
+    weights = {
+        k: v.detach().cpu().to(dtype if v.is_floating_point() else v.dtype).contiguous()
+        for k, v in tokenizer.state_dict().items()
+    }
+    _replace_files(folder, {"config.json": text, "recipe.toml": recipe_toml}, weights, {"config": json.dumps(config, sort_keys=True)})
+    return tokenizer_sha256(folder)
+
+
+def load_tokenizer(name_or_dir: str | Path = zoo.DEFAULT) -> Autoencoder:
+    """Load a tokenizer by its name in the zoo or its folder."""
+    folder = zoo.resolve("tokenizers", name_or_dir)
+    config = _read_json(folder / "config.json", "tokenizer")
+    if config.get("kind") != "framepred-autoencoder":
+        if (folder / "tokenizer" / "config.json").is_file():
+            return load_tokenizer(folder / "tokenizer")
+        raise FramepredError(f"{folder} is no framepred tokenizer: its config.json says kind {config.get('kind')!r}")
+    weights, about = _read_weights(folder / "model.safetensors")
+    if json.loads(about.get("config", "{}")) != config:
+        raise FramepredError(f"{folder}/config.json is not the one that model.safetensors was saved with: restore both")
+    recipe: TokenizerRecipe = apply(Recipe(), {"tokenizer": config["recipe"]}).tokenizer if _sized(config) else TokenizerRecipe()
+    size = config["frame_size"]
+    tokenizer = Autoencoder(recipe, (size[0], size[1])).to(memory_format=torch.channels_last)
+    _load_into(tokenizer, weights, folder / "model.safetensors")
+    return tokenizer.eval().requires_grad_(False)
+
+
+def _sized(config: dict[str, Any]) -> bool:
+    return isinstance(config.get("recipe"), dict)
+
+
+def save_run(
+    folder: Path, predictor: Llama, layout: SequenceLayout, window: int, fps: float, frame_size: tuple[int, int],
+    sha256: str, dtype: torch.dtype = torch.float32,
+) -> None:  # fmt: skip
+    """Write the Hugging Face checkpoint and framepred.json into a run's folder."""
+    about = {
+        "kind": "run",
+        **layout.to_json(),
+        "window": window,
+        "fps": fps,
+        "frame_size": list(frame_size),
+        "tokenizer_sha256": sha256,
+    }
+    weights = {k: v.detach().cpu().to(dtype) for k, v in to_hugging_face(predictor.state_dict(), predictor.config).items()}
+    files = {
+        "config.json": json.dumps(predictor.config.to_json(), indent=1) + "\n",
+        "framepred.json": json.dumps(about, indent=1) + "\n",
+    }
+    _replace_files(folder, files, weights, {})
+
+
+def load_predictor(folder: Path) -> Llama:
+    """Load a Llama checkpoint in the Hugging Face format, in fp32."""
+    config = LlamaConfig.from_json(_read_json(folder / "config.json", "run"))
+    weights, _ = _read_weights(folder / "model.safetensors")
+    predictor = Llama(config)
+    try:
+        _load_into(predictor, from_hugging_face(weights, config), folder / "model.safetensors")
+    except KeyError as error:
+        raise FramepredError(f"{folder}/model.safetensors lacks {error}: it is not the checkpoint of its config.json") from error
+    return predictor.eval().requires_grad_(False)
+
+
+def load_run(name_or_dir: str | Path = zoo.DEFAULT, device: str = "cpu") -> Run:
+    """Load a run by its name in the zoo or its folder, verifying that its tokenizer is its own."""
+    folder = zoo.resolve("models", name_or_dir)
+    about = _read_json(folder / "framepred.json", "run")
+    if about.get("kind") != "run":
+        raise FramepredError(f"{folder} is a token store, not a run: train a model on it with framepred train")
+    sha256 = tokenizer_sha256(folder / "tokenizer")
+    if sha256 != about.get("tokenizer_sha256"):
+        raise FramepredError(
+            f"{folder}/tokenizer has sha256 {sha256[:12]}, the run was trained with "
+            f"{str(about.get('tokenizer_sha256'))[:12]}: restore the tokenizer that belongs to it"
+        )
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    predictor = load_predictor(folder)
+    try:
+        layout = SequenceLayout.from_json(about)
+        window, fps = int(about["window"]), float(about["fps"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise FramepredError(f"{folder}/framepred.json is not valid ({error!r}): restore it") from error
+    if layout.vocabulary.size > predictor.config.vocab_size or layout.vocabulary.visual_size != tokenizer.codebook_size:
+        raise FramepredError(f"{folder}: vocabulary, weights and tokenizer do not fit each other; restore the run")
+    return Run(folder, predictor.to(device), tokenizer.to(device), layout, window, fps, sha256)
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copy a tokenizer folder into a run, appearing whole."""
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(source, partial, ignore=shutil.ignore_patterns(".*"))
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(partial, target)

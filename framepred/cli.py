@@ -1,0 +1,307 @@
+"""The commands, thin: parse, call the library, show. Nothing here that a script could not call."""
+
+import os
+import signal
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+import framepred
+from framepred.console import duration, print_json, print_table, say, track
+from framepred.errors import FramepredError, FramepredWarning
+
+
+class _Group(click.Group):
+    """Turns FramepredError into one line and exit code 1, and warnings into lines on stderr."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+            if issubclass(category, FramepredWarning):
+                say(f"warning: {message}")
+
+        with warnings.catch_warnings():
+            warnings.showwarning = show  # type: ignore[assignment]
+            warnings.simplefilter("always", FramepredWarning)
+            try:
+                return super().invoke(ctx)
+            except FramepredError as error:
+                say(f"framepred: {error}")
+                ctx.exit(1)
+            except KeyboardInterrupt:
+                say("framepred: interrupted")
+                ctx.exit(1)
+            except OSError as error:
+                say(f"framepred: {error.strerror or error}: {error.filename or ''} - free space or choose another place")
+                ctx.exit(1)
+
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else.")
+_OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(framepred.__version__, prog_name="framepred")
+def cli() -> None:
+    """Predict the future of video as tokens: tokenize, train, rollout.
+
+    \b
+      framepred rollout clip.mp4                     predict with the model that comes along
+      framepred tokenize videos/ -o tokens           video -> tokens
+      framepred train videos/ -o run --minutes 30    train on your own videos
+      framepred rollout clip.mp4 --model run         predict with it
+    """
+
+
+def _check_output(path: Path, overwrite: bool) -> None:
+    if path.exists() and not overwrite:
+        raise FramepredError(f"{path} exists already: give --overwrite or another -o")
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK):
+        raise FramepredError(f"{path} cannot be written: {folder} is not writable; choose another -o")
+
+
+@contextmanager
+def _terminate_like_interrupt() -> Iterator[None]:
+    """Let SIGTERM, which schedulers send, save as Ctrl-C does."""
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    old = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, old)
+
+
+def _size(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    parts = value.lower().split("x")
+    if len(parts) not in (1, 2) or not all(p.isdigit() and 8 <= int(p) <= 4096 for p in parts):
+        raise click.BadParameter(f"{value!r}: give a side (64) or HEIGHTxWIDTH (64x96), 8 to 4096 pixels")
+    return int(parts[0]), int(parts[-1])
+
+
+@cli.command()
+@click.argument("env")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder to record into.")
+@click.option("--episodes", default=10, show_default=True, type=click.IntRange(1), help="Episodes to play.")
+@click.option("--steps", default=300, show_default=True, type=click.IntRange(1), help="Most steps an episode.")
+@click.option("--size", default="64", show_default=True, callback=_size, help="Side, or HEIGHTxWIDTH, in pixels.")
+@click.option("--frame-skip", type=click.IntRange(1, 100), help="Environment steps a frame.  [default: about 10 frames a second]")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Episode i plays with seed + i.")
+@click.option("--sticky", default=0.75, show_default=True, type=click.FloatRange(0, 1), help="Chance that the random policy repeats its action.")
+@click.option("--actions-of", metavar="ENV", help="Write the action ids of this environment, matched by name.")
+@_OVERWRITE
+@_JSON
+def record(env: str, out: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
+    """Record a Gymnasium environment as a video folder with actions (lossless)."""
+    from framepred.data.gym import Recording
+    from framepred.data.gym import record as run_recording
+
+    recording = Recording(env, **options)
+    if out.exists() and any(out.iterdir()) and overwrite:
+        from framepred.pipeline import remove_output
+
+        remove_output(out)
+    paths: list[Path] = []
+    for path in track(run_recording(recording, out), lambda p: ((len(paths) + 1) / recording.episodes, f"{len(paths) + 1} of {recording.episodes} episodes, {p.name}")):  # fmt: skip
+        paths.append(path)
+    if as_json:
+        print_json({"path": str(out), "episodes": [str(p) for p in paths]})
+    else:
+        click.echo(f"{out}: {len(paths)} episodes")
+
+
+@cli.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the token store.")
+@click.option("--tokenizer", default="doom-64", show_default=True, help="Name in the zoo, or folder.")
+@click.option("--fps", type=click.FloatRange(0, 1000, min_open=True), help="Resample by timestamp to this rate.")
+@_OVERWRITE
+@_JSON
+def tokenize(sources: tuple[str, ...], out: Path, tokenizer: str, fps: float | None, overwrite: bool, as_json: bool) -> None:
+    """Turn videos into tokens: Parquet that `datasets.load_dataset` opens.
+
+    Run it again to add what is missing: what is there already is not touched.
+    """
+    from framepred.checkpoint import load_tokenizer, tokenizer_sha256
+    from framepred.data.sources import find_videos
+    from framepred.data.tokens import tokenize as run_tokenize
+    from framepred.pipeline import remove_output, tokenizer_folder
+
+    videos = find_videos(sources)
+    folder = tokenizer_folder(tokenizer)
+    loaded = load_tokenizer(folder)
+    if overwrite:
+        remove_output(out)
+    name = folder.parent.name if folder.name == "tokenizer" else folder.name
+    last = None
+    steps = run_tokenize(videos, out, loaded, name, tokenizer_sha256(folder), str(folder.resolve()), fps)
+    for last in track(steps, lambda p: (p.done / p.total, f"{p.done} of {p.total} videos, {p.frames} frames, {p.episode}")):
+        pass
+    frames = last.frames if last else 0
+    if as_json:
+        print_json({"path": str(out), "episodes": last.done if last else len(videos), "frames": frames, "tokenizer": name})
+    else:
+        click.echo(f"{out}: {last.done if last else len(videos)} episodes, {frames} frames added, {loaded.grid[0] * loaded.grid[1]} tokens a frame")
+
+
+@cli.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
+@click.option("--recipe", help="Built-in name or TOML file.")
+@click.option("--tokenizer", help="Name in the zoo or folder, used as it is; without it one is trained.")
+@click.option("--only", type=click.Choice(["tokenizer", "predictor"]), help="Train only this part.")
+@click.option("--init-from", metavar="RUN|NAME", help="Go on from the weights of a run.")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="The whole budget, all stages together.")
+@click.option("--steps", type=click.IntRange(1), help="Steps of each stage that is trained.")
+@click.option("--fps", type=click.FloatRange(0, 1000, min_open=True), help="Resample videos without actions to this rate.")
+@click.option("--resume", is_flag=True, help="Go on with a run that was stopped.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a value of the recipe (repeatable).")
+@_OVERWRITE
+@_JSON
+def train(
+    sources: tuple[str, ...], out: Path, recipe: str | None, tokenizer: str | None, only: str | None,
+    init_from: str | None, minutes: float | None, steps: int | None, fps: float | None, resume: bool,
+    settings: tuple[str, ...], overwrite: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Train a run on videos or token stores: what is missing of tokenizer and predictor.
+
+    The same command under `accelerate launch` trains on many GPUs or machines. Ctrl-C saves;
+    --resume goes on.
+    """
+    from framepred.config import apply, apply_settings, load_recipe
+    from framepred.pipeline import Job, remove_output, stored_recipe
+    from framepred.pipeline import train as run_training
+
+    if resume and overwrite:
+        raise click.UsageError("--resume and --overwrite exclude each other")
+    base = stored_recipe(out) if resume and recipe is None else load_recipe(recipe)
+    loop: dict[str, Any] = {}
+    if minutes is not None:
+        loop["minutes"] = minutes
+    if steps is not None:
+        loop |= {"tokenizer_steps": steps, "predictor_steps": steps, "minutes": 0.0}
+    chosen = apply(base, {"training": loop, "data": {} if fps is None else {"fps": fps}})
+    chosen = apply_settings(chosen, settings)
+    if overwrite and out.exists():
+        remove_output(out)
+    job = Job(sources, out, chosen, tokenizer, only, init_from, resume)
+    with _terminate_like_interrupt():
+        results = _watch(run_training(job))
+    if as_json:
+        print_json({"path": str(out), "stages": results})
+    elif os.environ.get("RANK", "0") == "0":
+        for stage, values in results.items():
+            click.echo(f"{stage}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
+        click.echo(f"{out}: done" + ("" if only == "tokenizer" else f"; next: framepred rollout VIDEO --model {out}"))
+
+
+def _watch(progress: Iterator[Any]) -> dict[str, dict[str, float]]:
+    """Draw training progress; return each stage's last values."""
+    from framepred.training import TrainProgress
+
+    results: dict[str, dict[str, float]] = {}
+
+    def describe(p: Any) -> tuple[float, str]:
+        if not isinstance(p, TrainProgress):
+            return p.done / p.total, f"tokens: {p.done} of {p.total} videos, {p.frames} frames"
+        shown = " ".join(f"{k} {v:.3f}" for k, v in results[p.stage].items() if k.startswith("validation"))
+        return p.fraction, f"{p.stage} step {p.step} loss {p.loss:.4f} {shown} {p.rate:,.0f} {p.unit}/s, {duration(p.remaining)} left"
+
+    def collected() -> Iterator[Any]:
+        for p in progress:
+            if isinstance(p, TrainProgress):
+                results[p.stage] = results.get(p.stage, {}) | {"step": p.step, "loss": p.loss} | p.values
+            yield p
+
+    for _ in track(collected(), describe):
+        pass
+    return results
+
+
+@cli.command()
+@click.argument("video", type=click.Path(path_type=Path))
+@click.option("--model", default="doom-64", show_default=True, help="Run folder, or name in the zoo.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help=".mp4, .gif, .webp or .npz.  [default: NAME-rollout.mp4 here]")
+@click.option("--context", default=4, show_default=True, help="Frames that are given.")
+@click.option("--horizon", default=16, show_default=True, help="Frames to predict.")
+@click.option("--start", default=0, show_default=True, type=click.IntRange(0), help="First context frame in the video.")
+@click.option("--actions", metavar="FILE|none", help="Actions CSV.  [default: NAME.actions.csv beside the video, if there]")
+@click.option("--samples", default=1, show_default=True, help="Different futures.")
+@click.option("--temperature", default=1.0, show_default=True, help="0 is greedy.")
+@click.option("--top-k", default=0, show_default=True, help="Draw from the k likeliest tokens; 0 is all.")
+@click.option("--top-p", default=1.0, show_default=True, help="Draw from the likeliest tokens that make up this mass.")
+@click.option("--seed", default=0, show_default=True, help="The same seed gives the same video.")
+@click.option("--decoder", default="auto", show_default=True, type=click.Choice(["auto", "speculative", "sequential"]), help="They give the same tokens.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, ... or auto.")
+@_OVERWRITE
+@_JSON
+def rollout(video: Path, out: Path | None, overwrite: bool, as_json: bool, **options: Any) -> None:
+    """Predict how a video goes on, and score it where the video itself goes on."""
+    from framepred.forecast import Forecast, make_forecast, write_forecast
+
+    out = out or Path(f"{video.stem}-rollout.mp4")
+    if out.suffix.lower() not in (".mp4", ".mkv", ".gif", ".webp", ".npz"):
+        raise FramepredError(f"output {out}: unknown ending {out.suffix!r}; give .mp4, .mkv, .gif, .webp or .npz")
+    _check_output(out, overwrite)
+    forecast: Forecast = make_forecast(video, watch=_frames_bar(options["horizon"]), **options)
+    write_forecast(forecast, out)
+    summary = forecast.summary() | {"output": str(out)}
+    if as_json:
+        print_json(summary)
+        return
+    if forecast.scores is not None:
+        mean = summary["mean"]
+        rows = [(label, f"{mean[row]['psnr']:.2f}", f"{mean[row]['ssim']:.4f}") for row, label in
+                (("model", "model"), ("copy_last", "copy last frame"), ("ceiling", "tokenizer ceiling"))]  # fmt: skip
+        count = len(summary["psnr"]["model"])
+        print_table(("", "PSNR dB", "SSIM"), rows, f"{video.name}: {count} predicted frames, motion {summary['motion']:.4f}")
+    else:
+        say("the video ends with the context: nothing to score against")
+    say(f"{summary['forward_passes']} passes, {summary['tokens_per_second']:.0f} tokens/s, {duration(summary['seconds'])}")
+    click.echo(str(out))
+
+
+def _frames_bar(horizon: int) -> Callable[[Iterator[Any]], Iterator[Any]]:
+    count = iter(range(1, horizon + 1))
+    return lambda frames: track(frames, lambda _: ((n := next(count)) / horizon, f"frame {n} of {horizon}"))
+
+
+@cli.command()
+@click.argument("path", required=False)
+@_JSON
+def info(path: str | None, as_json: bool) -> None:
+    """Say what a video, token store, tokenizer or run is; alone, list the zoo."""
+    from framepred.describe import describe, describe_zoo
+
+    if path is None:
+        zoo = describe_zoo()
+        if as_json:
+            print_json({"zoo": zoo})
+            return
+        for item in zoo:
+            click.echo(f"{item['name']:<16} {item['kind']:<10} {item['summary']}")
+        return
+    facts = describe(path)
+    if as_json:
+        print_json(facts)
+        return
+    for key, value in facts.items():
+        if isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(v, int) for v in value):
+            value = f"{value[0]} x {value[1]}"
+        click.echo(f"{key.replace('_', ' '):<20} {value}")
+
+
+def main() -> None:
+    """Run the command line."""
+    cli.main(prog_name="framepred", standalone_mode=True)
+

@@ -1,0 +1,61 @@
+"""What people see: progress and tables on stderr, results on stdout."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import click
+
+
+def say(message: str) -> None:
+    """Write one line to stderr."""
+    click.echo(message, err=True)
+
+
+def print_json(value: Any) -> None:
+    """Write one strict JSON object to stdout."""
+    click.echo(json.dumps(value, allow_nan=False))
+
+
+def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
+    """Write a table to stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for i, header in enumerate(headers):
+        table.add_column(header, justify="left" if i == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(file=sys.stdout, highlight=False)
+    if not console.is_terminal:
+        console = Console(file=sys.stdout, highlight=False, width=120)
+    console.print(table)
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds as people say them: 42s, 3m05s, 2h10m."""
+    if seconds is None:
+        return "?"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    return f"{whole // 60}m{whole % 60:02d}s" if whole < 3600 else f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def track[T](items: Iterator[T], describe: Callable[[T], tuple[float, str]]) -> Iterator[T]:
+    """Pass items through, drawing a bar from `describe(item)` → (fraction done, words); quiet off a terminal."""
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f}%"), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=1.0)
+        for item in items:
+            fraction, words = describe(item)
+            bar.update(task, completed=fraction, description=words)
+            yield item

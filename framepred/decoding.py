@@ -1,0 +1,108 @@
+"""Decoding one frame: token by token, or guessed whole and verified, with identical results."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from framepred.predictor import KVCache, Llama
+from framepred.sampling import Sampling, choose, gumbel_noise
+from framepred.sequence import SequenceLayout
+
+Draft = Callable[[Tensor, Tensor | None], Tensor]
+
+
+def previous_frame(history: Tensor, noise: Tensor | None) -> Tensor:
+    """Draft: history (S, T, N) and the frame's noise → guess (S, N); video repeats itself."""
+    return history[:, -1]
+
+
+DRAFTS: dict[str, Draft] = {"previous": previous_frame}
+
+
+@dataclass
+class Stream:
+    """A sequence being written: what is in the cache, and ids (S, p) that are not in it yet."""
+
+    cache: KVCache
+    pending: Tensor
+    passes: int = 0
+
+
+def prefill(model: Llama, stream_ids: Tensor, samples: int, capacity: int) -> Stream:
+    """Read ids (1 or S, L) into a fresh cache; one row is computed once and shared by all samples."""
+    cache = KVCache(model.config, len(stream_ids), capacity, model.embed.weight)
+    stream = Stream(cache, stream_ids[:, -1:].expand(samples, -1))
+    if stream_ids.shape[1] > 1:
+        model.hidden(stream_ids[:, :-1], cache)
+        stream.passes += 1
+    if len(stream_ids) != samples:
+        cache.expand(samples)
+    return stream
+
+
+def _logits(model: Llama, stream: Stream, ids: Tensor, count: int, legal: tuple[int, int]) -> Tensor:
+    """Run ids (S, L) through the model → logits (S, count, legal ids) after each of the last `count`."""
+    stream.passes += 1
+    hidden = model.hidden(ids, stream.cache)[:, -count:]
+    return torch.nn.functional.linear(hidden, model.head.weight[legal[0] : legal[1]])
+
+
+def frame_noise(layout: SequenceLayout, sampling: Sampling, samples: Tensor, frame: int) -> Tensor | None:
+    """Return the noise (S, N, legal ids) of one frame; None where decoding is greedy."""
+    if sampling.temperature == 0:
+        return None
+    start, stop = layout.vocabulary.visual
+    positions = torch.arange(layout.frame_tokens, device=samples.device)
+    return gumbel_noise(sampling.seed, samples, frame, positions, stop - start)
+
+
+@torch.inference_mode()
+def decode_sequential(
+    model: Llama, stream: Stream, layout: SequenceLayout, sampling: Sampling, noise: Tensor | None, guess: Tensor
+) -> Tensor:
+    """Sample the next frame's tokens (S, N) one pass a token: the reference. `guess` is not used."""
+    first = layout.vocabulary.visual[0]
+    tokens = torch.empty_like(guess)
+    for slot in range(layout.frame_tokens):
+        logits = _logits(model, stream, stream.pending, 1, layout.vocabulary.visual)
+        chosen = choose(logits, None if noise is None else noise[:, slot : slot + 1], sampling)
+        tokens[:, slot] = chosen[:, 0]
+        stream.pending = chosen + first
+    return tokens
+
+
+@torch.inference_mode()
+def decode_speculative(
+    model: Llama, stream: Stream, layout: SequenceLayout, sampling: Sampling, noise: Tensor | None, guess: Tensor
+) -> Tensor:
+    """Sample the same tokens (S, N) in fewer passes, by verifying a guess of the whole frame.
+
+    A pass reads the guess and samples every slot under the frame's noise. Where the guess equals the
+    sample from the left, both are right, and the first that differs is right too, for its past is.
+    The rest takes what the pass sampled: with shared noise it settles fast (arXiv 2510.24211).
+    """
+    first, count = layout.vocabulary.visual[0], layout.frame_tokens
+    tokens = guess.clone()
+    settled = 0
+    base = stream.cache.length + stream.pending.shape[1]
+    ids = torch.cat([stream.pending, tokens[:, : count - 1] + first], 1)
+    while True:
+        logits = _logits(model, stream, ids, count - settled, layout.vocabulary.visual)
+        chosen = choose(logits, None if noise is None else noise[:, settled:], sampling)
+        matched = int((chosen == tokens[:, settled:]).long().cumprod(1).sum(1).min())
+        tokens[:, settled:] = chosen
+        right = settled + matched + 1
+        if right >= count:
+            break
+        # Inputs up to the last match are cached as they should be; the corrected one is read again.
+        stream.cache.length = base + settled + matched
+        settled = right
+        ids = tokens[:, settled - 1 : count - 1] + first
+    stream.cache.length = base + count - 1
+    stream.pending = tokens[:, -1:] + first
+    return tokens
+
+
+DECODERS = {"sequential": decode_sequential, "speculative": decode_speculative}

@@ -1,0 +1,196 @@
+"""A video file and a run → predicted frames with everything around them: actions, truth, scores, output."""
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from framepred.checkpoint import Run, load_run
+from framepred.data.actions import read_actions
+from framepred.data.episode import check_action_count
+from framepred.data.sources import VideoFile
+from framepred.errors import FramepredError, FramepredWarning
+from framepred.evaluation import Scores, score
+from framepred.metrics import psnr
+from framepred.panels import draw_panels
+from framepred.rollout import Prediction, check_actions, check_lengths, predict
+from framepred.sampling import Sampling
+from framepred.video import read_video, write_video
+
+_Watch = Callable[[Iterator[Prediction]], Iterator[Prediction]]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Predicted frames uint8 (S, T, 3, H, W) after `context`, beside the truth as far as it goes."""
+
+    run: Run
+    context: Tensor
+    context_tokens: Tensor
+    truth: Tensor
+    actions: Tensor | None
+    frames: Tensor
+    tokens: Tensor
+    fps: float
+    sampling: Sampling
+    decoder: str
+    passes: int
+    seconds: float
+    scores: Scores | None
+
+    def summary(self) -> dict[str, Any]:
+        """Return the facts and scores as strict JSON values."""
+        samples, horizon = self.frames.shape[:2]
+        facts: dict[str, Any] = {
+            "model": str(self.run.path),
+            "context": len(self.context),
+            "horizon": horizon,
+            "samples": samples,
+            "seed": self.sampling.seed,
+            "temperature": self.sampling.temperature,
+            "top_k": self.sampling.top_k,
+            "top_p": self.sampling.top_p,
+            "decoder": self.decoder,
+            "actions": self.actions is not None,
+            "seconds": self.seconds,
+            "tokens_per_second": self.tokens.numel() / max(self.seconds, 1e-9),
+            "forward_passes": self.passes,
+        }
+        empty: dict[str, list[float]] = {"model": [], "copy_last": [], "ceiling": []}
+        if self.scores is None:
+            return facts | {"mse": empty, "psnr": empty, "ssim": empty, "motion": None, "mean": None}
+        return facts | self.scores.to_json()
+
+    def sequence(self) -> Tensor:
+        """Return ids int64 (L,): the flat sequence of sample 0 as the model saw it, context included."""
+        layout = self.run.layout
+        tokens = torch.cat([self.context_tokens, self.tokens[0]])
+        return layout.pack(tokens, layout.action_ids(self.actions, len(tokens) - 1))
+
+
+def make_forecast(
+    video: str | Path,
+    model: str = "doom-64",
+    context: int = 4,
+    horizon: int = 16,
+    start: int = 0,
+    actions: str | None = None,
+    samples: int = 1,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    decoder: str = "auto",
+    device: str = "auto",
+    watch: _Watch = iter,
+) -> Forecast:
+    """Predict how a video file goes on after `context` frames from `start`, and score it where it does.
+
+    `actions` is a CSV file, "none", or None for the file beside the video. A video whose rate is not
+    the run's is resampled to it, unless its actions tie it to its own frames.
+    """
+    check_lengths(context, horizon, samples)
+    sampling = Sampling(temperature, top_k, top_p, seed)
+    run = load_run(model, _device(device))
+    file = VideoFile(Path(video), str(video))
+    given = _read_actions(file, actions, run)
+    size = run.tokenizer.frame_size
+    clip = read_video(video, size, None if given else _resampled(file, run, actions), start + context + horizon)
+    frames = clip.frames[start:]
+    if given and actions is None and len(clip.frames) < start + context + horizon:
+        check_action_count(given[0], len(clip.frames), given[1])
+    if len(frames) < context:
+        raise FramepredError(
+            f"{video} has {len(clip.frames)} frames at {clip.fps:g} frames a second, fewer than the context of {context}"
+            + (f" from frame {start}" if start else "")
+            + "; give a longer video or a smaller --context"
+        )
+    taken = None
+    if given is not None:
+        taken = given[0][start : start + context + horizon - 1]
+        check_actions(run, taken, context + horizon - 1, given[1])
+    tokens = run.tokenizer.encode(frames[:context]).cpu()
+
+    began = time.perf_counter()
+    made = list(watch(predict(run, tokens, taken, horizon, samples, sampling, decoder)))
+    seconds = time.perf_counter() - began
+    predicted = torch.stack([p.frames for p in made], 1)
+    truth = frames[context : context + horizon]
+    scores = score(predicted[:, : len(truth)], truth, frames[:context], run.tokenizer) if len(truth) else None
+    return Forecast(
+        run, frames[:context], tokens, truth, taken, predicted, torch.stack([p.tokens for p in made], 1),
+        clip.fps, sampling, "speculative" if decoder == "auto" else decoder, made[-1].passes, seconds, scores,
+    )  # fmt: skip
+
+
+def _device(device: str) -> str:
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise FramepredError(f"device {device!r} cannot be used ({str(error).splitlines()[0]}): give cpu or auto") from error
+    return device
+
+
+def _read_actions(file: VideoFile, actions: str | None, run: Run) -> tuple[Tensor, str] | None:
+    """Return (actions, their file) or None for a prediction without."""
+    if actions == "none":
+        return None
+    path = Path(actions) if actions is not None else file.actions_file
+    if path is None:
+        return None
+    if run.layout.actions is None and actions is None:
+        warnings.warn(FramepredWarning(f"{path} is not used: the model was trained without actions"), stacklevel=2)
+        return None
+    return read_actions(path)[0], str(path)
+
+
+def _resampled(file: VideoFile, run: Run, actions: str | None) -> float | None:
+    """Return the rate to resample to; None where the video has the run's rate already."""
+    from framepred.video import probe_video
+
+    own = probe_video(file.path).fps
+    if abs(own - run.fps) <= 0.02 * run.fps:
+        return None
+    if file.actions_file is not None and actions == "none":
+        return None
+    warnings.warn(
+        FramepredWarning(f"{file.path.name} has {own:g} frames a second, the model {run.fps:g}: resampled"), stacklevel=2
+    )
+    return run.fps
+
+
+def write_forecast(forecast: Forecast, out: Path) -> None:
+    """Write a forecast by file ending: panels to .mp4, .mkv, .gif or .webp; arrays to .npz."""
+    if out.suffix.lower() == ".npz":
+        _write_arrays(forecast, out)
+        return
+    truth = forecast.truth
+    values = [psnr(sample[: len(truth)], truth).tolist() for sample in forecast.frames] if len(truth) else None
+    write_video(out, draw_panels(forecast.context, forecast.frames, truth, values), forecast.fps)
+
+
+def _write_arrays(forecast: Forecast, out: Path) -> None:
+    partial = out.with_name(f".{out.stem}.partial.npz")
+    actions = forecast.actions
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(
+            partial,
+            frames=forecast.frames.numpy(),
+            tokens=forecast.tokens.numpy(),
+            ids=forecast.sequence().numpy(),
+            actions=np.empty(0, np.int64) if actions is None else actions.numpy(),
+        )
+        partial.replace(out)
+    except OSError as error:
+        raise FramepredError(f"cannot write {out} ({error.strerror}): free space or choose another -o") from error
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,67 @@
+"""Labelled pictures for people: truth beside prediction, PSNR below."""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_MARGIN, _TITLE, _FOOT = 8, 22, 22
+_BACKGROUND, _INK, _FAINT = (24, 24, 28), (235, 235, 235), (140, 140, 150)
+_CONTEXT, _PREDICTED = (90, 160, 250), (250, 170, 60)
+
+
+@functools.cache
+def _font(size: int) -> Any:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size)
+
+
+def draw_panels(
+    context: Tensor, predicted: Tensor, truth: Tensor, psnr: list[list[float]] | None, side: int = 192
+) -> Iterator[Tensor]:
+    """Yield one picture uint8 (3, H', W') a moment: *truth | prediction …*, labels above, PSNR below.
+
+    `context` (C, 3, H, W) is shown first, in blue frames; `predicted` (S, T, 3, H, W) in orange;
+    `truth` (≤ T, 3, H, W) may end early; `psnr` is per sample and frame where there is truth.
+    """
+    for t, frame in enumerate(context):
+        foot = f"context {t + 1 - len(context)}" if t + 1 < len(context) else "context, last"
+        cells = [("truth", frame, foot)] + [(_title(s, len(predicted)), frame, "") for s in range(len(predicted))]
+        yield _draw(cells, side, _CONTEXT)
+    for t in range(predicted.shape[1]):
+        known = t < len(truth)
+        cells = [("truth", truth[t], f"frame +{t + 1}") if known else ("truth", None, "the video has ended")]
+        for s, sample in enumerate(predicted):
+            cells.append((_title(s, len(predicted)), sample[t], f"{psnr[s][t]:.1f} dB" if known and psnr else f"frame +{t + 1}"))
+        yield _draw(cells, side, _PREDICTED)
+
+
+def _title(sample: int, samples: int) -> str:
+    return "prediction" if samples == 1 else f"prediction {sample + 1}"
+
+
+def _draw(cells: list[tuple[str, Tensor | None, str]], side: int, colour: tuple[int, int, int]) -> Tensor:
+    from PIL import Image, ImageDraw
+
+    frame = next(cell[1] for cell in cells if cell[1] is not None)
+    scale = max(1, round(side / min(frame.shape[1:])))
+    height, width = frame.shape[1] * scale, frame.shape[2] * scale
+    columns = min(len(cells), 5)
+    lines = -(-len(cells) // columns)
+    cell_w, cell_h = width + 2 * _MARGIN, height + _TITLE + _FOOT + _MARGIN
+    canvas = Image.new("RGB", (columns * cell_w + columns * cell_w % 2, lines * cell_h + lines * cell_h % 2), _BACKGROUND)
+    pen = ImageDraw.Draw(canvas)
+    for i, (title, picture, foot) in enumerate(cells):
+        x, y = i % columns * cell_w + _MARGIN, i // columns * cell_h + _TITLE
+        pen.text((x, y - 18), title, _INK, font=_font(14))
+        box = (x - 2, y - 2, x + width + 1, y + height + 1)
+        pen.rectangle(box, outline=_FAINT if title == "truth" else colour, width=2)
+        if picture is not None:
+            image = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
+            canvas.paste(image.resize((width, height), Image.Resampling.NEAREST), (x, y))
+        pen.text((x, y + height + 4), foot, _FAINT, font=_font(13))
+    return torch.from_numpy(np.array(canvas)).permute(2, 0, 1)

@@ -1,0 +1,276 @@
+"""Sources → run: trains what is missing, in order: tokenizer, tokens, predictor."""
+
+import os
+import shutil
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from framepred import zoo
+from framepred.checkpoint import (
+    Run, copy_tokenizer, load_run, load_tokenizer, save_run, save_tokenizer, tokenizer_sha256,
+)  # fmt: skip
+from framepred.config import Recipe, load_recipe, to_toml
+from framepred.data.sources import VideoFile, find_videos
+from framepred.data.tokens import (
+    StoreInfo, TokenEpisode, TokenizeProgress, is_store, read_store, read_store_info, tokenize,
+)  # fmt: skip
+from framepred.data.windows import Windows, group_weights, split_episodes, step_generator
+from framepred.errors import FramepredError, FramepredWarning
+from framepred.predictor import Llama
+from framepred.sequence import SequenceLayout, Vocabulary, fit_action_space
+from framepred.stages import llama_config, predictor_stage, tokenizer_stage
+from framepred.tokenizer.autoencoder import Autoencoder
+from framepred.training import Budget, TrainProgress, fit, make_accelerator
+from framepred.video import probe_video
+
+Progress = TrainProgress | TokenizeProgress
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to train: `only` one part, from a `tokenizer` or from another run's weights (`init_from`)."""
+
+    sources: Sequence[str]
+    out: Path
+    recipe: Recipe
+    tokenizer: str | None = None
+    only: str | None = None
+    init_from: str | None = None
+    resume: bool = False
+
+
+def stored_recipe(run: Path) -> Recipe:
+    """Return the recipe that a run was started with."""
+    if not (run / "recipe.toml").is_file():
+        raise FramepredError(f"{run} holds no training to resume (no recipe.toml): start it without --resume")
+    return load_recipe(run / "recipe.toml")
+
+
+def train(job: Job) -> Iterator[Progress]:
+    """Train a run in `job.out`, yielding progress. Killed at any moment, it resumes with `resume`.
+
+    Raises FramepredError for sources, recipes and folders that do not fit each other.
+    """
+    started = time.monotonic()
+    run, recipe = job.out, job.recipe
+    stores = [s for s in job.sources if is_store(s)]
+    if stores and len(stores) != len(job.sources):
+        raise FramepredError("sources mix videos and token stores: give only one kind")
+    videos = [] if stores else find_videos(job.sources)
+    init = load_run(job.init_from) if job.init_from and job.only != "tokenizer" else None
+    if not job.resume and run.exists() and any(run.iterdir()):
+        raise FramepredError(f"{run} exists and is not empty: give --resume to go on, --overwrite to start anew, or another -o")
+    accelerator = make_accelerator(recipe.training.precision)
+    if accelerator.is_main_process:
+        _prepare(run, recipe)
+    accelerator.wait_for_everyone()
+
+    given = job.tokenizer or (job.init_from if init else None) or _store_tokenizer(stores)
+    ready = run / "tokenizer"
+    if not (ready / "model.safetensors").exists():
+        if given and job.only != "tokenizer":
+            source = tokenizer_folder(given)
+            if accelerator.is_main_process:
+                copy_tokenizer(source, ready)
+        elif job.only == "predictor":
+            raise FramepredError("--only predictor needs a tokenizer: give --tokenizer NAME|DIR, a token store or --init-from RUN")
+        elif stores:
+            raise FramepredError("a tokenizer is trained on frames, not on a token store: give videos")
+        else:
+            budget = _tokenizer_budget(job, started)
+            yield from _train_tokenizer(job, videos, accelerator, budget)
+        accelerator.wait_for_everyone()
+    if job.only == "tokenizer":
+        return
+
+    tokenizer = load_tokenizer(ready)
+    sha256 = tokenizer_sha256(ready)
+    if stores:
+        for store in stores:
+            info = read_store_info(store)
+            if info.tokenizer_sha256 != sha256:
+                raise FramepredError(
+                    f"token store {store} was made by tokenizer {info.tokenizer} ({info.tokenizer_sha256[:12]}), "
+                    f"the run uses {sha256[:12]}: give that tokenizer, or tokenize again"
+                )
+    else:
+        stores = [str(run / "tokens")]
+        if accelerator.is_main_process:
+            tokenizer.to(accelerator.device)
+            yield from tokenize(videos, stores[0], tokenizer, "run", sha256, str(ready), recipe.data.fps or None)
+        accelerator.wait_for_everyone()
+    yield from _train_predictor(job, stores, videos, tokenizer, sha256, init, accelerator, started)
+
+
+def _prepare(run: Path, recipe: Recipe) -> None:
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        (run / ".recipe.toml.partial").write_text(to_toml(recipe))
+        os.replace(run / ".recipe.toml.partial", run / "recipe.toml")
+    except OSError as error:
+        raise FramepredError(f"cannot write {run} ({error.strerror}): choose a writable folder with -o") from error
+
+
+def tokenizer_folder(name_or_dir: str) -> Path:
+    """Return the folder of a tokenizer that is named, given, or part of a run."""
+    for kind in ("tokenizers", "models"):
+        if name_or_dir in zoo.names(kind):
+            folder = zoo.resolve(kind, name_or_dir)
+            break
+    else:
+        folder = zoo.resolve("tokenizers", name_or_dir)
+    return folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder
+
+
+def _store_tokenizer(stores: Sequence[str]) -> str | None:
+    """Return the tokenizer that made a store, found by its name in the zoo or the path it had."""
+    if not stores:
+        return None
+    info: StoreInfo = read_store_info(stores[0])
+    for candidate in (info.tokenizer, info.tokenizer_path):
+        try:
+            if tokenizer_sha256(tokenizer_folder(candidate)) == info.tokenizer_sha256:
+                return candidate
+        except FramepredError:
+            continue
+    raise FramepredError(
+        f"the tokenizer of token store {stores[0]} ({info.tokenizer}, {info.tokenizer_sha256[:12]}) is not at "
+        f"{info.tokenizer_path}: give it with --tokenizer"
+    )
+
+
+def _tokenizer_budget(job: Job, started: float) -> Budget:
+    loop = job.recipe.training
+    if not loop.minutes:
+        return Budget(loop.tokenizer_steps)
+    share = 1.0 if job.only == "tokenizer" else loop.tokenizer_share
+    return Budget(loop.tokenizer_steps, loop.minutes * 60 * share - (time.monotonic() - started))
+
+
+def _train_tokenizer(job: Job, videos: list[VideoFile], accelerator: Accelerator, budget: Budget) -> Iterator[Progress]:
+    recipe = job.recipe
+    before = time.monotonic()
+    train_index, held_index = split_episodes([v.name for v in videos], recipe.data.validation_fraction)
+    frames, groups = _sample_frames([videos[i] for i in train_index], recipe.data.size, recipe.data.max_tokenizer_frames)
+    held_out, _ = _sample_frames([videos[i] for i in held_index], recipe.data.size, 512)
+    _warn_unvalidated(held_index)
+    if budget.seconds is not None:
+        budget = Budget(budget.steps, max(1.0, budget.seconds - (time.monotonic() - before)))
+    origin = job.tokenizer or job.init_from
+    if origin:
+        model = load_tokenizer(tokenizer_folder(origin)).requires_grad_(True)
+        if model.frame_size != recipe.data.size:
+            raise FramepredError(f"tokenizer {origin} takes frames of {model.frame_size}, data.size is {recipe.data.size}")
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.training.seed)
+            model = Autoencoder(recipe.tokenizer, recipe.data.size).to(memory_format=torch.channels_last)
+    model.to(accelerator.device)
+    weights = group_weights(groups, [1] * len(groups))
+    stage = tokenizer_stage(model, frames, weights, held_out, recipe, accelerator)
+    yield from fit(stage, accelerator, budget, recipe.training, job.out)
+    if accelerator.is_main_process:
+        save_tokenizer(job.out / "tokenizer", model, to_toml(recipe))
+
+
+def _sample_frames(videos: list[VideoFile], size: tuple[int, int], most: int) -> tuple[Tensor, list[str]]:
+    """Read up to `most` frames → (uint8 (T, 3, H, W), each one's source).
+
+    Sources take turns, so that each is there; a video longer than its share is read in strides.
+    """
+    turns: dict[str, int] = {}
+    order = []
+    generator = step_generator(0, 3)
+    for i in torch.randperm(len(videos), generator=generator).tolist():
+        source = videos[i].source
+        order.append((turns.get(source, 0), i))
+        turns[source] = turns.get(source, 0) + 1
+    share = max(256, most // max(1, len(videos)))
+    parts, groups, total = [], list[str](), 0
+    for _, i in sorted(order):
+        if total >= most:
+            break
+        stride = max(1, (probe_video(videos[i].path).num_frames or 0) // share)
+        seen = 0
+        for chunk in videos[i].stream(size, None):
+            part = chunk[-seen % stride :: stride].clone()
+            seen += len(chunk)
+            parts.append(part)
+            groups += [videos[i].source] * len(part)
+            total += len(part)
+    return (torch.cat(parts) if parts else torch.empty(0, 3, *size, dtype=torch.uint8)), groups
+
+
+def _warn_unvalidated(held_index: list[int]) -> None:
+    if not held_index:
+        warnings.warn(
+            FramepredWarning("no validation: whole episodes are held out, and there is only one; give two videos or more"),
+            stacklevel=2,
+        )
+
+
+def _train_predictor(
+    job: Job, stores: Sequence[str], videos: list[VideoFile], tokenizer: Autoencoder, sha256: str,
+    init: Run | None, accelerator: Accelerator, started: float,
+) -> Iterator[Progress]:  # fmt: skip
+    recipe = job.recipe
+    episodes = [(episode, store) for store in stores for episode in read_store(store)]
+    # A run's own store holds all its sources; each keeps its own share of the draws.
+    origin = {str(v.path.resolve()): v.source for v in videos}
+    groups = [origin.get(episode.source, store) for episode, store in episodes]
+    layout = init.layout if init else _fit_layout([e for e, _ in episodes], stores, tokenizer, recipe)
+    window = init.window if init else recipe.predictor.window
+    train_index, held_index = split_episodes([e.name for e, _ in episodes], recipe.data.validation_fraction)
+    _warn_unvalidated(held_index)
+    train_windows, held_windows = (
+        Windows.build([episodes[i][0] for i in index], [groups[i] for i in index], layout, window)
+        for index in (train_index, held_index)
+    )
+    if not len(train_windows):
+        raise FramepredError("no training episode has two frames: give longer videos")
+    if init:
+        model = init.predictor.requires_grad_(True)
+    else:
+        model = Llama(llama_config(recipe.predictor, layout))
+        model.initialise(step_generator(recipe.training.seed, 4))
+    model.to(accelerator.device)
+    loop = recipe.training
+    budget = Budget(loop.predictor_steps)
+    if loop.minutes:
+        budget = Budget(loop.predictor_steps, max(1.0, loop.minutes * 60 - (time.monotonic() - started)))
+    yield from fit(predictor_stage(model, train_windows, held_windows, recipe, accelerator), accelerator, budget, loop, job.out)
+    if accelerator.is_main_process:
+        save_run(job.out, model, layout, window, _common_fps([e for e, _ in episodes]), tokenizer.frame_size, sha256)
+
+
+def _fit_layout(episodes: list[TokenEpisode], stores: Sequence[str], tokenizer: Autoencoder, recipe: Recipe) -> SequenceLayout:
+    kinds = {(i.action_kind, i.action_names) for i in map(read_store_info, stores) if i.action_kind}
+    if len(kinds) > 1:
+        raise FramepredError(f"the sources' actions differ: {sorted(map(str, kinds))}; one run has one action space")
+    actions = [e.actions for e in episodes if e.actions is not None and len(e.actions)]
+    space = fit_action_space(actions, next(iter(kinds))[1], recipe.predictor.action_bins) if actions else None
+    return SequenceLayout(Vocabulary(0, tokenizer.codebook_size, space.size if space else 0), tokenizer.grid, space)
+
+
+def _common_fps(episodes: list[TokenEpisode]) -> float:
+    """Return the rate that most frames have."""
+    frames: Counter[float] = Counter()
+    for episode in episodes:
+        frames[round(episode.fps, 3)] += len(episode.tokens)
+    return frames.most_common(1)[0][0]
+
+
+def remove_output(path: Path) -> None:
+    """Delete an output that --overwrite gives up; a folder only if framepred made it."""
+    if path.is_dir() and any(path.iterdir()):
+        if not any((path / mark).exists() for mark in ("framepred.json", "recipe.toml", "recording.json")):
+            raise FramepredError(f"{path} is a folder that framepred did not make; delete it yourself or choose another -o")
+        shutil.rmtree(path)

@@ -1,0 +1,138 @@
+"""Context → future, frame by frame: a generator."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from framepred.checkpoint import Run
+from framepred.decoding import DECODERS, DRAFTS, Stream, frame_noise, prefill
+from framepred.errors import FramepredError
+from framepred.sampling import Sampling
+from framepred.video import Clip, fit_frames
+
+MAX_HORIZON = 1_000_000
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One predicted moment of S futures: frames uint8 (S, 3, H, W), tokens int64 (S, h, w).
+
+    `index` counts frames from the clip's first; `passes` is what the model has run so far.
+    """
+
+    index: int
+    frames: Tensor
+    tokens: Tensor
+    passes: int
+
+
+def window_start(frame: int, window: int) -> int:
+    """Return the first frame that the model sees when it predicts `frame`.
+
+    The window slides by half of itself when it is full, so a long rollout re-reads its context once
+    in several frames, not once in every frame. It is a function of the frame alone: the result is
+    the same as if the model had been started on that window.
+    """
+    hop = window - window // 2
+    return 0 if frame < window else -(-(frame + 1 - window) // hop) * hop
+
+
+@torch.inference_mode()
+def predict(
+    run: Run,
+    tokens: Tensor,
+    actions: Tensor | None,
+    horizon: int,
+    samples: int = 1,
+    sampling: Sampling | None = None,
+    decoder: str = "auto",
+) -> Iterator[Prediction]:
+    """Predict `horizon` frames after context tokens int64 (T, h, w), yielding each as it is made.
+
+    `actions` (≥ T + horizon - 1) or None for none. Raises FramepredError for what is not allowed.
+    """
+    context, layout, sampling = len(tokens), run.layout, sampling or Sampling()
+    check_lengths(context, horizon, samples)
+    decode = DECODERS["speculative" if decoder == "auto" else decoder]
+    device = run.predictor.embed.weight.device
+    action_ids = layout.action_ids(actions, context + horizon).to(device)
+    history = tokens.to(device).reshape(1, context, layout.frame_tokens).expand(samples, -1, -1)
+    rows = torch.arange(samples, device=device)
+    capacity = run.window * layout.stride
+    stream: Stream | None = None
+    passes, start = 0, -1
+    first = window_start(context, run.window)
+    history = history[:, first:]
+    offset = first
+    for frame in range(context, context + horizon):
+        if window_start(frame, run.window) != start:
+            start = window_start(frame, run.window)
+            history = history[:, start - offset :]
+            offset = start
+            passes += stream.passes if stream else 0
+            same = frame == context
+            ids = _window_ids(run, history[:1] if same else history, action_ids[start:frame])
+            stream = prefill(run.predictor, ids, samples, capacity)
+        else:
+            assert stream is not None
+            stream.pending = torch.cat([stream.pending, action_ids[frame - 1].expand(samples, -1)], 1)
+        noise = frame_noise(layout, sampling, rows, frame)
+        made = decode(run.predictor, stream, layout, sampling, noise, DRAFTS["previous"](history, noise))
+        history = torch.cat([history, made[:, None]], 1)
+        grids = made.view(samples, *layout.grid)
+        yield Prediction(frame, run.tokenizer.decode(grids).cpu(), grids.cpu(), passes + stream.passes)
+
+
+def _window_ids(run: Run, history: Tensor, action_ids: Tensor) -> Tensor:
+    """History (S, T, N) and action ids (T, slots) → ids (S, T · stride), the last action included."""
+    rows = [run.layout.pack(row.view(-1, *run.layout.grid), action_ids) for row in history]
+    return torch.stack(rows)
+
+
+def check_lengths(context: int, horizon: int, samples: int) -> None:
+    """Raise FramepredError unless context, horizon and samples are sensible numbers."""
+    for name, value, most in (("context", context, MAX_HORIZON), ("horizon", horizon, MAX_HORIZON), ("samples", samples, 4096)):
+        if not 1 <= value <= most:
+            raise FramepredError(f"{name} {value} is not allowed: give a whole number from 1 to {most}")
+
+
+def check_actions(run: Run, actions: Tensor | None, needed: int, where: str = "actions") -> None:
+    """Raise FramepredError unless there is an action for each of the `needed` steps that the run understands."""
+    if actions is None:
+        return
+    if run.layout.actions is None:
+        raise FramepredError(f"{where}: the model {run.path} was trained without actions; give --actions none")
+    if len(actions) < needed:
+        raise FramepredError(f"{where}: {len(actions)} rows, {needed} are needed (context + horizon - 1); give more rows or a shorter --horizon")
+    run.layout.actions.encode(actions, where)
+
+
+def rollout(
+    run: Run,
+    clip: Clip,
+    actions: Tensor | None = None,
+    context: int = 4,
+    horizon: int = 16,
+    seed: int = 0,
+    samples: int | None = None,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    decoder: str = "auto",
+) -> Iterator[Tensor]:
+    """Predict the frames after a clip's first `context`, yielding each as uint8 (3, H, W).
+
+    With `samples` a number S, each is (S, 3, H, W): S futures. `actions[t]` leads from frame t to
+    frame t+1, int64 (T,) or float32 (T, D), at least context + horizon - 1; None predicts without.
+    """
+    check_lengths(context, horizon, samples or 1)
+    if len(clip.frames) < context:
+        raise FramepredError(f"the clip has {len(clip.frames)} frames, fewer than the context of {context}; give a smaller context")
+    check_actions(run, actions, context + horizon - 1)
+    frames = fit_frames(clip.frames[:context], run.tokenizer.frame_size)
+    tokens = run.tokenizer.encode(frames)
+    sampling = Sampling(temperature, top_k, top_p, seed)
+    for made in predict(run, tokens, actions, horizon, samples or 1, sampling, decoder):
+        yield made.frames if samples is not None else made.frames[0]

@@ -1,0 +1,79 @@
+"""Logits and counter-based noise → token; pure functions.
+
+The noise of a token depends only on (seed, sample, frame, position): whatever the decoder, batch or
+machine load, the same token is drawn.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from framepred.errors import FramepredError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn: `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 keep the whole vocabulary."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, holds, allowed in (
+            ("temperature", 0 <= self.temperature <= 100, "0 (greedy) to 100"),
+            ("top_k", self.top_k >= 0, "0 (all) or more"),
+            ("top_p", 0 < self.top_p <= 1, "above 0, at most 1"),
+            ("seed", 0 <= self.seed < 2**63, "0 to 2^63 - 1"),
+        ):
+            if not holds:
+                raise FramepredError(f"{name} {getattr(self, name)} is not allowed; it must be {allowed}")
+
+
+def _mix(x: Tensor) -> Tensor:
+    """Scramble int64 counters (the finalizer of SplitMix64, in wrapping arithmetic)."""
+    x = (x ^ _shift(x, 30)) * -4658895280553007687
+    x = (x ^ _shift(x, 27)) * -7723592293110705685
+    return x ^ _shift(x, 31)
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+_GOLDEN = -7046029254386353131
+
+
+def gumbel_noise(seed: int, samples: Tensor, frame: int, positions: Tensor, size: int) -> Tensor:
+    """Return Gumbel noise float32 (S, P, size) for samples (S,), one frame and positions (P,).
+
+    Each value is a hash of (seed, sample, frame, position, id), so it needs no state and no order.
+    """
+    device = positions.device
+    key = torch.tensor(seed, dtype=torch.int64, device=device)
+    key = _mix(key + _GOLDEN)
+    key = _mix(key + samples.to(device).long() * _GOLDEN)[:, None]
+    key = _mix(key + (frame + 1) * -4417276706812531889)
+    key = _mix(key + (positions + 1) * -2643881736870682267)[:, :, None]
+    bits = _mix(key + (torch.arange(size, device=device) + 1) * _GOLDEN)
+    uniform = (_shift(bits, 12).double() + 0.5) * 2.0**-52
+    return uniform.log_().neg_().log_().neg_().float()
+
+
+def choose(logits: Tensor, noise: Tensor | None, sampling: Sampling) -> Tensor:
+    """Logits float (…, V) and noise (…, V) → token int64 (…): Gumbel-max over what the settings keep."""
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    assert noise is not None
+    scaled = logits.float() / sampling.temperature
+    if 0 < sampling.top_k < scaled.shape[-1]:
+        least = scaled.topk(sampling.top_k).values[..., -1:]
+        scaled = scaled.masked_fill(scaled < least, -torch.inf)
+    if sampling.top_p < 1:
+        ordered, order = scaled.sort(descending=True)
+        before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+        dropped = torch.zeros_like(scaled, dtype=torch.bool).scatter(-1, order, before >= sampling.top_p)
+        scaled = scaled.masked_fill(dropped, -torch.inf)
+    return (scaled + noise).argmax(-1)

@@ -1,0 +1,256 @@
+"""The training loop: one for every stage, resumable to the same result, on any number of processes."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+
+from framepred.config import TrainingRecipe
+from framepred.errors import FramepredError, Interrupted
+
+_FULL = StateDictOptions(full_state_dict=True, cpu_offload=True, flatten_optimizer_state_dict=True)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What the loop trains: `loss(model, step)` → (scalar, values to log) on this process's share.
+
+    The batch must be a function of `step` alone, so that a resumed run repeats it.
+    """
+
+    name: str
+    model: nn.Module
+    loss: Callable[[nn.Module, int], tuple[Tensor, dict[str, float]]]
+    validate: Callable[[nn.Module], dict[str, float]]
+    learning_rate: float
+    weight_decay: float
+    ema_decay: float
+    items_per_step: int
+    unit: str
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a stage runs: `steps`, or `seconds` if given, counted over all its sessions."""
+
+    steps: int
+    seconds: float | None = None
+
+    def fraction(self, step: int, elapsed: float) -> float:
+        """Return how much of the budget is used, in [0, 1]."""
+        return min(1.0, elapsed / max(self.seconds, 1e-9) if self.seconds is not None else step / self.steps)
+
+
+@dataclass(frozen=True)
+class TrainProgress:
+    """A moment of training: `rate` in `unit` a second, `fraction` of the budget used, times in seconds."""
+
+    stage: str
+    step: int
+    fraction: float
+    loss: float
+    rate: float
+    unit: str
+    elapsed: float
+    remaining: float | None
+    values: dict[str, float] = field(default_factory=dict)
+
+
+def make_accelerator(precision: str) -> Accelerator:
+    """Return the process's view of the launch: devices, ranks and arithmetic."""
+    return Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")
+
+
+def fit(stage: Stage, accelerator: Accelerator, budget: Budget, loop: TrainingRecipe, run: Path) -> Iterator[TrainProgress]:
+    """Train a stage, yielding progress; leave its averaged weights in `stage.model`.
+
+    State is saved to RUN/resume-STAGE.safetensors every `save_minutes` and on interrupt; where it
+    exists, training goes on from it. Logs go to RUN/metrics.jsonl.
+    """
+    state_file = run / f"resume-{stage.name}.safetensors"
+    optimizer = _optimizer(stage)
+    model, wrapped = accelerator.prepare(stage.model, optimizer)
+    inner = wrapped.optimizer
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    average = [p.detach().clone() for p in parameters]
+    step, before = 0, 0.0
+    if state_file.exists():
+        step, before = _load(state_file, model, inner, parameters, average)
+    log = _Log(run / "metrics.jsonl", stage.name, step, accelerator.is_main_process)
+    runner = torch.compile(model) if loop.compile else model
+    started = last_save = time.monotonic()
+    shown: list[tuple[float, int]] = [(started, step)]
+
+    def save() -> None:
+        _save(state_file, accelerator, model, inner, parameters, average, step, before + time.monotonic() - started)
+
+    try:
+        while True:
+            elapsed = before + time.monotonic() - started
+            fraction = _agreed(accelerator, budget.fraction(step, elapsed))
+            if fraction >= 1.0:
+                break
+            for group in inner.param_groups:
+                group["lr"] = stage.learning_rate * min(1.0, (fraction + 1e-4) / loop.warmup) * (1 - fraction)
+            model.train()
+            with accelerator.autocast():
+                loss, values = stage.loss(runner, step)
+            if not bool(torch.isfinite(loss)):
+                raise FramepredError(
+                    f"{stage.name}: the loss became {float(loss)} at step {step}; lower {stage.name}.learning_rate "
+                    f"(now {stage.learning_rate}) with --set and --resume"
+                )
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(parameters, loop.clip_gradient)
+            wrapped.step()
+            wrapped.zero_grad()
+            step += 1
+            decay = min(stage.ema_decay, step / (step + 10))
+            torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - decay)
+
+            now = time.monotonic()
+            fraction = budget.fraction(step, before + now - started)
+            if step % loop.validate_every == 0 or fraction >= 1.0:
+                with _swapped(parameters, average):
+                    model.eval()
+                    values = values | stage.validate(model)
+            mean = float(accelerator.reduce(loss.detach().float(), "mean"))
+            shown = [*shown[-20:], (now, step)]
+            rate = (shown[-1][1] - shown[0][1]) * stage.items_per_step / max(now - shown[0][0], 1e-9)
+            elapsed = before + now - started
+            progress = TrainProgress(
+                stage.name, step, fraction, mean, rate, stage.unit, elapsed,
+                elapsed * (1 - fraction) / fraction if fraction else None, values,
+            )  # fmt: skip
+            log.write(progress)
+            yield progress
+            if now - last_save > loop.save_minutes * 60:
+                save()
+                last_save = now
+    except (KeyboardInterrupt, GeneratorExit) as stop:
+        save()
+        log.close()
+        if isinstance(stop, GeneratorExit):
+            raise
+        raise Interrupted(f"stopped in {stage.name} step {step}, all saved in {run}: give the same command with --resume to go on") from None
+    save()
+    log.close()
+    for p, mean_weight in zip(parameters, average, strict=True):
+        p.data.copy_(mean_weight)
+    stage.model.eval()
+
+
+def _optimizer(stage: Stage) -> torch.optim.Optimizer:
+    decayed = [p for p in stage.model.parameters() if p.requires_grad and p.ndim >= 2]
+    plain = [p for p in stage.model.parameters() if p.requires_grad and p.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": stage.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(0.9, 0.95), fused=True)
+
+
+def _agreed(accelerator: Accelerator, value: float) -> float:
+    """Return rank 0's value on every rank: clocks differ, and all must stop at the same step."""
+    if accelerator.num_processes == 1:
+        return value
+    shared = torch.tensor([value], dtype=torch.float64, device=accelerator.device)
+    torch.distributed.broadcast(shared, 0)
+    return float(shared)
+
+
+@contextmanager
+def _swapped(parameters: list[nn.Parameter], values: list[Tensor]) -> Iterator[None]:
+    """Put `values` into the parameters for a while."""
+    own = [p.detach().clone() for p in parameters]
+    for p, value in zip(parameters, values, strict=True):
+        p.data.copy_(value)
+    try:
+        yield
+    finally:
+        for p, value in zip(parameters, own, strict=True):
+            p.data.copy_(value)
+
+
+def _save(
+    file: Path, accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer,
+    parameters: list[nn.Parameter], average: list[Tensor], step: int, elapsed: float,
+) -> None:  # fmt: skip
+    weights = {f"model/{k}": v.clone(memory_format=torch.contiguous_format) for k, v in get_model_state_dict(model, options=_FULL).items()}
+    with _swapped(parameters, average):
+        weights |= {f"average/{k}": v.clone(memory_format=torch.contiguous_format) for k, v in get_model_state_dict(model, options=_FULL).items()}
+    scalars: dict[str, Any] = {}
+    for key, value in get_optimizer_state_dict(model, optimizer, options=_FULL).items():
+        if isinstance(value, Tensor):
+            weights[f"optimizer/{key}"] = value.clone(memory_format=torch.contiguous_format)
+        else:
+            scalars[key] = value
+    if accelerator.is_main_process:
+        partial = file.with_name(f".{file.name}.partial")
+        try:
+            save_file(weights, partial, {"step": str(step), "elapsed": repr(elapsed), "optimizer": json.dumps(scalars)})
+            os.replace(partial, file)
+        except OSError as error:
+            raise FramepredError(f"cannot save {file} ({error}): free space, then give the same command with --resume") from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _load(
+    file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], average: list[Tensor]
+) -> tuple[int, float]:
+    parts: dict[str, dict[str, Any]] = {"model": {}, "average": {}, "optimizer": {}}
+    try:
+        with safe_open(file, "pt") as stored:
+            about = stored.metadata()
+            for key in stored.keys():  # noqa: SIM118 - a safetensors handle is no mapping
+                part, name = key.split("/", 1)
+                parts[part][name] = stored.get_tensor(key)
+        set_model_state_dict(model, parts["average"], options=_FULL)
+        for mean, p in zip(average, parameters, strict=True):
+            mean.copy_(p.detach())
+        set_model_state_dict(model, parts["model"], options=_FULL)
+        set_optimizer_state_dict(model, optimizer, parts["optimizer"] | json.loads(about["optimizer"]), options=_FULL)
+        return int(about["step"]), float(about["elapsed"])
+    except Exception as error:
+        raise FramepredError(f"cannot resume from {file} ({error}): delete it to train this stage afresh") from error
+
+
+class _Log:
+    """RUN/metrics.jsonl: one line a step; lines after the step that is resumed from are dropped."""
+
+    def __init__(self, file: Path, stage: str, step: int, writes: bool) -> None:
+        self.file = None
+        if not writes:
+            return
+        kept = []
+        if file.exists():
+            lines = [line for line in file.read_text().splitlines() if line.endswith("}")]
+            kept = [line for line in lines if (row := json.loads(line))["stage"] != stage or row["step"] <= step]
+        partial = file.with_name(f".{file.name}.partial")
+        partial.write_text("".join(line + "\n" for line in kept))
+        os.replace(partial, file)
+        self.file = file.open("a", buffering=1)
+
+    def write(self, p: TrainProgress) -> None:
+        if self.file:
+            row = {"stage": p.stage, "step": p.step, "loss": p.loss, **p.values}
+            self.file.write(json.dumps(row | {f"{p.unit}_per_second": round(p.rate, 1), "elapsed": round(p.elapsed, 2)}) + "\n")
+
+    def close(self) -> None:
+        if self.file:
+            self.file.close()
