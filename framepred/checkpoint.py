@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from framepred import zoo
@@ -89,7 +89,7 @@ def _replace_files(folder: Path, files: dict[str, str], weights: dict[str, Tenso
     try:
         for name, text in files.items():
             (folder / f".{name}.partial").write_text(text)
-        save_file(weights, folder / ".model.safetensors.partial", {"format": "pt", **about})
+        (folder / ".model.safetensors.partial").write_bytes(save(weights, {"format": "pt", **about}))
         for name in [*files, "model.safetensors"]:
             os.replace(folder / f".{name}.partial", folder / name)
     except OSError as error:

@@ -3,9 +3,11 @@
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import click
+
+T = TypeVar("T")
 
 
 def say(message: str) -> None:
@@ -44,7 +46,7 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 60}m{whole % 60:02d}s" if whole < 3600 else f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
-def track[T](items: Iterator[T], describe: Callable[[T], tuple[float, str]]) -> Iterator[T]:
+def track(items: Iterator[T], describe: Callable[[T], tuple[float, str]]) -> Iterator[T]:
     """Pass items through, drawing a bar from `describe(item)` → (fraction done, words); quiet off a terminal."""
     if not sys.stderr.isatty():
         yield from items

@@ -55,7 +55,7 @@ def gumbel_noise(seed: int, samples: Tensor, frame: int, positions: Tensor, size
     key = torch.tensor(seed, dtype=torch.int64, device=device)
     key = _mix(key + _GOLDEN)
     key = _mix(key + samples.to(device).long() * _GOLDEN)[:, None]
-    key = _mix(key + (frame + 1) * -4417276706812531889)
+    key = _mix(key + torch.tensor(frame + 1, device=device) * -4417276706812531889)
     key = _mix(key + (positions + 1) * -2643881736870682267)[:, :, None]
     bits = _mix(key + (torch.arange(size, device=device) + 1) * _GOLDEN)
     uniform = (_shift(bits, 12).double() + 0.5) * 2.0**-52
