@@ -29,10 +29,10 @@ class TokenizerRecipe:
     codebook_size: int = 1024
     code_dim: int = 16
     downsampling: int = 8
-    width: int = 96
+    width: int = 64
     encoder_blocks: int = 2
     decoder_blocks: int = 3
-    batch_size: int = 64
+    batch_size: int = 16
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     ema_decay: float = 0.995
@@ -209,7 +209,8 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
 
 
 def apply_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
-    """Return the recipe with `key=value` settings applied, values written as in TOML."""
+    """Return the recipe with `key=value` settings applied together, values written as in TOML."""
+    table: dict[str, Any] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
@@ -218,10 +219,15 @@ def apply_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
             value = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
             value = text
-        for part in reversed(key.strip().split(".")):
-            value = {part: value}
-        recipe = apply(recipe, value)
-    return recipe
+        *parents, last = key.strip().split(".")
+        inner = table
+        for part in parents:
+            inner = inner.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise FramepredError(f"--set {setting!r}: {part} is set to a value already, it has no keys")
+        inner[last] = value
+    # At once, because some values must change together (predictor.heads and kv_heads).
+    return apply(recipe, table)
 
 
 def to_toml(recipe: Recipe) -> str:

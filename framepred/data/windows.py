@@ -1,7 +1,6 @@
 """Training windows: episodes of tokens → fixed-length id sequences, each batch a function of its step."""
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,8 @@ from torch import Tensor
 
 from framepred.data.tokens import TokenEpisode
 from framepred.sequence import SequenceLayout
+
+_SOURCE_POWER = 0.3
 
 
 def split_episodes(names: Sequence[str], fraction: float) -> tuple[list[int], list[int]]:
@@ -24,15 +25,15 @@ def split_episodes(names: Sequence[str], fraction: float) -> tuple[list[int], li
 
 
 def group_weights(groups: Sequence[str], sizes: Sequence[int]) -> Tensor:
-    """Return each episode's share of the draws: sources by the square root of their frames.
+    """Return each episode's share of the draws: sources by their frames to the power of 0.3.
 
-    The square root keeps a small source from being drowned by a large one (as arXiv 1901.07291
-    draws languages); within a source every frame counts the same.
+    The power keeps a small source from being drowned by a large one, as multilingual models draw
+    languages (arXiv 1911.02116); within a source every frame counts the same.
     """
     totals: dict[str, int] = {}
     for group, size in zip(groups, sizes, strict=True):
         totals[group] = totals.get(group, 0) + size
-    weights = torch.tensor([size / math.sqrt(totals[g]) for g, size in zip(groups, sizes, strict=True)], dtype=torch.float64)
+    weights = torch.tensor([size * totals[g] ** (_SOURCE_POWER - 1) for g, size in zip(groups, sizes, strict=True)], dtype=torch.float64)
     return weights / weights.sum()
 
 

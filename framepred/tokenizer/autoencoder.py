@@ -53,8 +53,6 @@ class Autoencoder(nn.Module):
             encoder += [ResidualBlock(width) for _ in range(recipe.encoder_blocks)]
         encoder += [nn.GroupNorm(8, widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], self.quantizer.dim, 1)]
         self.encoder = nn.Sequential(*encoder)
-        # Codes of unit spread from the first step on: a codebook that starts narrow stays narrow.
-        nn.init.normal_(encoder[-1].weight, std=1.5 / math.sqrt(widths[-1]))  # type: ignore[arg-type]
 
         decoder: list[nn.Module] = [nn.Conv2d(self.quantizer.dim, widths[-1], 3, padding=1)]
         for i, width in reversed(list(enumerate(widths))):

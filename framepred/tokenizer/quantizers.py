@@ -29,8 +29,8 @@ class FSQ(nn.Module):
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         z = z.float()
         top = (self.levels - 1).float().view(-1, 1, 1)
-        # A sigmoid of this slope turns a unit normal into nearly uniform levels (the change that iFSQ makes to FSQ).
-        scaled = torch.sigmoid(1.6 * z) * top
+        # Sigmoid to [0, levels - 1]: every level has a reachable centre, even counts included.
+        scaled = torch.sigmoid(z) * top
         rounded = scaled + (scaled.round() - scaled).detach()
         ids = (rounded.detach().round().long() * self.basis.view(-1, 1, 1)).sum(1)
         return rounded / top * 2 - 1, ids, z.new_zeros(())
