@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from framepred import zoo
-from framepred.config import TokenizerRecipe, apply, Recipe
+from framepred.config import Recipe, TokenizerRecipe, apply
 from framepred.errors import FramepredError
 from framepred.predictor import Llama, LlamaConfig, from_hugging_face, to_hugging_face
 from framepred.sequence import SequenceLayout
@@ -48,7 +48,9 @@ def tokenizer_sha256(folder: Path) -> str:
     """Return the sha256 of a tokenizer's model.safetensors, which holds its configuration too."""
     file = folder / "model.safetensors"
     if not file.is_file():
-        raise FramepredError(f"{folder} is no tokenizer (no model.safetensors): give a folder that framepred train wrote")
+        raise FramepredError(
+            f"{folder} is no tokenizer (no model.safetensors): give a folder that framepred train wrote"
+        )
     return file_sha256(file)
 
 
@@ -56,7 +58,9 @@ def _read_json(file: Path, what: str) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text())
     except FileNotFoundError:
-        raise FramepredError(f"{file.parent} is no {what} (no {file.name}): give a folder that framepred train wrote") from None
+        raise FramepredError(
+            f"{file.parent} is no {what} (no {file.name}): give a folder that framepred train wrote"
+        ) from None
     except (OSError, ValueError) as error:
         raise FramepredError(f"{file} cannot be read ({error}): restore the {what}") from error
     if not isinstance(value, dict):
@@ -67,12 +71,16 @@ def _read_json(file: Path, what: str) -> dict[str, Any]:
 def _read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(file, "pt") as stored:
-            return {k: stored.get_tensor(k).float() if stored.get_tensor(k).is_floating_point() else stored.get_tensor(k)
-                    for k in stored.keys()}, stored.metadata() or {}  # fmt: skip # noqa: SIM118
+            tensors = {k: stored.get_tensor(k) for k in stored.keys()}
+            return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, stored.metadata() or {}
     except FileNotFoundError:
-        raise FramepredError(f"{file} does not exist: the training did not finish (--resume), or the folder is not whole") from None
+        raise FramepredError(
+            f"{file} does not exist: the training did not finish (--resume), or the folder is not whole"
+        ) from None
     except (SafetensorError, OSError) as error:
-        raise FramepredError(f"{file} is not a whole safetensors file ({error}): restore it from where it came") from error
+        raise FramepredError(
+            f"{file} is not a whole safetensors file ({error}): restore it from where it came"
+        ) from error
 
 
 def _load_into(module: nn.Module, weights: dict[str, Tensor], file: Path) -> None:
@@ -80,7 +88,9 @@ def _load_into(module: nn.Module, weights: dict[str, Tensor], file: Path) -> Non
         module.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
-        raise FramepredError(f"{file} does not fit its config.json ({reason}): restore both from where they came") from error
+        raise FramepredError(
+            f"{file} does not fit its config.json ({reason}): restore both from where they came"
+        ) from error
 
 
 def _replace_files(folder: Path, files: dict[str, str], weights: dict[str, Tensor], about: dict[str, str]) -> None:
@@ -93,7 +103,9 @@ def _replace_files(folder: Path, files: dict[str, str], weights: dict[str, Tenso
         for name in [*files, "model.safetensors"]:
             os.replace(folder / f".{name}.partial", folder / name)
     except OSError as error:
-        raise FramepredError(f"cannot write {folder} ({error.strerror or error}): free space or choose another folder") from error
+        raise FramepredError(
+            f"cannot write {folder} ({error.strerror or error}): free space or choose another folder"
+        ) from error
     finally:
         for leftover in folder.glob(".*.partial"):
             leftover.unlink()
@@ -115,7 +127,12 @@ def save_tokenizer(folder: Path, tokenizer: Autoencoder, recipe_toml: str, dtype
         k: v.detach().cpu().to(dtype if v.is_floating_point() else v.dtype).contiguous()
         for k, v in tokenizer.state_dict().items()
     }
-    _replace_files(folder, {"config.json": text, "recipe.toml": recipe_toml}, weights, {"config": json.dumps(config, sort_keys=True)})
+    _replace_files(
+        folder,
+        {"config.json": text, "recipe.toml": recipe_toml},
+        weights,
+        {"config": json.dumps(config, sort_keys=True)},
+    )
     return tokenizer_sha256(folder)
 
 
@@ -130,9 +147,11 @@ def load_tokenizer(name_or_dir: str | Path = zoo.DEFAULT) -> Autoencoder:
     weights, about = _read_weights(folder / "model.safetensors")
     if json.loads(about.get("config", "{}")) != config:
         raise FramepredError(f"{folder}/config.json is not the one that model.safetensors was saved with: restore both")
-    recipe: TokenizerRecipe = apply(Recipe(), {"tokenizer": config["recipe"]}).tokenizer if _sized(config) else TokenizerRecipe()
+    recipe: TokenizerRecipe = (
+        apply(Recipe(), {"tokenizer": config["recipe"]}).tokenizer if _sized(config) else TokenizerRecipe()
+    )
     size = config["frame_size"]
-    tokenizer = Autoencoder(recipe, (size[0], size[1])).to(memory_format=torch.channels_last)
+    tokenizer = Autoencoder(recipe, (size[0], size[1]))
     _load_into(tokenizer, weights, folder / "model.safetensors")
     return tokenizer.eval().requires_grad_(False)
 
@@ -154,7 +173,9 @@ def save_run(
         "frame_size": list(frame_size),
         "tokenizer_sha256": sha256,
     }
-    weights = {k: v.detach().cpu().to(dtype) for k, v in to_hugging_face(predictor.state_dict(), predictor.config).items()}
+    weights = {
+        k: v.detach().cpu().to(dtype) for k, v in to_hugging_face(predictor.state_dict(), predictor.config).items()
+    }
     files = {
         "config.json": json.dumps(predictor.config.to_json(), indent=1) + "\n",
         "framepred.json": json.dumps(about, indent=1) + "\n",
@@ -170,7 +191,9 @@ def load_predictor(folder: Path) -> Llama:
     try:
         _load_into(predictor, from_hugging_face(weights, config), folder / "model.safetensors")
     except KeyError as error:
-        raise FramepredError(f"{folder}/model.safetensors lacks {error}: it is not the checkpoint of its config.json") from error
+        raise FramepredError(
+            f"{folder}/model.safetensors lacks {error}: it is not the checkpoint of its config.json"
+        ) from error
     return predictor.eval().requires_grad_(False)
 
 

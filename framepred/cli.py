@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import framepred
-from framepred.console import duration, print_json, print_table, say, track
+from framepred.console import consume, duration, print_json, print_table, say, track
 from framepred.errors import FramepredError, FramepredWarning
 
 
@@ -35,7 +35,9 @@ class _Group(click.Group):
                 say("framepred: interrupted")
                 ctx.exit(1)
             except OSError as error:
-                say(f"framepred: {error.strerror or error}: {error.filename or ''} - free space or choose another place")
+                say(
+                    f"framepred: {error.strerror or error}: {error.filename or ''} - free space or choose another place"
+                )
                 ctx.exit(1)
 
 
@@ -95,9 +97,17 @@ def _size(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int
 @click.option("--episodes", default=10, show_default=True, type=click.IntRange(1), help="Episodes to play.")
 @click.option("--steps", default=300, show_default=True, type=click.IntRange(1), help="Most steps an episode.")
 @click.option("--size", default="64", show_default=True, callback=_size, help="Side, or HEIGHTxWIDTH, in pixels.")
-@click.option("--frame-skip", type=click.IntRange(1, 100), help="Environment steps a frame.  [default: about 10 frames a second]")
+@click.option(
+    "--frame-skip", type=click.IntRange(1, 100), help="Environment steps a frame.  [default: about 10 frames a second]"
+)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Episode i plays with seed + i.")
-@click.option("--sticky", default=0.75, show_default=True, type=click.FloatRange(0, 1), help="Chance that the random policy repeats its action.")
+@click.option(
+    "--sticky",
+    default=0.75,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Chance that the random policy repeats its action.",
+)
 @click.option("--actions-of", metavar="ENV", help="Write the action ids of this environment, matched by name.")
 @_OVERWRITE
 @_JSON
@@ -112,8 +122,12 @@ def record(env: str, out: Path, overwrite: bool, as_json: bool, **options: Any) 
 
         remove_output(out)
     paths: list[Path] = []
-    for path in track(run_recording(recording, out), lambda p: ((len(paths) + 1) / recording.episodes, f"{len(paths) + 1} of {recording.episodes} episodes, {p.name}")):  # fmt: skip
+
+    def describe(path: Path) -> tuple[float, str]:
         paths.append(path)
+        return len(paths) / recording.episodes, f"{len(paths)} of {recording.episodes} episodes, {path.name}"
+
+    consume(run_recording(recording, out), describe)
     if as_json:
         print_json({"path": str(out), "episodes": [str(p) for p in paths]})
     else:
@@ -127,7 +141,9 @@ def record(env: str, out: Path, overwrite: bool, as_json: bool, **options: Any) 
 @click.option("--fps", type=click.FloatRange(0, 1000, min_open=True), help="Resample by timestamp to this rate.")
 @_OVERWRITE
 @_JSON
-def tokenize(sources: tuple[str, ...], out: Path, tokenizer: str, fps: float | None, overwrite: bool, as_json: bool) -> None:
+def tokenize(
+    sources: tuple[str, ...], out: Path, tokenizer: str, fps: float | None, overwrite: bool, as_json: bool
+) -> None:
     """Turn videos into tokens: Parquet that `datasets.load_dataset` opens.
 
     Run it again to add what is missing: what is there already is not touched.
@@ -143,15 +159,13 @@ def tokenize(sources: tuple[str, ...], out: Path, tokenizer: str, fps: float | N
     if overwrite:
         remove_output(out)
     name = folder.parent.name if folder.name == "tokenizer" else folder.name
-    last = None
     steps = run_tokenize(videos, out, loaded, name, tokenizer_sha256(folder), str(folder.resolve()), fps)
-    for last in track(steps, lambda p: (p.done / p.total, f"{p.done} of {p.total} videos, {p.frames} frames, {p.episode}")):
-        pass
-    frames = last.frames if last else 0
+    last = consume(steps, lambda p: (p.done / p.total, f"{p.done} of {p.total} videos, {p.frames} frames, {p.episode}"))
+    done, frames = (last.done, last.frames) if last else (len(videos), 0)
     if as_json:
-        print_json({"path": str(out), "episodes": last.done if last else len(videos), "frames": frames, "tokenizer": name})
+        print_json({"path": str(out), "episodes": done, "frames": frames, "tokenizer": name})
     else:
-        click.echo(f"{out}: {last.done if last else len(videos)} episodes, {frames} frames added, {loaded.grid[0] * loaded.grid[1]} tokens a frame")
+        click.echo(f"{out}: {done} episodes, {frames} frames added, {loaded.grid[0] * loaded.grid[1]} tokens a frame")
 
 
 @cli.command()
@@ -163,9 +177,13 @@ def tokenize(sources: tuple[str, ...], out: Path, tokenizer: str, fps: float | N
 @click.option("--init-from", metavar="RUN|NAME", help="Go on from the weights of a run.")
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), help="The whole budget, all stages together.")
 @click.option("--steps", type=click.IntRange(1), help="Steps of each stage that is trained.")
-@click.option("--fps", type=click.FloatRange(0, 1000, min_open=True), help="Resample videos without actions to this rate.")
+@click.option(
+    "--fps", type=click.FloatRange(0, 1000, min_open=True), help="Resample videos without actions to this rate."
+)
 @click.option("--resume", is_flag=True, help="Go on with a run that was stopped.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a value of the recipe (repeatable).")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a value of the recipe (repeatable)."
+)
 @_OVERWRITE
 @_JSON
 def train(
@@ -215,7 +233,10 @@ def _watch(progress: Iterator[Any]) -> dict[str, dict[str, float]]:
         if not isinstance(p, TrainProgress):
             return p.done / p.total, f"tokens: {p.done} of {p.total} videos, {p.frames} frames"
         shown = " ".join(f"{k} {v:.3f}" for k, v in results[p.stage].items() if k.startswith("validation"))
-        return p.fraction, f"{p.stage} step {p.step} loss {p.loss:.4f} {shown} {p.rate:,.0f} {p.unit}/s, {duration(p.remaining)} left"
+        return (
+            p.fraction,
+            f"{p.stage} step {p.step} loss {p.loss:.4f} {shown} {p.rate:,.0f} {p.unit}/s, {duration(p.remaining)} left",
+        )
 
     def collected() -> Iterator[Any]:
         for p in progress:
@@ -223,25 +244,34 @@ def _watch(progress: Iterator[Any]) -> dict[str, dict[str, float]]:
                 results[p.stage] = results.get(p.stage, {}) | {"step": p.step, "loss": p.loss} | p.values
             yield p
 
-    for _ in track(collected(), describe):
-        pass
+    consume(collected(), describe)
     return results
 
 
 @cli.command()
 @click.argument("video", type=click.Path(path_type=Path))
 @click.option("--model", default="doom-64", show_default=True, help="Run folder, or name in the zoo.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help=".mp4, .gif, .webp or .npz.  [default: NAME-rollout.mp4 here]")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help=".mp4, .gif, .webp or .npz.  [default: NAME-rollout.mp4 here]"
+)
 @click.option("--context", default=4, show_default=True, help="Frames that are given.")
 @click.option("--horizon", default=16, show_default=True, help="Frames to predict.")
 @click.option("--start", default=0, show_default=True, type=click.IntRange(0), help="First context frame in the video.")
-@click.option("--actions", metavar="FILE|none", help="Actions CSV.  [default: NAME.actions.csv beside the video, if there]")
+@click.option(
+    "--actions", metavar="FILE|none", help="Actions CSV.  [default: NAME.actions.csv beside the video, if there]"
+)
 @click.option("--samples", default=1, show_default=True, help="Different futures.")
 @click.option("--temperature", default=1.0, show_default=True, help="0 is greedy.")
 @click.option("--top-k", default=0, show_default=True, help="Draw from the k likeliest tokens; 0 is all.")
 @click.option("--top-p", default=1.0, show_default=True, help="Draw from the likeliest tokens that make up this mass.")
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same video.")
-@click.option("--decoder", default="auto", show_default=True, type=click.Choice(["auto", "speculative", "sequential"]), help="They give the same tokens.")
+@click.option(
+    "--decoder",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "speculative", "sequential"]),
+    help="They give the same tokens.",
+)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, ... or auto.")
 @_OVERWRITE
 @_JSON
@@ -264,10 +294,13 @@ def rollout(video: Path, out: Path | None, overwrite: bool, as_json: bool, **opt
         rows = [(label, f"{mean[row]['psnr']:.2f}", f"{mean[row]['ssim']:.4f}") for row, label in
                 (("model", "model"), ("copy_last", "copy last frame"), ("ceiling", "tokenizer ceiling"))]  # fmt: skip
         count = len(summary["psnr"]["model"])
-        print_table(("", "PSNR dB", "SSIM"), rows, f"{video.name}: {count} predicted frames, motion {summary['motion']:.4f}")
+        print_table(
+            ("", "PSNR dB", "SSIM"), rows, f"{video.name}: {count} predicted frames, motion {summary['motion']:.4f}"
+        )
     else:
         say("the video ends with the context: nothing to score against")
-    say(f"{summary['forward_passes']} passes, {summary['tokens_per_second']:.0f} tokens/s, {duration(summary['seconds'])}")
+    rate, took = summary["tokens_per_second"], duration(summary["seconds"])
+    say(f"{summary['forward_passes']} passes, {rate:.0f} tokens/s, {took}")
     click.echo(str(out))
 
 
@@ -304,4 +337,3 @@ def info(path: str | None, as_json: bool) -> None:
 def main() -> None:
     """Run the command line."""
     cli.main(prog_name="framepred", standalone_mode=True)
-

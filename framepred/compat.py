@@ -8,7 +8,7 @@ _MISSING_SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-_libraries = []
+_libraries: list[object] = []
 
 
 @functools.cache

@@ -49,7 +49,9 @@ def duration(seconds: float | None) -> str:
 def track(items: Iterator[T], describe: Callable[[T], tuple[float, str]]) -> Iterator[T]:
     """Pass items through, drawing a bar from `describe(item)` → (fraction done, words); quiet off a terminal."""
     if not sys.stderr.isatty():
-        yield from items
+        for item in items:
+            describe(item)
+            yield item
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
@@ -61,3 +63,11 @@ def track(items: Iterator[T], describe: Callable[[T], tuple[float, str]]) -> Ite
             fraction, words = describe(item)
             bar.update(task, completed=fraction, description=words)
             yield item
+
+
+def consume(items: Iterator[T], describe: Callable[[T], tuple[float, str]]) -> T | None:
+    """Run items to their end under a bar; return the last."""
+    last = None
+    for last in track(items, describe):  # noqa: B007
+        pass
+    return last

@@ -29,7 +29,7 @@ def describe(path_or_name: str) -> dict[str, Any]:
         return _store(path)
     if (path / "framepred.json").is_file():
         return _run(path)
-    if (path / "config.json").is_file() and not (path / "recipe.toml").is_file() or _is_tokenizer(path):
+    if ((path / "config.json").is_file() and not (path / "recipe.toml").is_file()) or _is_tokenizer(path):
         return _tokenizer(path)
     if (path / "recipe.toml").is_file():
         return {"path": str(path), "kind": "unfinished run", "next": "framepred train ... --resume"}
@@ -43,9 +43,13 @@ def describe_zoo() -> list[dict[str, Any]]:
         for name in zoo.names(kind):
             facts = show(zoo.resolve(kind, name))
             size = "x".join(map(str, facts["frame_size"]))
-            summary = f"{size}, {facts['tokens_per_frame']} tokens a frame of {facts['codebook_size']} codes, {facts['parameters'] / 1e6:.1f}M parameters"
-            items.append({"name": name, "kind": facts["kind"], "summary": summary, "path": facts["path"]})
-    items += [{"name": n, "kind": "recipe", "summary": "for framepred train --recipe", "path": n} for n in recipe_names()]
+            parameters = f"{facts['parameters'] / 1e6:.1f}M parameters"
+            tokens = f"{facts['tokens_per_frame']} tokens a frame of {facts['codebook_size']} codes"
+            line = f"{size}, {tokens}, {parameters}"
+            items.append({"name": name, "kind": facts["kind"], "summary": line, "path": facts["path"]})
+    items += [
+        {"name": n, "kind": "recipe", "summary": "for framepred train --recipe", "path": n} for n in recipe_names()
+    ]
     return items
 
 

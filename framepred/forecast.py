@@ -107,7 +107,7 @@ def make_forecast(
         check_action_count(given[0], len(clip.frames), given[1])
     if len(frames) < context:
         raise FramepredError(
-            f"{video} has {len(clip.frames)} frames at {clip.fps:g} frames a second, fewer than the context of {context}"
+            f"{video} has {len(clip.frames)} frames ({clip.fps:g} a second), fewer than the context of {context}"
             + (f" from frame {start}" if start else "")
             + "; give a longer video or a smaller --context"
         )
@@ -135,7 +135,9 @@ def _device(device: str) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise FramepredError(f"device {device!r} cannot be used ({str(error).splitlines()[0]}): give cpu or auto") from error
+        raise FramepredError(
+            f"device {device!r} cannot be used ({str(error).splitlines()[0]}): give cpu or auto"
+        ) from error
     return device
 
 
@@ -162,7 +164,8 @@ def _resampled(file: VideoFile, run: Run, actions: str | None) -> float | None:
     if file.actions_file is not None and actions == "none":
         return None
     warnings.warn(
-        FramepredWarning(f"{file.path.name} has {own:g} frames a second, the model {run.fps:g}: resampled"), stacklevel=2
+        FramepredWarning(f"{file.path.name} has {own:g} frames a second, the model {run.fps:g}: resampled"),
+        stacklevel=2,
     )
     return run.fps
 

@@ -36,7 +36,9 @@ def draw_panels(
         known = t < len(truth)
         cells = [("truth", truth[t], f"frame +{t + 1}") if known else ("truth", None, "the video has ended")]
         for s, sample in enumerate(predicted):
-            cells.append((_title(s, len(predicted)), sample[t], f"{psnr[s][t]:.1f} dB" if known and psnr else f"frame +{t + 1}"))
+            cells.append(
+                (_title(s, len(predicted)), sample[t], f"{psnr[s][t]:.1f} dB" if known and psnr else f"frame +{t + 1}")
+            )
         yield _draw(cells, side, _PREDICTED)
 
 
@@ -53,7 +55,9 @@ def _draw(cells: list[tuple[str, Tensor | None, str]], side: int, colour: tuple[
     columns = min(len(cells), 5)
     lines = -(-len(cells) // columns)
     cell_w, cell_h = width + 2 * _MARGIN, height + _TITLE + _FOOT + _MARGIN
-    canvas = Image.new("RGB", (columns * cell_w + columns * cell_w % 2, lines * cell_h + lines * cell_h % 2), _BACKGROUND)
+    canvas = Image.new(
+        "RGB", (columns * cell_w + columns * cell_w % 2, lines * cell_h + lines * cell_h % 2), _BACKGROUND
+    )
     pen = ImageDraw.Draw(canvas)
     for i, (title, picture, foot) in enumerate(cells):
         x, y = i % columns * cell_w + _MARGIN, i // columns * cell_h + _TITLE

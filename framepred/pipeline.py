@@ -15,12 +15,24 @@ from torch import Tensor
 
 from framepred import zoo
 from framepred.checkpoint import (
-    Run, copy_tokenizer, load_run, load_tokenizer, save_run, save_tokenizer, tokenizer_sha256,
+    Run,
+    copy_tokenizer,
+    load_run,
+    load_tokenizer,
+    save_run,
+    save_tokenizer,
+    tokenizer_sha256,
 )  # fmt: skip
 from framepred.config import Recipe, load_recipe, to_toml
 from framepred.data.sources import VideoFile, find_videos
 from framepred.data.tokens import (
-    StoreInfo, TokenEpisode, TokenizeProgress, is_store, read_store, read_store_info, tokenize,
+    StoreInfo,
+    TokenEpisode,
+    TokenizeProgress,
+    is_store,
+    read_store,
+    read_store_info,
+    tokenize,
 )  # fmt: skip
 from framepred.data.windows import Windows, group_weights, split_episodes, step_generator
 from framepred.errors import FramepredError, FramepredWarning
@@ -67,7 +79,9 @@ def train(job: Job) -> Iterator[Progress]:
     videos = [] if stores else find_videos(job.sources)
     init = load_run(job.init_from) if job.init_from and job.only != "tokenizer" else None
     if not job.resume and run.exists() and any(run.iterdir()):
-        raise FramepredError(f"{run} exists and is not empty: give --resume to go on, --overwrite to start anew, or another -o")
+        raise FramepredError(
+            f"{run} exists and is not empty: give --resume to go on, --overwrite to start anew, or another -o"
+        )
     accelerator = make_accelerator(recipe.training.precision)
     if accelerator.is_main_process:
         _prepare(run, recipe)
@@ -81,7 +95,9 @@ def train(job: Job) -> Iterator[Progress]:
             if accelerator.is_main_process:
                 copy_tokenizer(source, ready)
         elif job.only == "predictor":
-            raise FramepredError("--only predictor needs a tokenizer: give --tokenizer NAME|DIR, a token store or --init-from RUN")
+            raise FramepredError(
+                "--only predictor needs a tokenizer: give --tokenizer NAME|DIR, a token store or --init-from RUN"
+            )
         elif stores:
             raise FramepredError("a tokenizer is trained on frames, not on a token store: give videos")
         else:
@@ -159,7 +175,9 @@ def _train_tokenizer(job: Job, videos: list[VideoFile], accelerator: Accelerator
     recipe = job.recipe
     before = time.monotonic()
     train_index, held_index = split_episodes([v.name for v in videos], recipe.data.validation_fraction)
-    frames, groups = _sample_frames([videos[i] for i in train_index], recipe.data.size, recipe.data.max_tokenizer_frames)
+    frames, groups = _sample_frames(
+        [videos[i] for i in train_index], recipe.data.size, recipe.data.max_tokenizer_frames
+    )
     held_out, _ = _sample_frames([videos[i] for i in held_index], recipe.data.size, 512)
     _warn_unvalidated(held_index)
     if budget.seconds is not None:
@@ -168,11 +186,13 @@ def _train_tokenizer(job: Job, videos: list[VideoFile], accelerator: Accelerator
     if origin:
         model = load_tokenizer(tokenizer_folder(origin)).requires_grad_(True)
         if model.frame_size != recipe.data.size:
-            raise FramepredError(f"tokenizer {origin} takes frames of {model.frame_size}, data.size is {recipe.data.size}")
+            raise FramepredError(
+                f"tokenizer {origin} takes frames of {model.frame_size}, data.size is {recipe.data.size}"
+            )
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.training.seed)
-            model = Autoencoder(recipe.tokenizer, recipe.data.size).to(memory_format=torch.channels_last)
+            model = Autoencoder(recipe.tokenizer, recipe.data.size)
     model.to(accelerator.device)
     weights = group_weights(groups, [1] * len(groups))
     stage = tokenizer_stage(model, frames, weights, held_out, recipe, accelerator)
@@ -212,7 +232,9 @@ def _sample_frames(videos: list[VideoFile], size: tuple[int, int], most: int) ->
 def _warn_unvalidated(held_index: list[int]) -> None:
     if not held_index:
         warnings.warn(
-            FramepredWarning("no validation: whole episodes are held out, and there is only one; give two videos or more"),
+            FramepredWarning(
+                "no validation: whole episodes are held out, and there is only one; give two videos or more"
+            ),
             stacklevel=2,
         )
 
@@ -246,12 +268,16 @@ def _train_predictor(
     budget = Budget(loop.predictor_steps)
     if loop.minutes:
         budget = Budget(loop.predictor_steps, max(1.0, loop.minutes * 60 - (time.monotonic() - started)))
-    yield from fit(predictor_stage(model, train_windows, held_windows, recipe, accelerator), accelerator, budget, loop, job.out)
+    yield from fit(
+        predictor_stage(model, train_windows, held_windows, recipe, accelerator), accelerator, budget, loop, job.out
+    )
     if accelerator.is_main_process:
         save_run(job.out, model, layout, window, _common_fps([e for e, _ in episodes]), tokenizer.frame_size, sha256)
 
 
-def _fit_layout(episodes: list[TokenEpisode], stores: Sequence[str], tokenizer: Autoencoder, recipe: Recipe) -> SequenceLayout:
+def _fit_layout(
+    episodes: list[TokenEpisode], stores: Sequence[str], tokenizer: Autoencoder, recipe: Recipe
+) -> SequenceLayout:
     kinds = {(i.action_kind, i.action_names) for i in map(read_store_info, stores) if i.action_kind}
     if len(kinds) > 1:
         raise FramepredError(f"the sources' actions differ: {sorted(map(str, kinds))}; one run has one action space")
@@ -272,5 +298,7 @@ def remove_output(path: Path) -> None:
     """Delete an output that --overwrite gives up; a folder only if framepred made it."""
     if path.is_dir() and any(path.iterdir()):
         if not any((path / mark).exists() for mark in ("framepred.json", "recipe.toml", "recording.json")):
-            raise FramepredError(f"{path} is a folder that framepred did not make; delete it yourself or choose another -o")
+            raise FramepredError(
+                f"{path} is a folder that framepred did not make; delete it yourself or choose another -o"
+            )
         shutil.rmtree(path)

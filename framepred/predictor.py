@@ -52,7 +52,9 @@ class LlamaConfig:
     @staticmethod
     def from_json(value: dict[str, Any]) -> "LlamaConfig":
         if value.get("model_type") != "llama":
-            raise FramepredError(f"model_type {value.get('model_type')!r} is not a Llama; framepred runs model_type 'llama'")
+            raise FramepredError(
+                f"model_type {value.get('model_type')!r} is not a Llama; framepred runs model_type 'llama'"
+            )
         rope = value.get("rope_parameters") or {}
         known = {name: value[name] for name in LlamaConfig.__dataclass_fields__ if name in value}
         known["rope_theta"] = rope.get("rope_theta", value.get("rope_theta", 10000.0))
@@ -81,11 +83,17 @@ class Attention(nn.Module):
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
-        self.heads, self.kv_heads, self.head_dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        self.heads, self.kv_heads, self.head_dim = (
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            config.head_dim,
+        )
         self.qkv = nn.Linear(config.hidden_size, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=False)
         self.out = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, store: Tensor | None, at: int) -> Tensor:
+    def forward(
+        self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, store: Tensor | None, at: int
+    ) -> Tensor:
         batch, length, _ = x.shape
         qkv = self.qkv(x).view(batch, length, -1, self.head_dim)
         rotated = _rotate(qkv[:, :, : self.heads + self.kv_heads], rope)
@@ -119,7 +127,9 @@ class Layer(nn.Module):
         self.gate_up = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
         self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, store: Tensor | None, at: int) -> Tensor:
+    def forward(
+        self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, store: Tensor | None, at: int
+    ) -> Tensor:
         x = x + self.attention(self.attention_norm(x), rope, mask, store, at)
         gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, -1)
         return x + self.down(F.silu(gate) * up)

@@ -93,7 +93,11 @@ def _window_ids(run: Run, history: Tensor, action_ids: Tensor) -> Tensor:
 
 def check_lengths(context: int, horizon: int, samples: int) -> None:
     """Raise FramepredError unless context, horizon and samples are sensible numbers."""
-    for name, value, most in (("context", context, MAX_HORIZON), ("horizon", horizon, MAX_HORIZON), ("samples", samples, 4096)):
+    for name, value, most in (
+        ("context", context, MAX_HORIZON),
+        ("horizon", horizon, MAX_HORIZON),
+        ("samples", samples, 4096),
+    ):
         if not 1 <= value <= most:
             raise FramepredError(f"{name} {value} is not allowed: give a whole number from 1 to {most}")
 
@@ -105,7 +109,10 @@ def check_actions(run: Run, actions: Tensor | None, needed: int, where: str = "a
     if run.layout.actions is None:
         raise FramepredError(f"{where}: the model {run.path} was trained without actions; give --actions none")
     if len(actions) < needed:
-        raise FramepredError(f"{where}: {len(actions)} rows, {needed} are needed (context + horizon - 1); give more rows or a shorter --horizon")
+        raise FramepredError(
+            f"{where}: {len(actions)} rows, {needed} are needed (context + horizon - 1); "
+            "give more rows or a shorter --horizon"
+        )
     run.layout.actions.encode(actions, where)
 
 
@@ -129,7 +136,9 @@ def rollout(
     """
     check_lengths(context, horizon, samples or 1)
     if len(clip.frames) < context:
-        raise FramepredError(f"the clip has {len(clip.frames)} frames, fewer than the context of {context}; give a smaller context")
+        raise FramepredError(
+            f"the clip has {len(clip.frames)} frames, fewer than the context of {context}; give a smaller context"
+        )
     check_actions(run, actions, context + horizon - 1)
     frames = fit_frames(clip.frames[:context], run.tokenizer.frame_size)
     tokens = run.tokenizer.encode(frames)

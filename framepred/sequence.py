@@ -42,10 +42,14 @@ class ActionSpace:
         """Actions int64 (T,) or float32 (T, D) → action ids int64 (T, slots)."""
         if self.kind == "discrete":
             if actions.ndim != 1 or actions.is_floating_point():
-                raise FramepredError(f"{where}: these are continuous, the model takes one integer column: ids 0 to {self.count - 1}")
+                raise FramepredError(
+                    f"{where}: these are continuous, the model takes one integer column: ids 0 to {self.count - 1}"
+                )
             if len(actions) and not 0 <= int(actions.min()) <= int(actions.max()) < self.count:
                 bad = int(actions.max()) if int(actions.max()) >= self.count else int(actions.min())
-                raise FramepredError(f"{where}: action id {bad} is not allowed; the model knows ids 0 to {self.count - 1}")
+                raise FramepredError(
+                    f"{where}: action id {bad} is not allowed; the model knows ids 0 to {self.count - 1}"
+                )
             return actions[:, None].long()
         values = actions[:, None].float() if actions.ndim == 1 else actions.float()
         if values.shape[1] != len(self.edges):
@@ -61,7 +65,9 @@ class ActionSpace:
         return torch.stack(columns, 1)
 
     def to_json(self) -> dict[str, Any]:
-        shape: dict[str, Any] = {"count": self.count} if self.kind == "discrete" else {"edges": [list(e) for e in self.edges]}
+        shape: dict[str, Any] = (
+            {"count": self.count} if self.kind == "discrete" else {"edges": [list(e) for e in self.edges]}
+        )
         return {"kind": self.kind, "names": list(self.names), **shape}
 
     @staticmethod

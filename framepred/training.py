@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,7 +78,9 @@ def make_accelerator(precision: str) -> Accelerator:
     return Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")
 
 
-def fit(stage: Stage, accelerator: Accelerator, budget: Budget, loop: TrainingRecipe, run: Path) -> Iterator[TrainProgress]:
+def fit(
+    stage: Stage, accelerator: Accelerator, budget: Budget, loop: TrainingRecipe, run: Path
+) -> Iterator[TrainProgress]:
     """Train a stage, yielding progress; leave its averaged weights in `stage.model`.
 
     State is saved to RUN/resume-STAGE.safetensors every `save_minutes` and on interrupt; where it
@@ -94,7 +96,7 @@ def fit(stage: Stage, accelerator: Accelerator, budget: Budget, loop: TrainingRe
     if state_file.exists():
         step, before = _load(state_file, model, inner, parameters, average)
     log = _Log(run / "metrics.jsonl", stage.name, step, accelerator.is_main_process)
-    runner = torch.compile(model) if loop.compile else model
+    runner: Any = torch.compile(model) if loop.compile else model
     started = last_save = time.monotonic()
     shown: list[tuple[float, int]] = [(started, step)]
 
@@ -149,7 +151,9 @@ def fit(stage: Stage, accelerator: Accelerator, budget: Budget, loop: TrainingRe
         log.close()
         if isinstance(stop, GeneratorExit):
             raise
-        raise Interrupted(f"stopped in {stage.name} step {step}, all saved in {run}: give the same command with --resume to go on") from None
+        raise Interrupted(
+            f"stopped in {stage.name} step {step}, all saved in {run}: give the same command with --resume to go on"
+        ) from None
     save()
     log.close()
     for p, mean_weight in zip(parameters, average, strict=True):
@@ -190,9 +194,9 @@ def _save(
     file: Path, accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer,
     parameters: list[nn.Parameter], average: list[Tensor], step: int, elapsed: float,
 ) -> None:  # fmt: skip
-    weights = {f"model/{k}": v.clone(memory_format=torch.contiguous_format) for k, v in get_model_state_dict(model, options=_FULL).items()}
+    weights = _copies("model", get_model_state_dict(model, options=_FULL))
     with _swapped(parameters, average):
-        weights |= {f"average/{k}": v.clone(memory_format=torch.contiguous_format) for k, v in get_model_state_dict(model, options=_FULL).items()}
+        weights |= _copies("average", get_model_state_dict(model, options=_FULL))
     scalars: dict[str, Any] = {}
     for key, value in get_optimizer_state_dict(model, optimizer, options=_FULL).items():
         if isinstance(value, Tensor):
@@ -205,19 +209,29 @@ def _save(
             save_file(weights, partial, {"step": str(step), "elapsed": repr(elapsed), "optimizer": json.dumps(scalars)})
             os.replace(partial, file)
         except OSError as error:
-            raise FramepredError(f"cannot save {file} ({error}): free space, then give the same command with --resume") from error
+            raise FramepredError(
+                f"cannot save {file} ({error}): free space, then give the same command with --resume"
+            ) from error
         finally:
             partial.unlink(missing_ok=True)
 
 
+def _copies(part: str, tensors: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {f"{part}/{k}": v.clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
+
+
 def _load(
-    file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], average: list[Tensor]
+    file: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    parameters: list[nn.Parameter],
+    average: list[Tensor],
 ) -> tuple[int, float]:
     parts: dict[str, dict[str, Any]] = {"model": {}, "average": {}, "optimizer": {}}
     try:
         with safe_open(file, "pt") as stored:
             about = stored.metadata()
-            for key in stored.keys():  # noqa: SIM118 - a safetensors handle is no mapping
+            for key in stored.keys():
                 part, name = key.split("/", 1)
                 parts[part][name] = stored.get_tensor(key)
         set_model_state_dict(model, parts["average"], options=_FULL)
@@ -249,7 +263,9 @@ class _Log:
     def write(self, p: TrainProgress) -> None:
         if self.file:
             row = {"stage": p.stage, "step": p.step, "loss": p.loss, **p.values}
-            self.file.write(json.dumps(row | {f"{p.unit}_per_second": round(p.rate, 1), "elapsed": round(p.elapsed, 2)}) + "\n")
+            self.file.write(
+                json.dumps(row | {f"{p.unit}_per_second": round(p.rate, 1), "elapsed": round(p.elapsed, 2)}) + "\n"
+            )
 
     def close(self) -> None:
         if self.file:

@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +17,7 @@ from framepred.compat import ensure_torchvision
 from framepred.errors import FramepredError, FramepredWarning
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".gif")
+WRITE_SUFFIXES = (".mp4", ".mkv", ".gif", ".webp")
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,17 @@ def _open(path: Path) -> Iterator[tuple[Any, Any]]:
     if path.stat().st_size == 0:
         raise FramepredError(f"video {path} is empty (0 bytes): give a file that FFmpeg can read")
     try:
-        container = av.open(str(path))
+        # Absolute, because FFmpeg takes what stands before a colon for a protocol.
+        container = av.open(str(path.absolute()))
     except (av.error.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise FramepredError(
             f"cannot read {path} as video ({reason}): give a complete file that FFmpeg can read"
         ) from error
     with container:
+        # FFmpeg draws text files as a terminal would.
+        if container.format.name == "tty":
+            raise FramepredError(f"{path} is text, not a video: give a video file")
         # An album cover is a "video" stream of one picture inside an audio file.
         streams = [s for s in container.streams.video if not s.disposition & 0x400]
         if not streams:
@@ -219,7 +224,11 @@ def write_video(
     The file appears under its name only when it is whole. `lossless` stores H.264 in RGB with a
     quantizer of 0: every pixel comes back as it was (FFmpeg players read it, browsers do not).
     """
-    path = Path(path)
+    path = Path(path).absolute()
+    if path.suffix.lower() not in WRITE_SUFFIXES:
+        raise FramepredError(
+            f"cannot write {path}: unknown ending {path.suffix!r}; give one of {', '.join(WRITE_SUFFIXES)}"
+        )
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -230,12 +239,10 @@ def write_video(
         os.replace(partial, path)
     except (OSError, av.error.FFmpegError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise FramepredError(
-            f"cannot write {path} ({reason}): choose a writable folder with free space "
-            "and a name ending in .mp4, .mkv, .gif or .webp"
-        ) from error
+        raise FramepredError(f"cannot write {path} ({reason}): choose a writable folder with free space") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
 
 
 def _write_h264(path: Path, frames: Iterable[Tensor], fps: float, lossless: bool) -> None:
@@ -258,15 +265,16 @@ def _write_h264(path: Path, frames: Iterable[Tensor], fps: float, lossless: bool
                 stream.pix_fmt = pixels
             pixels_hwc = frame[:, : stream.height, : stream.width].permute(1, 2, 0).contiguous().numpy()
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels_hwc, format="rgb24")))
-        if stream is not None:
-            container.mux(stream.encode())
+        if stream is None:
+            raise FramepredError("no frames to write: give at least one")
+        container.mux(stream.encode())
 
 
 def _write_animation(path: Path, frames: Iterable[Tensor], fps: float) -> None:
     from PIL import Image
 
     pictures = [Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()) for frame in frames]
+    if not pictures:
+        raise FramepredError("no frames to write: give at least one")
     options: dict[str, Any] = {"quality": 90, "method": 4} if path.suffix.lower() == ".webp" else {}
-    pictures[0].save(
-        path, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0, **options
-    )
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0, **options)

@@ -106,14 +106,13 @@ def _fps(env: Any) -> float | None:
 class _Crafter:
     """Crafter's own environment, which speaks the interface from before Gymnasium."""
 
-    metadata: dict[str, Any] = {}
-
     def __init__(self) -> None:
         import crafter
         import gymnasium
 
         self._crafter = crafter
         self._env: Any = crafter.Env()
+        self.metadata: dict[str, Any] = {}
         self.action_space = gymnasium.spaces.Discrete(len(crafter.constants.actions))
         self.unwrapped = self
 
@@ -182,7 +181,9 @@ def _action_names(env: Any) -> list[str] | None:
     game = getattr(env.unwrapped, "game", None)
     if game is not None and hasattr(env.unwrapped, "button_map"):
         buttons = [button.name for button in game.get_available_buttons()]
-        return ["+".join(b for b, on in zip(buttons, row, strict=True) if on) or "NOOP" for row in env.unwrapped.button_map]
+        return [
+            "+".join(b for b, on in zip(buttons, row, strict=True) if on) or "NOOP" for row in env.unwrapped.button_map
+        ]
     if hasattr(env.unwrapped, "get_action_meanings"):
         return list(env.unwrapped.get_action_meanings())
     return None

@@ -54,7 +54,9 @@ def find_videos(sources: Sequence[str | os.PathLike[str]]) -> list[VideoFile]:
             raise FramepredError(f"source {source} does not exist: give a video file or a folder of videos")
         paths = [path]
         if path.is_dir():
-            paths = sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith("."))
+            paths = sorted(
+                p for p in path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith(".")
+            )
             if not paths:
                 raise FramepredError(f"source {source} holds no video: framepred looks for {', '.join(VIDEO_SUFFIXES)}")
         for p in paths:

@@ -5,6 +5,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,9 @@ def read_store_info(path: str | os.PathLike[str]) -> StoreInfo:
             about["actions"]["kind"], tuple(about["actions"]["names"]),
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FramepredError(f"{path} is no token store ({file.name}: {error}): make one with framepred tokenize") from error
+        raise FramepredError(
+            f"{path} is no token store ({file.name}: {error}): make one with framepred tokenize"
+        ) from error
 
 
 def _write_info(path: Path, info: StoreInfo) -> None:
@@ -91,8 +94,11 @@ def _write_info(path: Path, info: StoreInfo) -> None:
         "actions": {"kind": info.action_kind, "names": list(info.action_names)},
     }
     partial = path / ".framepred.json.partial"
-    partial.write_text(json.dumps(about, indent=1) + "\n")
-    os.replace(partial, path / "framepred.json")
+    try:
+        partial.write_text(json.dumps(about, indent=1) + "\n")
+        os.replace(partial, path / "framepred.json")
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_store(path: str | os.PathLike[str]) -> list[TokenEpisode]:
@@ -100,11 +106,8 @@ def read_store(path: str | os.PathLike[str]) -> list[TokenEpisode]:
     info = read_store_info(path)
     episodes = []
     for file in _shards(Path(path)):
-        try:
-            rows = pq.read_table(file).to_pylist() if info.action_kind else pq.read_table(file).drop(["actions"]).to_pylist()
-        except (pa.ArrowException, OSError) as error:
-            raise FramepredError(f"token store file {file} cannot be read ({error}): delete it and tokenize again") from error
-        for row in rows:
+        columns = [name for name in _schema(info).names if name != "actions" or info.action_kind]
+        for row in _read_shard(file, columns).to_pylist():
             grid = (row["num_frames"], row["grid_height"], row["grid_width"])
             tokens = torch.from_numpy(np.asarray(row["tokens"], dtype=np.int32)).view(grid)
             actions = row.get("actions")
@@ -119,6 +122,16 @@ def read_store(path: str | os.PathLike[str]) -> list[TokenEpisode]:
 
 def _shards(path: Path) -> list[Path]:
     return sorted(path.glob("episodes-*.parquet"))
+
+
+def _read_shard(file: Path, columns: list[str]) -> pa.Table:
+    try:
+        return pq.read_table(file, columns=columns).select(columns)
+    except (pa.ArrowException, OSError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise FramepredError(
+            f"token store file {file} cannot be read ({reason}): delete it and tokenize again"
+        ) from error
 
 
 def _key(video: VideoFile) -> str:
@@ -154,7 +167,7 @@ def tokenize(
     kind, names = _common_actions(videos)
     info = StoreInfo(name, sha256, where, tokenizer.codebook_size, tokenizer.frame_size, kind, names)
     done: set[str] = set()
-    if folder.exists() and any(folder.iterdir()):
+    if folder.is_dir() and any(folder.iterdir()):
         old = read_store_info(folder)
         if old.tokenizer_sha256 != sha256:
             raise FramepredError(
@@ -172,9 +185,7 @@ def tokenize(
                 f"these are {kind} {list(names)}: give another -o"
             )
         for shard in _shards(folder):
-            done.update(pq.read_table(shard, columns=["source"]).column("source").to_pylist())
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_info(folder, info)
+            done.update(_read_shard(shard, ["source"]).column("source").to_pylist())
 
     rows: list[dict[str, Any]] = []
     held, since, frames_done, skipped = 0, time.monotonic(), 0, 0
@@ -195,7 +206,9 @@ def tokenize(
                 raise
             skipped += 1
             if skipped == len(videos):
-                raise FramepredError(f"none of the {len(videos)} videos could be tokenized; the last: {error}") from error
+                raise FramepredError(
+                    f"none of the {len(videos)} videos could be tokenized; the last: {error}"
+                ) from error
             warnings.warn(FramepredWarning(f"skipped: {error}"), stacklevel=2)
             continue
         finished += 1
@@ -225,16 +238,22 @@ def _row(video: VideoFile, tokens: Tensor, fps: float | None) -> dict[str, Any]:
 
 
 def _flush(folder: Path, rows: list[dict[str, Any]], info: StoreInfo) -> None:
-    number = 1 + max((int(p.stem.split("-")[1]) for p in _shards(folder)), default=-1)
     # Hidden until whole: datasets and this module pass over names that begin with a dot.
     partial = folder / ".episodes.partial"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_info(folder, info)
+        number = 1 + max((int(p.stem.split("-")[1]) for p in _shards(folder)), default=-1)
         pq.write_table(pa.Table.from_pylist(rows, schema=_schema(info)), partial, compression="zstd")
         os.replace(partial, folder / f"episodes-{number:05d}.parquet")
     except OSError as error:
-        raise FramepredError(f"cannot write to token store {folder} ({error.strerror}): free space or choose another -o") from error
+        reason = error.strerror or str(error)
+        raise FramepredError(
+            f"cannot write to token store {folder} ({reason}): free space or choose another -o"
+        ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
 
 
 def _common_actions(videos: Sequence[VideoFile]) -> tuple[str | None, tuple[str, ...]]:

@@ -33,7 +33,9 @@ def group_weights(groups: Sequence[str], sizes: Sequence[int]) -> Tensor:
     totals: dict[str, int] = {}
     for group, size in zip(groups, sizes, strict=True):
         totals[group] = totals.get(group, 0) + size
-    weights = torch.tensor([size * totals[g] ** (_SOURCE_POWER - 1) for g, size in zip(groups, sizes, strict=True)], dtype=torch.float64)
+    weights = torch.tensor(
+        [size * totals[g] ** (_SOURCE_POWER - 1) for g, size in zip(groups, sizes, strict=True)], dtype=torch.float64
+    )
     return weights / weights.sum()
 
 
@@ -55,7 +57,9 @@ class Windows:
     weights: Tensor
 
     @staticmethod
-    def build(episodes: Sequence[TokenEpisode], groups: Sequence[str], layout: SequenceLayout, window: int) -> "Windows":
+    def build(
+        episodes: Sequence[TokenEpisode], groups: Sequence[str], layout: SequenceLayout, window: int
+    ) -> "Windows":
         """Lay out the episodes of at least two frames; `groups` names each one's source."""
         kept = [(e, g) for e, g in zip(episodes, groups, strict=True) if len(e.tokens) >= 2]
         steps = [

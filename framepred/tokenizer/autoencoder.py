@@ -70,6 +70,8 @@ class Autoencoder(nn.Module):
             nn.PixelShuffle(2),
         ]
         self.decoder = nn.Sequential(*decoder)
+        # Convolutions on CPU and tensor cores run fastest in this layout.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Float frames (B, 3, H, W) in [-1, 1] → (reconstruction, ids (B, h, w), auxiliary loss)."""
