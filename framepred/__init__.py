@@ -1,6 +1,8 @@
 """framepred: tokenized future-frame prediction. video → tokens → sequence → model → tokens → video."""
 
 import importlib
+import sys
+from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
@@ -23,11 +25,21 @@ __all__ = ["__version__", *_HOMES]
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'framepred' has no attribute {name!r}")
-    module = importlib.import_module(f"framepred.{_HOMES[name]}")
-    # `framepred.rollout` names both a function and its module; the function is what users call.
-    value = globals()[name] = getattr(module, name)
+    value = globals()[name] = getattr(importlib.import_module(f"framepred.{_HOMES[name]}"), name)
     return value
 
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *_HOMES])
+
+
+class _Package(ModuleType):
+    """`framepred.rollout` is the function, whoever imports the module of that name, and when."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Importing a submodule sets it on its package; here a public name is not for the taking.
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -12,7 +12,7 @@ import click
 
 import framepred
 from framepred.console import consume, duration, print_json, print_table, say, track
-from framepred.errors import FramepredError, FramepredWarning
+from framepred.errors import FramepredError, FramepredWarning, Interrupted
 
 
 class _Group(click.Group):
@@ -64,8 +64,8 @@ def _check_output(path: Path, overwrite: bool) -> None:
     folder = path.parent
     while not folder.exists():
         folder = folder.parent
-    if not os.access(folder, os.W_OK):
-        raise FramepredError(f"{path} cannot be written: {folder} is not writable; choose another -o")
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise FramepredError(f"{path} cannot be written: {folder} is no writable folder; choose another -o")
 
 
 @contextmanager
@@ -213,11 +213,18 @@ def train(
     if overwrite and out.exists():
         remove_output(out)
     job = Job(sources, out, chosen, tokenizer, only, init_from, resume)
-    with _terminate_like_interrupt():
-        results = _watch(run_training(job))
+    progress = run_training(job)
+    try:
+        with _terminate_like_interrupt():
+            results = _watch(progress)
+    except KeyboardInterrupt:
+        progress.close()
+        raise Interrupted(f"stopped, all saved in {out}: give the same command with --resume to go on") from None
+    if os.environ.get("RANK", "0") != "0":
+        return
     if as_json:
         print_json({"path": str(out), "stages": results})
-    elif os.environ.get("RANK", "0") == "0":
+    else:
         for stage, values in results.items():
             click.echo(f"{stage}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
         click.echo(f"{out}: done" + ("" if only == "tokenizer" else f"; next: framepred rollout VIDEO --model {out}"))

@@ -5,7 +5,7 @@ import shutil
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def stored_recipe(run: Path) -> Recipe:
     return load_recipe(run / "recipe.toml")
 
 
-def train(job: Job) -> Iterator[Progress]:
+def train(job: Job) -> Generator[Progress, None, None]:
     """Train a run in `job.out`, yielding progress. Killed at any moment, it resumes with `resume`.
 
     Raises FramepredError for sources, recipes and folders that do not fit each other.
@@ -109,6 +109,11 @@ def train(job: Job) -> Iterator[Progress]:
 
     tokenizer = load_tokenizer(ready)
     sha256 = tokenizer_sha256(ready)
+    if init and init.tokenizer_sha256 != sha256:
+        raise FramepredError(
+            f"--init-from {job.init_from} predicts tokens of its own tokenizer ({init.tokenizer_sha256[:12]}), "
+            f"not of {sha256[:12]}: leave --tokenizer out"
+        )
     if stores:
         for store in stores:
             info = read_store_info(store)
@@ -250,6 +255,8 @@ def _train_predictor(
     groups = [origin.get(episode.source, store) for episode, store in episodes]
     layout = init.layout if init else _fit_layout([e for e, _ in episodes], stores, tokenizer, recipe)
     window = init.window if init else recipe.predictor.window
+    if layout.actions is None and any(e.actions is not None for e, _ in episodes):
+        warnings.warn(FramepredWarning(f"actions are not used: {job.init_from} was trained without"), stacklevel=2)
     train_index, held_index = split_episodes([e.name for e, _ in episodes], recipe.data.validation_fraction)
     _warn_unvalidated(held_index)
     train_windows, held_windows = (

@@ -55,6 +55,8 @@ def predict(
     """
     context, layout, sampling = len(tokens), run.layout, sampling or Sampling()
     check_lengths(context, horizon, samples)
+    if decoder not in ("auto", *DECODERS):
+        raise FramepredError(f"decoder {decoder!r} is not known; give one of auto, {', '.join(DECODERS)}")
     decode = DECODERS["speculative" if decoder == "auto" else decoder]
     device = run.predictor.embed.weight.device
     action_ids = layout.action_ids(actions, context + horizon).to(device)
@@ -134,7 +136,8 @@ def rollout(
     With `samples` a number S, each is (S, 3, H, W): S futures. `actions[t]` leads from frame t to
     frame t+1, int64 (T,) or float32 (T, D), at least context + horizon - 1; None predicts without.
     """
-    check_lengths(context, horizon, samples or 1)
+    count = 1 if samples is None else samples
+    check_lengths(context, horizon, count)
     if len(clip.frames) < context:
         raise FramepredError(
             f"the clip has {len(clip.frames)} frames, fewer than the context of {context}; give a smaller context"
@@ -143,5 +146,5 @@ def rollout(
     frames = fit_frames(clip.frames[:context], run.tokenizer.frame_size)
     tokens = run.tokenizer.encode(frames)
     sampling = Sampling(temperature, top_k, top_p, seed)
-    for made in predict(run, tokens, actions, horizon, samples or 1, sampling, decoder):
+    for made in predict(run, tokens, actions, horizon, count, sampling, decoder):
         yield made.frames if samples is not None else made.frames[0]

@@ -79,17 +79,15 @@ def probe_video(path: str | os.PathLike[str]) -> VideoInfo:
     """Return what a video's header says, without decoding it whole."""
     path = Path(path)
     with _open(path) as (container, stream):
-        first = next(_decode(container, stream, path), None)
-        if first is None:
-            raise FramepredError(f"no frame of {path} could be decoded: give a complete video file")
+        _, first = next(_decode(container, stream, path))
         seconds = None
         if stream.duration and stream.time_base:
             seconds = float(stream.duration * stream.time_base)
         elif container.duration:
             seconds = container.duration / av.time_base
         return VideoInfo(
-            width=first[1].shape[2],
-            height=first[1].shape[1],
+            width=first.shape[2],
+            height=first.shape[1],
             fps=_rate(stream),
             num_frames=stream.frames or None,
             seconds=seconds,
@@ -118,6 +116,8 @@ def _decode(container: Any, stream: Any, path: Path) -> Iterator[tuple[float, Te
             stacklevel=2,
         )
         return
+    if count == 0:
+        raise FramepredError(f"no frame of {path} could be decoded: give a complete video file")
     # Containers often count a frame or two that no player shows.
     if stream.frames and count < stream.frames * 0.98 - 2:
         warnings.warn(
@@ -211,8 +211,6 @@ def read_video(
         total += len(frames)
         if max_frames is not None and total >= max_frames:
             break
-    if not chunks:
-        raise FramepredError(f"no frame of {path} could be decoded: give a complete video file")
     return Clip(torch.cat(chunks)[:max_frames], float(fps) if fps else probe_video(path).fps)
 
 

@@ -52,10 +52,11 @@ def record(recording: Recording, out: str | os.PathLike[str]) -> Iterator[Path]:
     Episode i is a function of (env, seed + i): one that is already there is left as it is.
     """
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
     env, skip = _make(recording.env, recording.frame_skip)
     with contextlib.closing(env):
         choices = _choices(env, recording)
+        _require_flat_actions(env, recording.env)
+        folder.mkdir(parents=True, exist_ok=True)
         stem = recording.env.replace("/", "-").split(":")[-1]
         about = vars(recording) | {"frame_skip": skip, "actions": _action_names(env)}
         (folder / "recording.json").write_text(json.dumps(about, indent=1) + "\n")
@@ -81,7 +82,7 @@ def _make(name: str, frame_skip: int | None) -> tuple[Any, int]:
         module, extra = _PROVIDERS[prefix]
         try:
             importlib.import_module(module)
-        except ImportError as error:
+        except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
             raise FramepredError(f"{name} needs an extra package: pip install 'framepred[{extra}]'") from error
     if prefix == "crafter":
         return _Crafter(), frame_skip or 1
@@ -92,7 +93,7 @@ def _make(name: str, frame_skip: int | None) -> tuple[Any, int]:
         if prefix == "vizdoom":
             return gymnasium.make(name, frame_skip=skip, max_episode_steps=None), skip
         return gymnasium.make(spec, render_mode="rgb_array"), skip
-    except gymnasium.error.Error as error:
+    except (gymnasium.error.Error, ImportError) as error:
         reason = str(error).splitlines()[0]
         raise FramepredError(f"cannot make environment {name!r} ({reason}): give an installed Gymnasium id") from error
 
@@ -131,11 +132,24 @@ class _Crafter:
         pass
 
 
+def _require_flat_actions(env: Any, name: str) -> None:
+    from gymnasium import spaces
+
+    if not isinstance(env.action_space, (spaces.Discrete, spaces.Box, spaces.MultiDiscrete, spaces.MultiBinary)):
+        raise FramepredError(
+            f"environment {name} has actions of {env.action_space}: choose one with discrete or continuous actions"
+        )
+
+
+def _is_rgb(picture: Any) -> bool:
+    return isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
+
+
 def _frame(env: Any, observation: Any, size: tuple[int, int]) -> Tensor:
     picture = observation.get("screen") if isinstance(observation, dict) else observation
-    if not (isinstance(picture, np.ndarray) and picture.ndim == 3 and picture.shape[-1] == 3):
+    if not _is_rgb(picture):
         picture = env.render()
-    if not (isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim == 3):
+    if not _is_rgb(picture):
         raise FramepredError(f"{env} shows no RGB picture: choose an environment with rgb_array rendering")
     return fit_frames(torch.from_numpy(picture.copy()).permute(2, 0, 1)[None], size)[0]
 
@@ -170,6 +184,8 @@ def _play(env: Any, recording: Recording, choices: dict[int, int] | None, skip: 
 
 
 def _as_tensor(actions: list[Any]) -> Tensor:
+    if not actions:
+        return torch.empty(0, dtype=torch.int64)
     values = np.asarray(actions)
     if values.ndim == 1 and np.issubdtype(values.dtype, np.integer):
         return torch.from_numpy(values.astype(np.int64))

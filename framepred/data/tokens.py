@@ -107,9 +107,12 @@ def read_store(path: str | os.PathLike[str]) -> list[TokenEpisode]:
     episodes = []
     for file in _shards(Path(path)):
         columns = [name for name in _schema(info).names if name != "actions" or info.action_kind]
-        for row in _read_shard(file, columns).to_pylist():
+        table = _read_shard(file, columns)
+        # As Python numbers, an hour of video would take gigabytes.
+        flat = [row.values.to_numpy().astype(np.int32) for row in table["tokens"]]
+        for row, ids in zip(table.drop_columns(["tokens"]).to_pylist(), flat, strict=True):
             grid = (row["num_frames"], row["grid_height"], row["grid_width"])
-            tokens = torch.from_numpy(np.asarray(row["tokens"], dtype=np.int32)).view(grid)
+            tokens = torch.from_numpy(ids).view(grid)
             actions = row.get("actions")
             if actions is not None:
                 kind = torch.int64 if info.action_kind == "discrete" else torch.float32
