@@ -137,12 +137,10 @@ def save_tokenizer(folder: Path, tokenizer: Autoencoder, recipe_toml: str, dtype
 
 
 def load_tokenizer(name_or_dir: str | Path = zoo.DEFAULT) -> Autoencoder:
-    """Load a tokenizer by its name in the zoo or its folder."""
-    folder = zoo.resolve("tokenizers", name_or_dir)
+    """Load a tokenizer by its name in the zoo, its folder, or the folder of a run that has it."""
+    folder = zoo.tokenizer_folder(name_or_dir)
     config = _read_json(folder / "config.json", "tokenizer")
     if config.get("kind") != "framepred-autoencoder":
-        if (folder / "tokenizer" / "config.json").is_file():
-            return load_tokenizer(folder / "tokenizer")
         raise FramepredError(f"{folder} is no framepred tokenizer: its config.json says kind {config.get('kind')!r}")
     weights, about = _read_weights(folder / "model.safetensors")
     if json.loads(about.get("config", "{}")) != config:
@@ -185,7 +183,10 @@ def save_run(
 
 def load_predictor(folder: Path) -> Llama:
     """Load a Llama checkpoint in the Hugging Face format, in fp32."""
-    config = LlamaConfig.from_json(_read_json(folder / "config.json", "run"))
+    try:
+        config = LlamaConfig.from_json(_read_json(folder / "config.json", "run"))
+    except TypeError as error:
+        raise FramepredError(f"{folder}/config.json is not whole ({error}): restore the run") from error
     weights, _ = _read_weights(folder / "model.safetensors")
     predictor = Llama(config)
     try:

@@ -117,7 +117,7 @@ def record(env: str, out: Path, overwrite: bool, as_json: bool, **options: Any) 
     from framepred.data.gym import record as run_recording
 
     recording = Recording(env, **options)
-    if out.exists() and any(out.iterdir()) and overwrite:
+    if overwrite:
         from framepred.pipeline import remove_output
 
         remove_output(out)
@@ -151,13 +151,14 @@ def tokenize(
     from framepred.checkpoint import load_tokenizer, tokenizer_sha256
     from framepred.data.sources import find_videos
     from framepred.data.tokens import tokenize as run_tokenize
-    from framepred.pipeline import remove_output, tokenizer_folder
+    from framepred.pipeline import remove_output
+    from framepred.zoo import tokenizer_folder
 
     videos = find_videos(sources)
     folder = tokenizer_folder(tokenizer)
     loaded = load_tokenizer(folder)
     if overwrite:
-        remove_output(out)
+        remove_output(out, [*sources, str(folder)])
     name = folder.parent.name if folder.name == "tokenizer" else folder.name
     steps = run_tokenize(videos, out, loaded, name, tokenizer_sha256(folder), str(folder.resolve()), fps)
     last = consume(steps, lambda p: (p.done / p.total, f"{p.done} of {p.total} videos, {p.frames} frames, {p.episode}"))
@@ -210,8 +211,8 @@ def train(
         loop |= {"tokenizer_steps": steps, "predictor_steps": steps, "minutes": 0.0}
     chosen = apply(base, {"training": loop, "data": {} if fps is None else {"fps": fps}})
     chosen = apply_settings(chosen, settings)
-    if overwrite and out.exists():
-        remove_output(out)
+    if overwrite:
+        remove_output(out, [*sources, tokenizer, init_from])
     job = Job(sources, out, chosen, tokenizer, only, init_from, resume)
     progress = run_training(job)
     try:

@@ -12,17 +12,27 @@ from framepred.errors import FramepredError
 
 @dataclass(frozen=True)
 class DataRecipe:
-    """What the data looks like: `size` (height, width) in pixels; `fps` resamples, 0 keeps each video's own."""
+    """What the data looks like: `size` (height, width) in pixels; `fps` resamples, 0 keeps each video's own.
+
+    Sources are drawn by their frames to the power `source_power`: 1 is by size, 0 all equally often. In
+    between, a small source is not drowned by a large one, as multilingual models draw languages
+    (arXiv 1911.02116, whose 0.3 this is).
+    """
 
     size: tuple[int, int] = (64, 64)
     fps: float = 0.0
     validation_fraction: float = 0.05
     max_tokenizer_frames: int = 60_000
+    source_power: float = 0.3
 
 
 @dataclass(frozen=True)
 class TokenizerRecipe:
-    """The image tokenizer: grid = size / downsampling; `levels` for FSQ, `codebook_size` for EMA VQ."""
+    """The image tokenizer: grid = size / downsampling; `levels` for FSQ, `codebook_size` for EMA VQ.
+
+    `augment` is the share of training frames that are mirrored or shifted: with few frames of a
+    scene, its things are otherwise known only where they stood.
+    """
 
     quantizer: Literal["fsq", "ema"] = "fsq"
     levels: tuple[int, ...] = (8, 8, 4, 4)
@@ -35,6 +45,7 @@ class TokenizerRecipe:
     batch_size: int = 16
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
+    augment: float = 0.5
     ema_decay: float = 0.995
 
 
@@ -93,6 +104,7 @@ def _validate(recipe: Recipe) -> None:
     _require(data.fps >= 0, "data.fps", data.fps, "0 (each video's own) or a positive rate")
     _require(0 <= data.validation_fraction < 1, "data.validation_fraction", data.validation_fraction, "0 to below 1")
     _require(data.max_tokenizer_frames > 0, "data.max_tokenizer_frames", data.max_tokenizer_frames, "at least 1")
+    _require(0 <= data.source_power <= 1, "data.source_power", data.source_power, "0 to 1")
     down = tok.downsampling
     _require(down in (4, 8, 16), "tokenizer.downsampling", down, "4, 8 or 16")
     _require(
@@ -119,6 +131,7 @@ def _validate(recipe: Recipe) -> None:
         f"an even multiple of predictor.heads = {pred.heads}",
     )
     _require(pred.heads % pred.kv_heads == 0, "predictor.kv_heads", pred.kv_heads, f"a divisor of heads = {pred.heads}")
+    _require(0 <= tok.augment <= 1, "tokenizer.augment", tok.augment, "0 to 1")
     _require(2 <= pred.action_bins <= 1024, "predictor.action_bins", pred.action_bins, "2 to 1024")
     _require(0 <= pred.action_dropout <= 1, "predictor.action_dropout", pred.action_dropout, "0 to 1")
     for part, value in (("tokenizer", tok), ("predictor", pred)):

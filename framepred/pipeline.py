@@ -5,7 +5,7 @@ import shutil
 import time
 import warnings
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +71,17 @@ def train(job: Job) -> Generator[Progress, None, None]:
 
     Raises FramepredError for sources, recipes and folders that do not fit each other.
     """
+    fresh = not job.out.is_dir() or not any(job.out.iterdir())
+    try:
+        yield from _train(job)
+    except FramepredError:
+        # Nothing was trained: the next try must not stumble over what this one left.
+        if fresh and job.out.is_dir() and {p.name for p in job.out.iterdir()} <= {"recipe.toml", "tokenizer"}:
+            shutil.rmtree(job.out, ignore_errors=True)
+        raise
+
+
+def _train(job: Job) -> Iterator[Progress]:
     started = time.monotonic()
     run, recipe = job.out, job.recipe
     stores = [s for s in job.sources if is_store(s)]
@@ -78,11 +89,11 @@ def train(job: Job) -> Generator[Progress, None, None]:
         raise FramepredError("sources mix videos and token stores: give only one kind")
     videos = [] if stores else find_videos(job.sources)
     init = load_run(job.init_from) if job.init_from and job.only != "tokenizer" else None
-    if not job.resume and run.exists() and any(run.iterdir()):
+    if not job.resume and run.is_dir() and any(run.iterdir()):
         raise FramepredError(
             f"{run} exists and is not empty: give --resume to go on, --overwrite to start anew, or another -o"
         )
-    accelerator = make_accelerator(recipe.training.precision)
+    accelerator = make_accelerator()
     if accelerator.is_main_process:
         _prepare(run, recipe)
     accelerator.wait_for_everyone()
@@ -91,7 +102,7 @@ def train(job: Job) -> Generator[Progress, None, None]:
     ready = run / "tokenizer"
     if not (ready / "model.safetensors").exists():
         if given and job.only != "tokenizer":
-            source = tokenizer_folder(given)
+            source = zoo.tokenizer_folder(given)
             if accelerator.is_main_process:
                 copy_tokenizer(source, ready)
         elif job.only == "predictor":
@@ -140,17 +151,6 @@ def _prepare(run: Path, recipe: Recipe) -> None:
         raise FramepredError(f"cannot write {run} ({error.strerror}): choose a writable folder with -o") from error
 
 
-def tokenizer_folder(name_or_dir: str) -> Path:
-    """Return the folder of a tokenizer that is named, given, or part of a run."""
-    for kind in ("tokenizers", "models"):
-        if name_or_dir in zoo.names(kind):
-            folder = zoo.resolve(kind, name_or_dir)
-            break
-    else:
-        folder = zoo.resolve("tokenizers", name_or_dir)
-    return folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder
-
-
 def _store_tokenizer(stores: Sequence[str]) -> str | None:
     """Return the tokenizer that made a store, found by its name in the zoo or the path it had."""
     if not stores:
@@ -158,7 +158,7 @@ def _store_tokenizer(stores: Sequence[str]) -> str | None:
     info: StoreInfo = read_store_info(stores[0])
     for candidate in (info.tokenizer, info.tokenizer_path):
         try:
-            if tokenizer_sha256(tokenizer_folder(candidate)) == info.tokenizer_sha256:
+            if tokenizer_sha256(zoo.tokenizer_folder(candidate)) == info.tokenizer_sha256:
                 return candidate
         except FramepredError:
             continue
@@ -180,16 +180,21 @@ def _train_tokenizer(job: Job, videos: list[VideoFile], accelerator: Accelerator
     recipe = job.recipe
     before = time.monotonic()
     train_index, held_index = split_episodes([v.name for v in videos], recipe.data.validation_fraction)
+    lenient = len(videos) > 1
     frames, groups = _sample_frames(
-        [videos[i] for i in train_index], recipe.data.size, recipe.data.max_tokenizer_frames
+        [videos[i] for i in train_index], recipe.data.size, recipe.data.max_tokenizer_frames, lenient
     )
-    held_out, _ = _sample_frames([videos[i] for i in held_index], recipe.data.size, 512)
+    if not groups:
+        raise FramepredError(
+            f"no training video of {len(videos)} videos could be read: give videos that FFmpeg can read"
+        )
+    held_out, _ = _sample_frames([videos[i] for i in held_index], recipe.data.size, 512, lenient)
     _warn_unvalidated(held_index)
     if budget.seconds is not None:
         budget = Budget(budget.steps, max(1.0, budget.seconds - (time.monotonic() - before)))
     origin = job.tokenizer or job.init_from
     if origin:
-        model = load_tokenizer(tokenizer_folder(origin)).requires_grad_(True)
+        model = load_tokenizer(zoo.tokenizer_folder(origin)).requires_grad_(True)
         if model.frame_size != recipe.data.size:
             raise FramepredError(
                 f"tokenizer {origin} takes frames of {model.frame_size}, data.size is {recipe.data.size}"
@@ -199,17 +204,20 @@ def _train_tokenizer(job: Job, videos: list[VideoFile], accelerator: Accelerator
             torch.manual_seed(recipe.training.seed)
             model = Autoencoder(recipe.tokenizer, recipe.data.size)
     model.to(accelerator.device)
-    weights = group_weights(groups, [1] * len(groups))
+    weights = group_weights(groups, [1] * len(groups), recipe.data.source_power)
     stage = tokenizer_stage(model, frames, weights, held_out, recipe, accelerator)
     yield from fit(stage, accelerator, budget, recipe.training, job.out)
     if accelerator.is_main_process:
         save_tokenizer(job.out / "tokenizer", model, to_toml(recipe))
 
 
-def _sample_frames(videos: list[VideoFile], size: tuple[int, int], most: int) -> tuple[Tensor, list[str]]:
+def _sample_frames(
+    videos: list[VideoFile], size: tuple[int, int], most: int, lenient: bool
+) -> tuple[Tensor, list[str]]:
     """Read up to `most` frames → (uint8 (T, 3, H, W), each one's source).
 
-    Sources take turns, so that each is there; a video longer than its share is read in strides.
+    Sources take turns, so that each is there; a video longer than its share is read in strides. A
+    bad file is skipped with a warning if `lenient`.
     """
     turns: dict[str, int] = {}
     order = []
@@ -223,14 +231,19 @@ def _sample_frames(videos: list[VideoFile], size: tuple[int, int], most: int) ->
     for _, i in sorted(order):
         if total >= most:
             break
-        stride = max(1, (probe_video(videos[i].path).num_frames or 0) // share)
-        seen = 0
-        for chunk in videos[i].stream(size, None):
-            part = chunk[-seen % stride :: stride].clone()
-            seen += len(chunk)
-            parts.append(part)
-            groups += [videos[i].source] * len(part)
-            total += len(part)
+        try:
+            stride = max(1, (probe_video(videos[i].path).num_frames or 0) // share)
+            seen = 0
+            for chunk in videos[i].stream(size, None):
+                part = chunk[-seen % stride :: stride].clone()
+                seen += len(chunk)
+                parts.append(part)
+                groups += [videos[i].source] * len(part)
+                total += len(part)
+        except FramepredError as error:
+            if not lenient:
+                raise
+            warnings.warn(FramepredWarning(f"skipped: {error}"), stacklevel=2)
     return (torch.cat(parts) if parts else torch.empty(0, 3, *size, dtype=torch.uint8)), groups
 
 
@@ -260,7 +273,9 @@ def _train_predictor(
     train_index, held_index = split_episodes([e.name for e, _ in episodes], recipe.data.validation_fraction)
     _warn_unvalidated(held_index)
     train_windows, held_windows = (
-        Windows.build([episodes[i][0] for i in index], [groups[i] for i in index], layout, window)
+        Windows.build(
+            [episodes[i][0] for i in index], [groups[i] for i in index], layout, window, recipe.data.source_power
+        )
         for index in (train_index, held_index)
     )
     if not len(train_windows):
@@ -301,9 +316,14 @@ def _common_fps(episodes: list[TokenEpisode]) -> float:
     return frames.most_common(1)[0][0]
 
 
-def remove_output(path: Path) -> None:
-    """Delete an output that --overwrite gives up; a folder only if framepred made it."""
+def remove_output(path: Path, inputs: Iterable[str | None] = ()) -> None:
+    """Delete an output that --overwrite gives up; a folder only if framepred made it and it holds no input."""
     if path.is_dir() and any(path.iterdir()):
+        for given in inputs:
+            if given and Path(given).exists() and Path(given).resolve().is_relative_to(path.resolve()):
+                raise FramepredError(
+                    f"--overwrite would delete {path}, which holds the input {given}: choose another -o"
+                )
         if not any((path / mark).exists() for mark in ("framepred.json", "recipe.toml", "recording.json")):
             raise FramepredError(
                 f"{path} is a folder that framepred did not make; delete it yourself or choose another -o"

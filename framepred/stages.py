@@ -14,7 +14,7 @@ from framepred.errors import FramepredWarning
 from framepred.predictor import LlamaConfig
 from framepred.sequence import SequenceLayout
 from framepred.tokenizer.autoencoder import Autoencoder, reconstruction_loss, to_float
-from framepred.training import Stage
+from framepred.training import Stage, arithmetic
 
 
 def _share(accelerator: Accelerator, batch: int) -> slice:
@@ -33,8 +33,9 @@ def tokenizer_stage(
 
     def loss(run: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
         generator = step_generator(seed, 1, step)
-        index = torch.multinomial(weights, tok.batch_size, replacement=True, generator=generator)[mine]
-        batch = to_float(frames[index].to(accelerator.device))
+        index = torch.multinomial(weights, tok.batch_size, replacement=True, generator=generator)
+        drawn = _augment(frames[index], tok.augment, generator)[mine]
+        batch = to_float(drawn.to(accelerator.device))
         reconstruction, ids, auxiliary = run(batch)
         seen.mul_(0.98).add_(torch.bincount(ids.flatten().cpu(), minlength=len(seen)))
         usage = float((seen > 1e-3).float().mean())
@@ -59,6 +60,19 @@ def tokenizer_stage(
     return Stage(
         "tokenizer", model, loss, validate, tok.learning_rate, tok.weight_decay, tok.ema_decay, tok.batch_size, "frames"
     )  # fmt: skip
+
+
+def _augment(frames: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Mirror and shift a share of frames uint8 (B, 3, H, W) by up to a quarter, edges repeated."""
+    batch, _, height, width = frames.shape
+    chosen = torch.rand(batch, generator=generator) < share
+    mirrored = chosen & (torch.rand(batch, generator=generator) < 0.5)
+    shift = (torch.rand(batch, 2, generator=generator) - 0.5) * chosen[:, None]
+    rows = (torch.arange(height) + (shift[:, :1] * height / 2).round().long()).clamp(0, height - 1)
+    columns = (torch.arange(width) + (shift[:, 1:] * width / 2).round().long()).clamp(0, width - 1)
+    columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+    index = torch.arange(batch)[:, None, None]
+    return frames.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def llama_config(recipe: PredictorRecipe, layout: SequenceLayout) -> LlamaConfig:
@@ -112,7 +126,7 @@ def predictor_stage(
             variants["validation_loss_no_actions"] = without_actions(ids, torch.ones(len(ids), dtype=torch.bool))
         for name, rows in variants.items():
             parts = zip(rows.split(pred.batch_size), real.split(pred.batch_size), strict=True)
-            with accelerator.autocast():
+            with arithmetic(accelerator, loop):
                 losses = [cross_entropy(run, i.to(accelerator.device), r.to(accelerator.device)) for i, r in parts]
             values[name] = float(torch.stack(losses).mean())
         return values

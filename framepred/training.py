@@ -73,9 +73,15 @@ class TrainProgress:
     values: dict[str, float] = field(default_factory=dict)
 
 
-def make_accelerator(precision: str) -> Accelerator:
-    """Return the process's view of the launch: devices, ranks and arithmetic."""
-    return Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")
+def make_accelerator() -> Accelerator:
+    """Return the process's view of the launch: device and ranks."""
+    # Precision is set in `arithmetic`: accelerate keeps the first one for the life of a process.
+    return Accelerator(mixed_precision="no")
+
+
+def arithmetic(accelerator: Accelerator, loop: TrainingRecipe) -> torch.autocast:
+    """Return the context that computes in the recipe's precision."""
+    return torch.autocast(accelerator.device.type, torch.bfloat16, enabled=loop.precision == "bf16")
 
 
 def fit(
@@ -112,7 +118,7 @@ def fit(
             for group in inner.param_groups:
                 group["lr"] = stage.learning_rate * min(1.0, (fraction + 1e-4) / loop.warmup) * (1 - fraction)
             model.train()
-            with accelerator.autocast():
+            with arithmetic(accelerator, loop):
                 loss, values = stage.loss(runner, step)
             if not bool(torch.isfinite(loss)):
                 raise FramepredError(

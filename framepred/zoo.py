@@ -29,3 +29,14 @@ def resolve(kind: str, name_or_dir: str | Path) -> Path:
     what = kind.removesuffix("s")
     known = ", ".join(names(kind)) or "none here"
     raise FramepredError(f"{what} {str(name_or_dir)!r} is neither a folder nor in the zoo; the zoo has: {known}")
+
+
+def tokenizer_folder(name_or_dir: str | Path) -> Path:
+    """Return the folder of a tokenizer that is named, given, or part of a run."""
+    for kind in ("tokenizers", "models"):
+        if str(name_or_dir) in names(kind):
+            folder = resolve(kind, name_or_dir)
+            break
+    else:
+        folder = resolve("tokenizers", name_or_dir)
+    return folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder

@@ -4,10 +4,11 @@ import contextlib
 import importlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -53,7 +54,7 @@ def record(recording: Recording, out: str | os.PathLike[str]) -> Iterator[Path]:
     """
     folder = Path(out)
     env, skip = _make(recording.env, recording.frame_skip)
-    with contextlib.closing(env):
+    with _closing(env):
         choices = _choices(env, recording)
         _require_flat_actions(env, recording.env)
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,6 +70,21 @@ def record(recording: Recording, out: str | os.PathLike[str]) -> Iterator[Path]:
                     write_actions(actions_path(path), episode.actions, _columns(env, episode.actions))
                 write_video(path, episode.frames, episode.fps, lossless=True)
             yield path
+
+
+@contextlib.contextmanager
+def _closing(env: Any) -> Iterator[None]:
+    """Close an environment in the end, with what ViZDoom would leave in the working directory."""
+    game = getattr(env.unwrapped, "game", None)
+    with tempfile.TemporaryDirectory() as scratch:
+        if game is not None and hasattr(game, "set_doom_config_path"):
+            game.set_doom_config_path(f"{scratch}/vizdoom.ini")
+        try:
+            yield
+        finally:
+            env.close()
+            with contextlib.suppress(OSError):
+                Path("_vizdoom").rmdir()
 
 
 def _make(name: str, frame_skip: int | None) -> tuple[Any, int]:
@@ -141,7 +157,7 @@ def _require_flat_actions(env: Any, name: str) -> None:
         )
 
 
-def _is_rgb(picture: Any) -> bool:
+def _is_rgb(picture: Any) -> TypeGuard["np.ndarray[Any, Any]"]:
     return isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
 
 

@@ -10,8 +10,6 @@ from torch import Tensor
 from framepred.data.tokens import TokenEpisode
 from framepred.sequence import SequenceLayout
 
-_SOURCE_POWER = 0.3
-
 
 def split_episodes(names: Sequence[str], fraction: float) -> tuple[list[int], list[int]]:
     """Split episodes into (training, validation) indices by a hash of their names.
@@ -24,17 +22,13 @@ def split_episodes(names: Sequence[str], fraction: float) -> tuple[list[int], li
     return sorted(order[count:]), sorted(order[:count])
 
 
-def group_weights(groups: Sequence[str], sizes: Sequence[int]) -> Tensor:
-    """Return each episode's share of the draws: sources by their frames to the power of 0.3.
-
-    The power keeps a small source from being drowned by a large one, as multilingual models draw
-    languages (arXiv 1911.02116); within a source every frame counts the same.
-    """
+def group_weights(groups: Sequence[str], sizes: Sequence[int], power: float) -> Tensor:
+    """Return each episode's share of the draws: its source by frames to the `power`, within it by frames."""
     totals: dict[str, int] = {}
     for group, size in zip(groups, sizes, strict=True):
         totals[group] = totals.get(group, 0) + size
     weights = torch.tensor(
-        [size * totals[g] ** (_SOURCE_POWER - 1) for g, size in zip(groups, sizes, strict=True)], dtype=torch.float64
+        [size * totals[g] ** (power - 1) for g, size in zip(groups, sizes, strict=True)], dtype=torch.float64
     )
     return weights / weights.sum()
 
@@ -58,9 +52,9 @@ class Windows:
 
     @staticmethod
     def build(
-        episodes: Sequence[TokenEpisode], groups: Sequence[str], layout: SequenceLayout, window: int
+        episodes: Sequence[TokenEpisode], groups: Sequence[str], layout: SequenceLayout, window: int, power: float
     ) -> "Windows":
-        """Lay out the episodes of at least two frames; `groups` names each one's source."""
+        """Lay out the episodes of at least two frames; `groups` names each one's source, drawn with `power`."""
         kept = [(e, g) for e, g in zip(episodes, groups, strict=True) if len(e.tokens) >= 2]
         steps = [
             layout.pack(e.tokens, layout.action_ids(e.actions, len(e.tokens), e.name)).view(-1, layout.stride).int()
@@ -73,7 +67,7 @@ class Windows:
             torch.cat(steps) if steps else torch.empty(0, layout.stride, dtype=torch.int32),
             torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)[:-1]]) if steps else lengths,
             lengths,
-            group_weights([g for _, g in kept], lengths.tolist()) if steps else torch.empty(0),
+            group_weights([g for _, g in kept], lengths.tolist(), power) if steps else torch.empty(0),
         )
 
     def __len__(self) -> int:

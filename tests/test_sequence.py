@@ -1,0 +1,180 @@
+"""The flat sequence: frames and actions ⇄ ids, nothing lost, every id in its range."""
+
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from framepred.errors import FramepredError
+from framepred.sequence import ActionSpace, SequenceLayout, Vocabulary, fit_action_space
+
+
+@st.composite
+def action_spaces(draw: st.DrawFn) -> ActionSpace | None:
+    kind = draw(st.sampled_from(["none", "discrete", "continuous"]))
+    if kind == "none":
+        return None
+    if kind == "discrete":
+        return ActionSpace("discrete", ("a",), count=draw(st.integers(1, 20)))
+    edge = st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=6, unique=True).map(sorted).map(tuple)
+    edges = tuple(draw(st.lists(edge, min_size=1, max_size=4)))
+    return ActionSpace("continuous", tuple(f"d{i}" for i in range(len(edges))), edges=edges)
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> SequenceLayout:
+    space = draw(action_spaces())
+    vocabulary = Vocabulary(draw(st.integers(0, 50)), draw(st.integers(1, 300)), space.size if space else 0)
+    return SequenceLayout(vocabulary, (draw(st.integers(1, 5)), draw(st.integers(1, 5))), space)
+
+
+def random_tokens(layout: SequenceLayout, frames: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(0, layout.vocabulary.visual_size, (frames, *layout.grid), generator=generator)
+
+
+def random_actions(space: ActionSpace | None, count: int, generator: torch.Generator) -> Tensor | None:
+    if space is None:
+        return None
+    if space.kind == "discrete":
+        return torch.randint(0, space.count, (count,), generator=generator)
+    return torch.randn(count, len(space.edges), generator=generator) * 100
+
+
+@settings(deadline=None)
+@given(layout=layouts(), frames=st.integers(1, 6), spare=st.booleans(), seed=st.integers(0, 2**32))
+def test_unpack_undoes_pack(layout: SequenceLayout, frames: int, spare: bool, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    tokens = random_tokens(layout, frames, generator)
+    count = frames if spare else frames - 1
+    actions = layout.action_ids(random_actions(layout.actions, count, generator), count)
+    ids = layout.pack(tokens, actions)
+    assert ids.shape == (frames * layout.frame_tokens + count * layout.action_slots,)
+    got_tokens, got_actions = layout.unpack(ids)
+    assert torch.equal(got_tokens, tokens)
+    assert torch.equal(got_actions[:count], actions)
+
+
+@settings(deadline=None)
+@given(layout=layouts(), frames=st.integers(1, 6), seed=st.integers(0, 2**32))
+def test_every_id_is_legal_in_its_slot(layout: SequenceLayout, frames: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    actions = layout.action_ids(random_actions(layout.actions, frames, generator), frames)
+    ids = layout.pack(random_tokens(layout, frames, generator), actions)
+    for position, value in enumerate(ids.tolist()):
+        start, stop = layout.legal(position % layout.stride)
+        assert start <= value < stop
+
+
+@given(layout=layouts())
+def test_ranges_partition_the_vocabulary(layout: SequenceLayout) -> None:
+    vocabulary = layout.vocabulary
+    owners = [0] * vocabulary.size
+    ranges = [(0, vocabulary.text_size), layout.legal(0), (vocabulary.no_action, vocabulary.no_action + 1)]
+    ranges += [layout.legal(slot) for slot in range(layout.frame_tokens, layout.stride)]
+    for start, stop in ranges:
+        for i in range(start, stop):
+            owners[i] += 1
+    assert owners == [1] * vocabulary.size
+
+
+@given(layout=layouts())
+def test_layout_survives_json(layout: SequenceLayout) -> None:
+    assert SequenceLayout.from_json(json.loads(json.dumps(layout.to_json()))) == layout
+
+
+def test_order_is_frame_then_action_and_a_frame_is_in_raster_order() -> None:
+    layout = SequenceLayout(Vocabulary(10, 100, 4), (2, 3), ActionSpace("discrete", ("a",), count=4))
+    tokens = torch.arange(12).view(2, 2, 3)
+    ids = layout.pack(tokens, layout.action_ids(torch.tensor([3, 0]), 2))
+    assert ids.tolist() == [10, 11, 12, 13, 14, 15, 113, 16, 17, 18, 19, 20, 21, 110]
+
+
+def test_an_action_that_is_not_given_is_no_action() -> None:
+    layout = SequenceLayout(Vocabulary(0, 8, 4), (1, 2), ActionSpace("discrete", ("a",), count=4))
+    none = layout.vocabulary.no_action
+    assert layout.action_ids(None, 3).tolist() == [[none]] * 3
+    assert layout.action_ids(torch.tensor([1]), 3).tolist() == [[9], [none], [none]]
+    assert not any(start <= none < stop for start, stop in (layout.legal(s) for s in range(layout.stride)))
+
+
+def test_a_half_frame_cannot_be_unpacked() -> None:
+    layout = SequenceLayout(Vocabulary(0, 8, 4), (2, 2), ActionSpace("discrete", ("a",), count=4))
+    with pytest.raises(ValueError, match="7 ids are not whole frames of 5"):
+        layout.unpack(torch.zeros(7, dtype=torch.int64))
+
+
+def test_vocabulary_with_a_gap_is_refused() -> None:
+    value = Vocabulary(3, 8, 2).to_json()
+    value["action"] = [12, 14]
+    with pytest.raises(ValueError, match="not contiguous"):
+        Vocabulary.from_json(value)
+
+
+@given(
+    values=st.lists(st.floats(-1000, 1000, width=32), min_size=2, max_size=60),
+    bins=st.integers(2, 40),
+    probes=st.lists(st.floats(-2000, 2000, width=32), min_size=2, max_size=20),
+)
+@settings(deadline=None)
+def test_binning_never_reorders(values: list[float], bins: int, probes: list[float]) -> None:
+    space = fit_action_space([torch.tensor(values)[:, None]], ("x",), bins)
+    assert space.size <= bins
+    ids = space.encode(torch.tensor(sorted(probes))[:, None])[:, 0]
+    assert bool((ids.diff() >= 0).all())
+    assert 0 <= int(ids.min()) <= int(ids.max()) < space.size
+
+
+def test_bins_hold_equal_mass_in_every_dimension() -> None:
+    values = torch.stack([torch.randn(4000).exp(), torch.rand(4000) * 9 - 4], 1)
+    space = fit_action_space([values[:1000], values[1000:]], ("speed", "turn"), 8)
+    assert (space.slots, space.size) == (2, 16)
+    ids = space.encode(values)
+    assert torch.bincount(ids[:, 0], minlength=16)[:8].min() > 450
+    assert torch.bincount(ids[:, 1], minlength=16)[8:].min() > 450
+
+
+def test_actions_survive_json_to_the_last_bit() -> None:
+    values = torch.randn(500, 3)
+    space = fit_action_space([values], ("a", "b", "c"), 32)
+    again = ActionSpace.from_json(json.loads(json.dumps(space.to_json())))
+    assert torch.equal(again.encode(values), space.encode(values))
+
+
+def test_discrete_space_has_the_ids_that_occur() -> None:
+    space = fit_action_space([torch.tensor([0, 2]), torch.tensor([], dtype=torch.int64), torch.tensor([5])], ("a",), 32)
+    assert (space.kind, space.count, space.slots) == ("discrete", 6, 1)
+
+
+@pytest.mark.parametrize(
+    ("actions", "words"),
+    [
+        (torch.tensor([0, 4]), "action id 4 is not allowed; the model knows ids 0 to 3"),
+        (torch.tensor([0, -1]), "action id -1 is not allowed; the model knows ids 0 to 3"),
+        (torch.tensor([[0.5], [1.0]]), "these are continuous, the model takes one integer column: ids 0 to 3"),
+        (torch.tensor([0.5, 1.0]), "these are continuous"),
+    ],
+)
+def test_discrete_action_that_is_not_known_is_named(actions: Tensor, words: str) -> None:
+    with pytest.raises(FramepredError) as caught:
+        ActionSpace("discrete", ("a",), count=4).encode(actions, "file.csv")
+    assert str(caught.value).startswith("file.csv: ")
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("actions", "words"),
+    [
+        (torch.zeros(3, 1), "1 columns, the model takes 2: speed, turn"),
+        (torch.zeros(3), "1 columns, the model takes 2: speed, turn"),
+        (torch.tensor([[0.0, float("nan")]]), "a value is not finite"),
+        (torch.tensor([[float("inf"), 0.0]]), "a value is not finite"),
+    ],
+)
+def test_continuous_action_that_does_not_fit_is_refused(actions: Tensor, words: str) -> None:
+    space = ActionSpace("continuous", ("speed", "turn"), edges=((0.0,), (-1.0, 1.0)))
+    with pytest.raises(FramepredError) as caught:
+        space.encode(actions, "file.csv")
+    assert words in str(caught.value)
