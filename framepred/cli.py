@@ -4,7 +4,7 @@ import os
 import signal
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,12 @@ def _check_output(path: Path, overwrite: bool) -> None:
         raise FramepredError(f"{path} cannot be written: {folder} is no writable folder; choose another -o")
 
 
+def _replacing(out: Path, overwrite: bool, *inputs: str | None) -> AbstractContextManager[None]:
+    from framepred.outputs import overwriting
+
+    return overwriting(out, inputs) if overwrite else nullcontext()
+
+
 @contextmanager
 def _terminate_like_interrupt() -> Iterator[None]:
     """Let SIGTERM, which schedulers send, save as Ctrl-C does."""
@@ -117,17 +123,14 @@ def record(env: str, out: Path, overwrite: bool, as_json: bool, **options: Any) 
     from framepred.data.gym import record as run_recording
 
     recording = Recording(env, **options)
-    if overwrite:
-        from framepred.pipeline import remove_output
-
-        remove_output(out)
     paths: list[Path] = []
 
     def describe(path: Path) -> tuple[float, str]:
         paths.append(path)
         return len(paths) / recording.episodes, f"{len(paths)} of {recording.episodes} episodes, {path.name}"
 
-    consume(run_recording(recording, out), describe)
+    with _replacing(out, overwrite):
+        consume(run_recording(recording, out), describe)
     if as_json:
         print_json({"path": str(out), "episodes": [str(p) for p in paths]})
     else:
@@ -151,17 +154,17 @@ def tokenize(
     from framepred.checkpoint import load_tokenizer, tokenizer_sha256
     from framepred.data.sources import find_videos
     from framepred.data.tokens import tokenize as run_tokenize
-    from framepred.pipeline import remove_output
     from framepred.zoo import tokenizer_folder
 
     videos = find_videos(sources)
     folder = tokenizer_folder(tokenizer)
     loaded = load_tokenizer(folder)
-    if overwrite:
-        remove_output(out, [*sources, str(folder)])
     name = folder.parent.name if folder.name == "tokenizer" else folder.name
     steps = run_tokenize(videos, out, loaded, name, tokenizer_sha256(folder), str(folder.resolve()), fps)
-    last = consume(steps, lambda p: (p.done / p.total, f"{p.done} of {p.total} videos, {p.frames} frames, {p.episode}"))
+    with _replacing(out, overwrite, *sources, str(folder)):
+        last = consume(
+            steps, lambda p: (p.done / p.total, f"{p.done} of {p.total} videos, {p.frames} frames, {p.episode}")
+        )
     done, frames = (last.done, last.frames) if last else (len(videos), 0)
     if as_json:
         print_json({"path": str(out), "episodes": done, "frames": frames, "tokenizer": name})
@@ -198,7 +201,7 @@ def train(
     --resume goes on.
     """
     from framepred.config import apply, apply_settings, load_recipe
-    from framepred.pipeline import Job, remove_output, stored_recipe
+    from framepred.pipeline import Job, stored_recipe
     from framepred.pipeline import train as run_training
 
     if resume and overwrite:
@@ -211,17 +214,16 @@ def train(
         loop |= {"tokenizer_steps": steps, "predictor_steps": steps, "minutes": 0.0}
     chosen = apply(base, {"training": loop, "data": {} if fps is None else {"fps": fps}})
     chosen = apply_settings(chosen, settings)
-    if overwrite:
-        remove_output(out, [*sources, tokenizer, init_from])
     job = Job(sources, out, chosen, tokenizer, only, init_from, resume)
+    main_process = os.environ.get("RANK", "0") == "0"
     progress = run_training(job)
     try:
-        with _terminate_like_interrupt():
+        with _terminate_like_interrupt(), _replacing(out, overwrite and main_process, *sources, tokenizer, init_from):
             results = _watch(progress)
     except KeyboardInterrupt:
         progress.close()
         raise Interrupted(f"stopped, all saved in {out}: give the same command with --resume to go on") from None
-    if os.environ.get("RANK", "0") != "0":
+    if not main_process:
         return
     if as_json:
         print_json({"path": str(out), "stages": results})

@@ -5,7 +5,7 @@ import shutil
 import time
 import warnings
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,12 +89,12 @@ def _train(job: Job) -> Iterator[Progress]:
         raise FramepredError("sources mix videos and token stores: give only one kind")
     videos = [] if stores else find_videos(job.sources)
     init = load_run(job.init_from) if job.init_from and job.only != "tokenizer" else None
-    if not job.resume and run.is_dir() and any(run.iterdir()):
-        raise FramepredError(
-            f"{run} exists and is not empty: give --resume to go on, --overwrite to start anew, or another -o"
-        )
     accelerator = make_accelerator()
     if accelerator.is_main_process:
+        if not job.resume and run.is_dir() and any(run.iterdir()):
+            raise FramepredError(
+                f"{run} exists and is not empty: give --resume to go on, --overwrite to start anew, or another -o"
+            )
         _prepare(run, recipe)
     accelerator.wait_for_everyone()
 
@@ -314,18 +314,3 @@ def _common_fps(episodes: list[TokenEpisode]) -> float:
     for episode in episodes:
         frames[round(episode.fps, 3)] += len(episode.tokens)
     return frames.most_common(1)[0][0]
-
-
-def remove_output(path: Path, inputs: Iterable[str | None] = ()) -> None:
-    """Delete an output that --overwrite gives up; a folder only if framepred made it and it holds no input."""
-    if path.is_dir() and any(path.iterdir()):
-        for given in inputs:
-            if given and Path(given).exists() and Path(given).resolve().is_relative_to(path.resolve()):
-                raise FramepredError(
-                    f"--overwrite would delete {path}, which holds the input {given}: choose another -o"
-                )
-        if not any((path / mark).exists() for mark in ("framepred.json", "recipe.toml", "recording.json")):
-            raise FramepredError(
-                f"{path} is a folder that framepred did not make; delete it yourself or choose another -o"
-            )
-        shutil.rmtree(path)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -25,7 +25,7 @@ from torch.distributed.checkpoint.state_dict import (
 from framepred.config import TrainingRecipe
 from framepred.errors import FramepredError, Interrupted
 
-_FULL = StateDictOptions(full_state_dict=True, cpu_offload=True, flatten_optimizer_state_dict=True)
+_FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 @dataclass(frozen=True)
@@ -203,16 +203,14 @@ def _save(
     weights = _copies("model", get_model_state_dict(model, options=_FULL))
     with _swapped(parameters, average):
         weights |= _copies("average", get_model_state_dict(model, options=_FULL))
-    scalars: dict[str, Any] = {}
-    for key, value in get_optimizer_state_dict(model, optimizer, options=_FULL).items():
-        if isinstance(value, Tensor):
-            weights[f"optimizer/{key}"] = value.clone(memory_format=torch.contiguous_format)
-        else:
-            scalars[key] = value
+    moments = get_optimizer_state_dict(model, optimizer, options=_FULL)
+    for name, values in cast(dict[str, dict[str, Tensor]], moments["state"]).items():
+        weights |= _copies(f"optimizer/{name}", values)
+    groups = json.dumps(moments["param_groups"])
     if accelerator.is_main_process:
         partial = file.with_name(f".{file.name}.partial")
         try:
-            save_file(weights, partial, {"step": str(step), "elapsed": repr(elapsed), "optimizer": json.dumps(scalars)})
+            save_file(weights, partial, {"step": str(step), "elapsed": repr(elapsed), "groups": groups})
             os.replace(partial, file)
         except OSError as error:
             raise FramepredError(
@@ -233,18 +231,24 @@ def _load(
     parameters: list[nn.Parameter],
     average: list[Tensor],
 ) -> tuple[int, float]:
-    parts: dict[str, dict[str, Any]] = {"model": {}, "average": {}, "optimizer": {}}
+    model_state: dict[str, dict[str, Any]] = {"model": {}, "average": {}}
+    moments: dict[str, dict[str, Tensor]] = {}
     try:
         with safe_open(file, "pt") as stored:
             about = stored.metadata()
             for key in stored.keys():
                 part, name = key.split("/", 1)
-                parts[part][name] = stored.get_tensor(key)
-        set_model_state_dict(model, parts["average"], options=_FULL)
+                if part == "optimizer":
+                    parameter, value = name.rsplit("/", 1)
+                    moments.setdefault(parameter, {})[value] = stored.get_tensor(key)
+                else:
+                    model_state[part][name] = stored.get_tensor(key)
+        set_model_state_dict(model, model_state["average"], options=_FULL)
         for mean, p in zip(average, parameters, strict=True):
             mean.copy_(p.detach())
-        set_model_state_dict(model, parts["model"], options=_FULL)
-        set_optimizer_state_dict(model, optimizer, parts["optimizer"] | json.loads(about["optimizer"]), options=_FULL)
+        set_model_state_dict(model, model_state["model"], options=_FULL)
+        state = {"state": moments, "param_groups": json.loads(about["groups"])}
+        set_optimizer_state_dict(model, optimizer, state, options=_FULL)
         return int(about["step"]), float(about["elapsed"])
     except Exception as error:
         raise FramepredError(f"cannot resume from {file} ({error}): delete it to train this stage afresh") from error
