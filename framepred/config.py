@@ -30,8 +30,8 @@ class DataRecipe:
 class TokenizerRecipe:
     """The image tokenizer: grid = size / downsampling; `levels` for FSQ, `codebook_size` for EMA VQ.
 
-    `augment` is the share of training frames that are mirrored or shifted: with few frames of a
-    scene, its things are otherwise known only where they stood.
+    `augment` is the share of training frames that are mirrored, turned, scaled and shifted: with few
+    frames of a scene, its things are otherwise known only as they stood.
     """
 
     quantizer: Literal["fsq", "ema"] = "fsq"
@@ -53,13 +53,13 @@ class TokenizerRecipe:
 class PredictorRecipe:
     """The Llama predictor; `window` is its context in frames, `batch_size` counts windows."""
 
-    width: int = 320
-    layers: int = 7
-    heads: int = 5
-    kv_heads: int = 5
-    mlp_width: int = 864
+    width: int = 256
+    layers: int = 6
+    heads: int = 4
+    kv_heads: int = 4
+    mlp_width: int = 704
     window: int = 12
-    batch_size: int = 16
+    batch_size: int = 6
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
     ema_decay: float = 0.995

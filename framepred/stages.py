@@ -63,16 +63,22 @@ def tokenizer_stage(
 
 
 def _augment(frames: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Mirror and shift a share of frames uint8 (B, 3, H, W) by up to a quarter, edges repeated."""
-    batch, _, height, width = frames.shape
-    chosen = torch.rand(batch, generator=generator) < share
-    mirrored = chosen & (torch.rand(batch, generator=generator) < 0.5)
-    shift = (torch.rand(batch, 2, generator=generator) - 0.5) * chosen[:, None]
-    rows = (torch.arange(height) + (shift[:, :1] * height / 2).round().long()).clamp(0, height - 1)
-    columns = (torch.arange(width) + (shift[:, 1:] * width / 2).round().long()).clamp(0, width - 1)
-    columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-    index = torch.arange(batch)[:, None, None]
-    return frames.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    """Mirror, turn, scale and shift a share of frames uint8 (B, 3, H, W), their edges reflected."""
+    chosen = torch.rand(len(frames), generator=generator) < share
+    count = int(chosen.sum())
+    spread = torch.rand(count, 4, generator=generator) * 2 - 1
+    mirror = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
+    angle, scale = spread[:, 0] * math.radians(15), torch.exp2(spread[:, 1] * 0.4)
+    cos, sin = angle.cos() * scale, angle.sin() * scale
+    rows = [
+        torch.stack([cos * mirror, -sin, spread[:, 2] * 0.5], 1),
+        torch.stack([sin * mirror, cos, spread[:, 3] * 0.5], 1),
+    ]
+    grid = F.affine_grid(torch.stack(rows, 1), [count, *frames.shape[1:]], align_corners=False)
+    moved = F.grid_sample(frames[chosen].float(), grid, padding_mode="reflection", align_corners=False)
+    result = frames.clone()
+    result[chosen] = moved.round_().to(torch.uint8)
+    return result
 
 
 def llama_config(recipe: PredictorRecipe, layout: SequenceLayout) -> LlamaConfig:

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +25,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from framepred.config import TrainingRecipe
-from framepred.errors import FramepredError, Interrupted
+from framepred.errors import FramepredError, FramepredWarning, Interrupted
 
 _FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
@@ -76,7 +78,7 @@ class TrainProgress:
 def make_accelerator() -> Accelerator:
     """Return the process's view of the launch: device and ranks."""
     # Precision is set in `arithmetic`: accelerate keeps the first one for the life of a process.
-    return Accelerator(mixed_precision="no")
+    return Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="no")
 
 
 def arithmetic(accelerator: Accelerator, loop: TrainingRecipe) -> torch.autocast:
@@ -102,7 +104,7 @@ def fit(
     if state_file.exists():
         step, before = _load(state_file, model, inner, parameters, average)
     log = _Log(run / "metrics.jsonl", stage.name, step, accelerator.is_main_process)
-    runner: Any = torch.compile(model) if loop.compile else model
+    runner: Any = _compiled(model, accelerator) if loop.compile else model
     started = last_save = time.monotonic()
     shown: list[tuple[float, int]] = [(started, step)]
 
@@ -165,6 +167,17 @@ def fit(
     for p, mean_weight in zip(parameters, average, strict=True):
         p.data.copy_(mean_weight)
     stage.model.eval()
+
+
+def _compiled(model: nn.Module, accelerator: Accelerator) -> Any:
+    compilers = [os.environ.get("CXX", "g++"), "clang++", "cl"]
+    if accelerator.device.type == "cpu" and not any(map(shutil.which, compilers)):
+        warnings.warn(
+            FramepredWarning("training.compile needs a C++ compiler (g++ or clang++) and finds none: slower without"),
+            stacklevel=2,
+        )
+        return model
+    return torch.compile(model)
 
 
 def _optimizer(stage: Stage) -> torch.optim.Optimizer:
