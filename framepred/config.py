@@ -119,6 +119,7 @@ def _validate(recipe: Recipe) -> None:
         tok.levels,
         "one or more whole numbers from 2 to 64",
     )
+    _require(tok.width % 8 == 0, "tokenizer.width", tok.width, "a multiple of 8")
     for name in ("codebook_size", "code_dim", "width", "encoder_blocks", "decoder_blocks", "batch_size"):
         _require(getattr(tok, name) >= 1, f"tokenizer.{name}", getattr(tok, name), "at least 1")
     for name in ("width", "layers", "heads", "kv_heads", "mlp_width", "batch_size"):
@@ -136,10 +137,14 @@ def _validate(recipe: Recipe) -> None:
     _require(0 <= pred.action_dropout <= 1, "predictor.action_dropout", pred.action_dropout, "0 to 1")
     for part, value in (("tokenizer", tok), ("predictor", pred)):
         _require(0 < value.learning_rate < 1, f"{part}.learning_rate", value.learning_rate, "above 0, below 1")
+        _require(value.weight_decay >= 0, f"{part}.weight_decay", value.weight_decay, "0 or more")
         _require(0 <= value.ema_decay < 1, f"{part}.ema_decay", value.ema_decay, "0 to below 1")
     _require(loop.minutes >= 0, "training.minutes", loop.minutes, "0 (not set) or more")
     for name in ("tokenizer_steps", "predictor_steps", "validate_every", "validation_batches"):
         _require(getattr(loop, name) >= 1, f"training.{name}", getattr(loop, name), "at least 1")
+    _require(0 < loop.warmup <= 1, "training.warmup", loop.warmup, "above 0, at most 1: a share of the budget")
+    _require(loop.clip_gradient > 0, "training.clip_gradient", loop.clip_gradient, "above 0")
+    _require(loop.save_minutes >= 0, "training.save_minutes", loop.save_minutes, "0 or more")
     _require(0 < loop.tokenizer_share < 1, "training.tokenizer_share", loop.tokenizer_share, "between 0 and 1")
 
 
@@ -212,7 +217,9 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
         if isinstance(value, int) and not variadic:
             value = [value] * len(args)
         if not isinstance(value, (list, tuple)) or not (variadic or len(value) == len(args)):
-            raise FramepredError(f"recipe: {key} = {value!r} is not a list of {'' if variadic else len(args)} numbers")
+            raise FramepredError(
+                f"recipe: {key} = {value!r} is not a list of {'numbers' if variadic else f'{len(args)} numbers'}"
+            )
         return tuple(_convert(v, args[0], key) for v in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from framepred.config import PredictorRecipe, Recipe
 from framepred.data.windows import Windows, step_generator
-from framepred.errors import FramepredWarning
+from framepred.errors import FramepredError, FramepredWarning
 from framepred.predictor import LlamaConfig
 from framepred.sequence import SequenceLayout
 from framepred.tokenizer.autoencoder import Autoencoder, reconstruction_loss, to_float
@@ -19,7 +19,12 @@ from framepred.training import Stage, arithmetic
 
 def _share(accelerator: Accelerator, batch: int) -> slice:
     """Return this process's rows of the global batch: the result must not depend on how many there are."""
-    each = math.ceil(batch / accelerator.num_processes)
+    each, rest = divmod(batch, accelerator.num_processes)
+    if rest:
+        raise FramepredError(
+            f"a batch of {batch} cannot be shared by {accelerator.num_processes} processes: "
+            "set tokenizer.batch_size and predictor.batch_size to multiples of them"
+        )
     return slice(accelerator.process_index * each, (accelerator.process_index + 1) * each)
 
 
@@ -66,6 +71,8 @@ def _augment(frames: Tensor, share: float, generator: torch.Generator) -> Tensor
     """Mirror, turn, scale and shift a share of frames uint8 (B, 3, H, W), their edges reflected."""
     chosen = torch.rand(len(frames), generator=generator) < share
     count = int(chosen.sum())
+    if not count:
+        return frames
     spread = torch.rand(count, 4, generator=generator) * 2 - 1
     mirror = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
     angle, scale = spread[:, 0] * math.radians(15), torch.exp2(spread[:, 1] * 0.4)

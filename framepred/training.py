@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -108,13 +108,20 @@ def fit(
     started = last_save = time.monotonic()
     shown: list[tuple[float, int]] = [(started, step)]
 
+    progress: TrainProgress | None = None
+
     def save() -> None:
-        _save(state_file, accelerator, model, inner, parameters, average, step, before + time.monotonic() - started)
+        if step:  # Before the first there is nothing to keep, and asking Adam for its state makes it count one.
+            _save(state_file, accelerator, model, inner, parameters, average, step, before + time.monotonic() - started)
 
     try:
         while True:
-            elapsed = before + time.monotonic() - started
-            fraction = _agreed(accelerator, budget.fraction(step, elapsed))
+            now = time.monotonic()
+            due = float(now - last_save > loop.save_minutes * 60)
+            fraction, due = _agreed(accelerator, budget.fraction(step, before + now - started), due)
+            if due:
+                save()
+                last_save = time.monotonic()
             if fraction >= 1.0:
                 break
             for group in inner.param_groups:
@@ -137,7 +144,7 @@ def fit(
 
             now = time.monotonic()
             fraction = budget.fraction(step, before + now - started)
-            if step % loop.validate_every == 0 or fraction >= 1.0:
+            if step % loop.validate_every == 0 or step == budget.steps:
                 with _swapped(parameters, average):
                     model.eval()
                     values = values | stage.validate(model)
@@ -151,11 +158,10 @@ def fit(
             )  # fmt: skip
             log.write(progress)
             yield progress
-            if now - last_save > loop.save_minutes * 60:
-                save()
-                last_save = now
     except (KeyboardInterrupt, GeneratorExit) as stop:
-        save()
+        # Ranks are interrupted at different steps and saving needs them all: several keep the last timed save.
+        if accelerator.num_processes == 1:
+            save()
         log.close()
         if isinstance(stop, GeneratorExit):
             raise
@@ -163,10 +169,14 @@ def fit(
             f"stopped in {stage.name} step {step}, all saved in {run}: give the same command with --resume to go on"
         ) from None
     save()
-    log.close()
     for p, mean_weight in zip(parameters, average, strict=True):
         p.data.copy_(mean_weight)
-    stage.model.eval()
+    model.eval()
+    if progress and step % loop.validate_every and step != budget.steps:
+        progress = replace(progress, fraction=1.0, remaining=0.0, values=progress.values | stage.validate(model))
+        log.write(progress)
+        yield progress
+    log.close()
 
 
 def _compiled(model: nn.Module, accelerator: Accelerator) -> Any:
@@ -187,13 +197,13 @@ def _optimizer(stage: Stage) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(0.9, 0.95), fused=True)
 
 
-def _agreed(accelerator: Accelerator, value: float) -> float:
-    """Return rank 0's value on every rank: clocks differ, and all must stop at the same step."""
+def _agreed(accelerator: Accelerator, *values: float) -> list[float]:
+    """Return rank 0's values on every rank: clocks differ, and all must save and stop at the same step."""
     if accelerator.num_processes == 1:
-        return value
-    shared = torch.tensor([value], dtype=torch.float64, device=accelerator.device)
+        return list(values)
+    shared = torch.tensor(values, dtype=torch.float64, device=accelerator.device)
     torch.distributed.broadcast(shared, 0)
-    return float(shared)
+    return shared.tolist()
 
 
 @contextmanager
@@ -262,6 +272,11 @@ def _load(
         set_model_state_dict(model, model_state["model"], options=_FULL)
         state = {"state": moments, "param_groups": json.loads(about["groups"])}
         set_optimizer_state_dict(model, optimizer, state, options=_FULL)
+        # Fused AdamW walks memory in order: moments must lie as their weights do (channels last).
+        for weight, values in optimizer.state.items():
+            for name, value in values.items():
+                if value.shape == weight.shape:
+                    values[name] = torch.empty_like(weight).copy_(value)
         return int(about["step"]), float(about["elapsed"])
     except Exception as error:
         raise FramepredError(f"cannot resume from {file} ({error}): delete it to train this stage afresh") from error

@@ -11,7 +11,14 @@ from framepred.tokenizer.base import Tokenizer
 
 
 def recipe(size: tuple[int, int], downsampling: int = 8, quantizer: str = "fsq") -> TokenizerRecipe:
-    table = {"levels": [4, 4, 4], "codebook_size": 32, "code_dim": 4, "width": 8, "encoder_blocks": 1, "decoder_blocks": 1}
+    table = {
+        "levels": [4, 4, 4],
+        "codebook_size": 32,
+        "code_dim": 4,
+        "width": 8,
+        "encoder_blocks": 1,
+        "decoder_blocks": 1,
+    }
     chosen = table | {"downsampling": downsampling, "quantizer": quantizer}
     return apply(Recipe(), {"data": {"size": list(size)}, "tokenizer": chosen}).tokenizer
 

@@ -10,10 +10,11 @@ from framepred.sampling import Sampling
 from framepred.sequence import ActionSpace, SequenceLayout, Vocabulary
 
 FRAMES = 3
+CONTINUOUS = ActionSpace("continuous", ("x", "y"), edges=((0.0,), (-1.0, 1.0)))
 LAYOUTS = {
     "no actions": SequenceLayout(Vocabulary(0, 12, 0), (3, 4)),
     "discrete": SequenceLayout(Vocabulary(5, 12, 3), (3, 4), ActionSpace("discrete", ("a",), count=3)),
-    "continuous": SequenceLayout(Vocabulary(0, 12, 5), (3, 4), ActionSpace("continuous", ("x", "y"), edges=((0.0,), (-1.0, 1.0)))),
+    "continuous": SequenceLayout(Vocabulary(0, 12, 5), (3, 4), CONTINUOUS),
     "one token": SequenceLayout(Vocabulary(0, 12, 0), (1, 1)),
 }  # fmt: skip
 SAMPLINGS = [
@@ -26,7 +27,8 @@ def build(layout: SequenceLayout, scale: float = 0.3, seed: int = 0) -> Llama:
     """Return a model of random weights in float64, where no two logits are nearly equal."""
     config = LlamaConfig(
         vocab_size=layout.vocabulary.size, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=8 * layout.stride, tie_word_embeddings=False,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=8 * layout.stride,
+        tie_word_embeddings=False,
     )  # fmt: skip
     model = Llama(config)
     generator = torch.Generator().manual_seed(seed)
@@ -43,14 +45,26 @@ def begin(model: Llama, layout: SequenceLayout, samples: int) -> tuple[Stream, T
     actions = None
     if layout.actions is not None:
         discrete = layout.actions.kind == "discrete"
-        actions = torch.randint(0, 3, (FRAMES,), generator=generator) if discrete else torch.randn(FRAMES, 2, generator=generator)
+        actions = (
+            torch.randint(0, 3, (FRAMES,), generator=generator)
+            if discrete
+            else torch.randn(FRAMES, 2, generator=generator)
+        )
     ids = layout.pack(tokens, layout.action_ids(actions, FRAMES))
     with torch.inference_mode():
         stream = prefill(model, ids[None], samples, 8 * layout.stride)
     return stream, tokens.view(1, FRAMES, -1).expand(samples, -1, -1)
 
 
-def decode(name: str, model: Llama, layout: SequenceLayout, sampling: Sampling, samples: int, guess: Tensor | None = None, frame: int = FRAMES) -> tuple[Tensor, Stream, int]:
+def decode(
+    name: str,
+    model: Llama,
+    layout: SequenceLayout,
+    sampling: Sampling,
+    samples: int,
+    guess: Tensor | None = None,
+    frame: int = FRAMES,
+) -> tuple[Tensor, Stream, int]:
     stream, history = begin(model, layout, samples)
     before = stream.passes
     noise = frame_noise(layout, sampling, torch.arange(samples), frame)
@@ -108,7 +122,9 @@ def test_the_next_frame_goes_on_from_either_decoder_alike() -> None:
         stream, history = begin(model, layout, 2)
         for frame in range(FRAMES, FRAMES + 4):
             if frame > FRAMES:
-                stream.pending = torch.cat([stream.pending, torch.full((2, 1), layout.vocabulary.action[0] + frame % 3)], 1)
+                stream.pending = torch.cat(
+                    [stream.pending, torch.full((2, 1), layout.vocabulary.action[0] + frame % 3)], 1
+                )
             noise = frame_noise(layout, sampling, torch.arange(2), frame)
             tokens = decoder(model, stream, layout, sampling, noise, DRAFTS["previous"](history, noise))
             history = torch.cat([history, tokens[:, None]], 1)

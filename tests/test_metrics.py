@@ -59,7 +59,9 @@ def test_one_grey_level_off_is_48_decibels() -> None:
 
 
 def test_psnr_is_capped_at_100() -> None:
-    assert psnr_of(torch.tensor([0.0, 1e-12, 1e-9, 1.0], dtype=torch.float64)).tolist() == pytest.approx([100, 100, 90, 0])
+    assert psnr_of(torch.tensor([0.0, 1e-12, 1e-9, 1.0], dtype=torch.float64)).tolist() == pytest.approx(
+        [100, 100, 90, 0]
+    )
 
 
 def test_bytes_do_not_wrap_around() -> None:
@@ -75,7 +77,9 @@ def test_samples_are_scored_apart() -> None:
     assert psnr(samples, truth)[1].tolist() == [100.0] * 5
 
 
-@pytest.mark.parametrize(("height", "width", "side"), [(16, 20, 11), (11, 11, 11), (10, 24, 9), (8, 8, 7), (3, 5, 3), (1, 4, 1)])
+@pytest.mark.parametrize(
+    ("height", "width", "side"), [(16, 20, 11), (11, 11, 11), (10, 24, 9), (8, 8, 7), (3, 5, 3), (1, 4, 1)]
+)
 def test_ssim_is_the_definition(height: int, width: int, side: int) -> None:
     truth = noisy((2, 3, height, width), 5)
     prediction = torch.stack([alike(truth[0], 6), noisy((3, height, width), 7)])

@@ -1,6 +1,7 @@
 """The predictor is exactly a Llama: parity with transformers, an honest cache, no look into the future."""
 
 import dataclasses
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -87,13 +88,15 @@ def test_saved_weights_load_as_they_were(config: LlamaConfig, tmp_path: Path) ->
 @pytest.mark.parametrize("config", VARIANTS[:2] + VARIANTS[3:])
 @settings(deadline=None, max_examples=25)
 @given(cuts=st.lists(st.integers(1, 39), max_size=6, unique=True), batch=st.integers(1, 3))
-def test_cached_logits_are_the_uncached_however_the_prefix_is_split(config: LlamaConfig, cuts: list[int], batch: int) -> None:
+def test_cached_logits_are_the_uncached_however_the_prefix_is_split(
+    config: LlamaConfig, cuts: list[int], batch: int
+) -> None:
     model = build(config).double()
     tokens = ids(batch, 40)
     cache = KVCache(config, batch, 40, model.embed.weight)
     edges = [0, *sorted(cuts), 40]
     with torch.inference_mode():
-        parts = [model.hidden(tokens[:, a:b], cache) for a, b in zip(edges, edges[1:], strict=False)]
+        parts = [model.hidden(tokens[:, a:b], cache) for a, b in pairwise(edges)]
         assert cache.length == 40
         assert torch.allclose(model.head(torch.cat(parts, 1)), model(tokens), atol=1e-10)
 
@@ -153,7 +156,9 @@ def test_positions_pick_logits() -> None:
 def test_order_matters() -> None:
     model = build()
     with torch.inference_mode():
-        assert not torch.allclose(model(torch.tensor([[1, 2, 3]]))[0, -1], model(torch.tensor([[2, 1, 3]]))[0, -1], atol=1e-3)
+        assert not torch.allclose(
+            model(torch.tensor([[1, 2, 3]]))[0, -1], model(torch.tensor([[2, 1, 3]]))[0, -1], atol=1e-3
+        )
 
 
 def test_more_tokens_than_the_context_are_refused() -> None:

@@ -53,10 +53,16 @@ def random_actions(space: ActionSpace | None, count: int = 40, seed: int = 0) ->
     generator = torch.Generator().manual_seed(seed)
     if space is None:
         return None
-    return torch.randint(0, 4, (count,), generator=generator) if space.kind == "discrete" else torch.randn(count, 2, generator=generator)
+    return (
+        torch.randint(0, 4, (count,), generator=generator)
+        if space.kind == "discrete"
+        else torch.randn(count, 2, generator=generator)
+    )
 
 
-def futures(run: Run, tokens: Tensor, actions: Tensor | None, horizon: int, samples: int = 1, seed: int = 0, **more: Any) -> Tensor:
+def futures(
+    run: Run, tokens: Tensor, actions: Tensor | None, horizon: int, samples: int = 1, seed: int = 0, **more: Any
+) -> Tensor:
     """Return predicted tokens (S, T, h, w)."""
     sampling = Sampling(seed=seed, **{k: more.pop(k) for k in ("temperature", "top_k", "top_p") if k in more})
     return torch.stack([p.tokens for p in predict(run, tokens, actions, horizon, samples, sampling, **more)], 1)
@@ -190,7 +196,9 @@ def test_predictions_know_where_they_are_and_what_they_cost(run: Run) -> None:
 def test_frames_come_one_by_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
     hidden = Llama.hidden
-    monkeypatch.setattr(Llama, "hidden", lambda self, ids, cache=None: read.append(ids.shape[1]) or hidden(self, ids, cache))
+    monkeypatch.setattr(
+        Llama, "hidden", lambda self, ids, cache=None: read.append(ids.shape[1]) or hidden(self, ids, cache)
+    )
     future = predict(run, context_tokens(), None, 1_000_000)
     assert read == []
     next(future)
@@ -200,7 +208,9 @@ def test_frames_come_one_by_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def clip(frames: int = 8, size: tuple[int, int] = SIZE) -> Clip:
-    return Clip(torch.randint(0, 256, (frames, 3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(5)), 10.0)
+    return Clip(
+        torch.randint(0, 256, (frames, 3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(5)), 10.0
+    )
 
 
 def test_rollout_yields_frames_or_samples_of_frames(run: Run) -> None:
@@ -210,7 +220,9 @@ def test_rollout_yields_frames_or_samples_of_frames(run: Run) -> None:
     assert [f.shape for f in several] == [(2, 3, *SIZE)] * 4
     assert all(torch.equal(a, b[0]) for a, b in zip(plain, several, strict=True))
     tokens = run.tokenizer.encode(clip().frames[:3])
-    assert torch.equal(torch.stack(plain), torch.cat([p.frames for p in predict(run, tokens, None, 4, 1, Sampling(seed=7))]))
+    assert torch.equal(
+        torch.stack(plain), torch.cat([p.frames for p in predict(run, tokens, None, 4, 1, Sampling(seed=7))])
+    )
 
 
 def test_rollout_sees_the_context_alone(run: Run) -> None:

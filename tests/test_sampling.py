@@ -23,7 +23,9 @@ def noise_at(seed: int, sample: int, frame: int, position: int, size: int = 16) 
     samples=st.lists(st.integers(0, 4096), min_size=1, max_size=4),
     positions=st.lists(st.integers(0, 5000), min_size=1, max_size=4),
 )
-def test_noise_depends_on_its_coordinates_alone(seed: int, frame: int, samples: list[int], positions: list[int]) -> None:
+def test_noise_depends_on_its_coordinates_alone(
+    seed: int, frame: int, samples: list[int], positions: list[int]
+) -> None:
     together = gumbel_noise(seed, torch.tensor(samples), frame, torch.tensor(positions), 16)
     for i, sample in enumerate(samples):
         for j, position in enumerate(positions):
@@ -98,7 +100,14 @@ def test_draws_follow_the_softmax(temperature: float) -> None:
 @given(
     logits=st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=30, unique=True),
     sampling=st.sampled_from(
-        [Sampling(0), Sampling(0, 3, 0.5), Sampling(1, top_k=1), Sampling(50, top_k=1), Sampling(1, top_p=1e-6), Sampling(1e-6)]
+        [
+            Sampling(0),
+            Sampling(0, 3, 0.5),
+            Sampling(1, top_k=1),
+            Sampling(50, top_k=1),
+            Sampling(1, top_p=1e-6),
+            Sampling(1e-6),
+        ]
     ),
     seed=st.integers(0, 2**40),
 )

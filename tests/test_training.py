@@ -69,7 +69,10 @@ def equal_weights(one: Path, other: Path) -> bool:
 # The loop, on a model of four numbers.
 
 
-def toy(before: Callable[[int], None] = lambda step: None, validate: Callable[[nn.Module], dict[str, float]] = lambda model: {}) -> Stage:
+def toy(
+    before: Callable[[int], None] = lambda step: None,
+    validate: Callable[[nn.Module], dict[str, float]] = lambda model: {},
+) -> Stage:
     """Return a stage that fits a line; `before(step)` is called at the beginning of each step."""
     model = nn.Linear(3, 1)
     with torch.no_grad():
@@ -133,10 +136,13 @@ def test_training_learns_and_leaves_the_average(tmp_path: Path) -> None:
         assert not torch.equal(stored.get_tensor("model/weight"), weights["weight"])
 
 
+FIRST_STEP = pytest.mark.xfail(reason="saving before the first step makes Adam count one", strict=False)
+
+
 @pytest.mark.parametrize(
     ("how", "stop"),
     [
-        pytest.param("interrupt", 0, marks=pytest.mark.xfail(reason="an optimizer that took no step saves no state", strict=False)),
+        pytest.param("interrupt", 0, marks=FIRST_STEP),
         ("interrupt", 1), ("interrupt", 17), ("interrupt", 39), ("close", 0), ("close", 17), ("close", 39),
     ],
 )  # fmt: skip
@@ -182,14 +188,18 @@ def test_log_drops_what_came_after_the_saved_state_and_keeps_other_stages(tmp_pa
 def test_a_loss_that_is_no_number_stops_with_advice(tmp_path: Path) -> None:
     stage = toy()
     broken = replace(stage, loss=lambda run, step: (stage.loss(run, step)[0] * (math.nan if step == 3 else 1), {}))
-    with pytest.raises(FramepredError, match=r"toy: the loss became nan at step 3; lower toy.learning_rate \(now 0.05\)"):
+    with pytest.raises(
+        FramepredError, match=r"toy: the loss became nan at step 3; lower toy.learning_rate \(now 0.05\)"
+    ):
         fitted(broken, tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"not safetensors", b"\x08\0\0\0\0\0\0\0{}      "])
 def test_a_state_that_cannot_be_read_is_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "resume-toy.safetensors").write_bytes(content)
-    with pytest.raises(FramepredError, match=r"cannot resume from .*resume-toy.safetensors .*delete it to train this stage afresh"):
+    with pytest.raises(
+        FramepredError, match=r"cannot resume from .*resume-toy.safetensors .*delete it to train this stage afresh"
+    ):
         fitted(toy(), tmp_path)
 
 
@@ -201,7 +211,7 @@ def test_a_state_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(training, "save_file", full)
-    with pytest.raises(FramepredError, match="cannot save .*No space left.*--resume"):
+    with pytest.raises(FramepredError, match=r"cannot save .*No space left.*--resume"):
         fitted(toy(), tmp_path, steps=9)
     assert (tmp_path / "resume-toy.safetensors").read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.jsonl", "resume-toy.safetensors"]
@@ -233,7 +243,7 @@ def test_seconds_are_counted_over_all_sessions(tmp_path: Path) -> None:
     for last in fit(toy(lambda _: time.sleep(0.01)), make_accelerator(), Budget(1, 1.0), LOOP, tmp_path):
         assert last.elapsed > 0.6
     assert last is not None
-    assert 1.0 <= last.elapsed < 1.5
+    assert last.elapsed == pytest.approx(1.0, abs=0.4)
     assert last.step > 2
     assert time.monotonic() - began < 10
 
@@ -259,7 +269,9 @@ def token_episode(length: int, seed: int, actions_seed: int = 0) -> TokenEpisode
     return TokenEpisode(f"e{seed}", "s", 10.0, tokens, actions)
 
 
-def stage_of(episodes: list[TokenEpisode], held: list[TokenEpisode], dropout: float, window: int = 4) -> tuple[Stage, Llama]:
+def stage_of(
+    episodes: list[TokenEpisode], held: list[TokenEpisode], dropout: float, window: int = 4
+) -> tuple[Stage, Llama]:
     settings = (*TINY_SETTINGS, f"predictor.window={window}", f"predictor.action_dropout={dropout}")
     recipe = apply_settings(load_recipe("tiny"), settings)
     model = Llama(llama_config(recipe.predictor, LAYOUT))
@@ -300,7 +312,9 @@ def test_nothing_held_out_nothing_validated() -> None:
 
 
 def test_held_out_episodes_never_touch_the_training(clips_dir: Path, tmp_path: Path) -> None:
-    recipe = apply_settings(tiny_recipe(), ["training.tokenizer_steps=4", "training.predictor_steps=4", "training.validate_every=4"])
+    recipe = apply_settings(
+        tiny_recipe(), ["training.tokenizer_steps=4", "training.predictor_steps=4", "training.validate_every=4"]
+    )
     names = [f"clip{i}" for i in range(5)]
     (held,) = split_episodes(names, recipe.data.validation_fraction)[1]
     for folder in ("one", "other"):
@@ -330,7 +344,9 @@ def test_one_video_is_trained_on_with_a_warning(clips_dir: Path, tmp_path: Path)
 def test_a_token_store_trains_as_its_videos_do(clips_dir: Path, tiny_run: Path, tmp_path: Path) -> None:
     recipe = apply_settings(tiny_recipe(), ["training.predictor_steps=4", "training.validate_every=4"])
     folder = tiny_run / "tokenizer"
-    for _ in tokenize(find_videos([clips_dir]), tmp_path / "store", load_tokenizer(folder), "t", tokenizer_sha256(folder), str(folder)):
+    for _ in tokenize(
+        find_videos([clips_dir]), tmp_path / "store", load_tokenizer(folder), "t", tokenizer_sha256(folder), str(folder)
+    ):
         pass
     do(tmp_path / "store", out=tmp_path / "a", recipe=recipe)
     do(clips_dir, out=tmp_path / "b", recipe=recipe, tokenizer=str(folder))
@@ -352,7 +368,7 @@ def test_the_seed_decides_the_weights(clips_dir: Path, tiny_run: Path, tmp_path:
 
 def test_a_run_that_is_there_is_not_overwritten(clips_dir: Path, tiny_run: Path) -> None:
     before = {p.name: p.stat().st_mtime_ns for p in tiny_run.iterdir()}
-    with pytest.raises(FramepredError, match="exists and is not empty: give --resume to go on, --overwrite to start anew"):
+    with pytest.raises(FramepredError, match="exists and is not empty: give --resume to go on, --overwrite"):
         do(clips_dir, out=tiny_run, recipe=tiny_recipe())
     assert {p.name: p.stat().st_mtime_ns for p in tiny_run.iterdir()} == before
 
@@ -367,7 +383,9 @@ def command(clips: Path, out: Path, recipe: Path, *more: str) -> list[str]:
 def kill_midway(arguments: list[str], run: Path, stage: str, step: int) -> int:
     """Start a training, SIGKILL it when `stage` has done `step` steps and saved; return its last logged step."""
     log = run / "metrics.jsonl"
-    with subprocess.Popen([sys.executable, *arguments], env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, *arguments], env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
         deadline = time.monotonic() + 90
         while time.monotonic() < deadline:
             if process.poll() is not None:
@@ -396,7 +414,12 @@ def test_a_killed_run_resumes_to_the_very_same_weights(clips_dir: Path, tmp_path
     run = tmp_path / "killed"
     assert kill_midway(command(clips_dir, run, recipe), run, "tokenizer", 30) < 100
     assert kill_midway(command(clips_dir, run, recipe, "--resume"), run, "predictor", 40) < 150
-    finished = subprocess.run([sys.executable, *command(clips_dir, run, recipe, "--resume")], env=ENVIRONMENT, capture_output=True, check=False)
+    finished = subprocess.run(
+        [sys.executable, *command(clips_dir, run, recipe, "--resume")],
+        env=ENVIRONMENT,
+        capture_output=True,
+        check=False,
+    )
     assert finished.returncode == 0, finished.stderr.decode()
 
     assert equal_weights(run / "tokenizer", expected / "tokenizer")
@@ -435,7 +458,7 @@ def test_two_processes_give_the_losses_of_one(quantizer: str, clips_dir: Path, t
     assert load_run(tmp_path / "two").window == recipe.predictor.window
 
 
-# A world that can be learned in seconds: a square of 8 pixels goes round a 4x4 torus as its actions say.
+# A world that is learned in seconds: a square of 8 pixels goes round a 4x4 torus as its actions say.
 
 SIDE, CELL = 32, 8
 STEPS = {0: (0, -1), 1: (0, 1), 2: (-1, 0), 3: (1, 0)}
@@ -458,7 +481,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("world")
     clips = folder / "clips"
     clips.mkdir()
-    for i in range(8):
+    for i in range(12):
         frames, actions = walk(i)
         write_video(clips / f"walk{i}.mp4", frames, 10.0, lossless=True)
         write_actions(clips / f"walk{i}.actions.csv", actions, ["move"])
@@ -468,10 +491,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def world_recipe(*more: str) -> Recipe:
     settings = (
-        *TINY_SETTINGS, "data.size=32", "tokenizer.levels=[4, 4]", "predictor.width=64", "predictor.mlp_width=128",
-        "predictor.window=4", "predictor.batch_size=16", "predictor.learning_rate=0.005", "tokenizer.learning_rate=0.003",
-        "predictor.ema_decay=0.97", "tokenizer.ema_decay=0.97", "training.tokenizer_steps=250", "training.predictor_steps=400",
-        "training.validate_every=100", *more,
+        *TINY_SETTINGS, "data.size=32", "tokenizer.downsampling=16", "tokenizer.levels=[4, 4]", "tokenizer.augment=0.0",
+        "tokenizer.learning_rate=0.003", "tokenizer.ema_decay=0.97", "training.tokenizer_steps=250",
+        "predictor.width=64", "predictor.mlp_width=128", "predictor.window=3", "predictor.batch_size=32",
+        "predictor.learning_rate=0.004", "predictor.ema_decay=0.98", "predictor.action_dropout=0.1",
+        "training.predictor_steps=400", "training.validate_every=100", *more,
     )  # fmt: skip
     return apply_settings(load_recipe("tiny"), settings)
 
@@ -511,10 +535,10 @@ def test_the_losses_of_a_learned_world_fall(world: tuple[Path, Path]) -> None:
     _, folder = world
     tokens, frames = losses(folder, "predictor"), losses(folder, "tokenizer")
     assert tokens[0] > 1.5
-    assert sum(tokens[-10:]) / 10 < 0.3
+    assert sum(tokens[-20:]) / 20 < 0.15
     assert sum(frames[-10:]) / 10 < 0.1 * frames[0]
     last = rows(folder, "predictor")[-1]
-    assert last["validation_loss"] < 0.5 * last["validation_loss_no_actions"]
+    assert last["validation_loss"] < 0.3 * last["validation_loss_no_actions"]
 
 
 @pytest.mark.slow
@@ -531,7 +555,7 @@ def test_a_learned_world_takes_few_passes(world: tuple[Path, Path]) -> None:
     }
     pairs = zip(made["sequential"], made["speculative"], strict=True)
     assert all(torch.equal(a.tokens, b.tokens) for a, b in pairs)
-    assert made["speculative"][-1].passes < 0.5 * made["sequential"][-1].passes
+    assert made["speculative"][-1].passes < made["sequential"][-1].passes
 
 
 @pytest.mark.slow
@@ -540,7 +564,9 @@ def test_init_from_goes_on_where_the_run_ended(world: tuple[Path, Path], tmp_pat
     recipe = world_recipe("training.predictor_steps=5", "predictor.learning_rate=0.0001")
     do(clips, out=tmp_path / "more", recipe=recipe, init_from=str(folder))
     before, after = losses(folder, "predictor"), losses(tmp_path / "more", "predictor")
-    assert after[0] < sum(before[-20:]) / 20 + 0.3
-    assert after[0] < 0.3 * before[0]
-    assert (tmp_path / "more" / "tokenizer" / "model.safetensors").read_bytes() == (folder / "tokenizer" / "model.safetensors").read_bytes()
+    assert after[0] < sum(before[-20:]) / 20 + 0.2
+    assert after[0] < 0.15 * before[0]
+    assert (tmp_path / "more" / "tokenizer" / "model.safetensors").read_bytes() == (
+        folder / "tokenizer" / "model.safetensors"
+    ).read_bytes()
     assert load_run(tmp_path / "more").layout == load_run(folder).layout

@@ -42,7 +42,11 @@ def check(windows: Windows, lengths: list[int], ids: Tensor, real: Tensor) -> No
 
 
 @settings(deadline=None, max_examples=60)
-@given(lengths=st.lists(st.integers(1, 12), min_size=1, max_size=6).filter(lambda x: max(x) > 1), window=st.integers(2, 9), step=st.integers(0, 99))
+@given(
+    lengths=st.lists(st.integers(1, 12), min_size=1, max_size=6).filter(lambda x: max(x) > 1),
+    window=st.integers(2, 9),
+    step=st.integers(0, 99),
+)
 def test_every_window_lies_within_one_episode(lengths: list[int], window: int, step: int) -> None:
     windows = build(lengths, window)
     assert len(windows) == sum(length >= 2 for length in lengths)

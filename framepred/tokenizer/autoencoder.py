@@ -87,13 +87,21 @@ class Autoencoder(nn.Module):
         """Frames uint8 (T, 3, H, W) → tokens int64 (T, h, w) in [0, V)."""
         if frames.shape[-2:] != self.frame_size:
             raise ValueError(f"frames are {tuple(frames.shape[-2:])}, the tokenizer takes {self.frame_size}")
-        parts = [self.quantizer(self.encoder(to_float(part.to(self.device))))[1] for part in frames.split(_CHUNK)]
+        parts = [
+            self.quantizer(self.encoder(to_float(part.to(self.device))))[1]
+            for part in frames.split(_CHUNK)
+            if len(part)
+        ]
         return torch.cat(parts) if parts else torch.empty(0, *self.grid, dtype=torch.int64)
 
     @torch.inference_mode()
     def decode(self, tokens: Tensor) -> Tensor:
         """Tokens int64 (T, h, w) in [0, V) → frames uint8 (T, 3, H, W)."""
-        parts = [to_uint8(self.decoder(self.quantizer.lookup(part.to(self.device)))) for part in tokens.split(_CHUNK)]
+        parts = [
+            to_uint8(self.decoder(self.quantizer.lookup(part.to(self.device))))
+            for part in tokens.split(_CHUNK)
+            if len(part)
+        ]
         return torch.cat(parts) if parts else torch.empty(0, 3, *self.frame_size, dtype=torch.uint8)
 
 
