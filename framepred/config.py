@@ -30,8 +30,8 @@ class DataRecipe:
 class TokenizerRecipe:
     """The image tokenizer: grid = size / downsampling; `levels` for FSQ, `codebook_size` for EMA VQ.
 
-    `augment` is the share of training frames that are mirrored, turned, scaled and shifted: with few
-    frames of a scene, its things are otherwise known only as they stood.
+    `augment` is the share of training frames that are shown as from elsewhere (mirrored, turned, scaled,
+    tilted): with few frames of a scene, its things are otherwise known only as they stood.
     """
 
     quantizer: Literal["fsq", "ema"] = "fsq"

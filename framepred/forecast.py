@@ -23,6 +23,7 @@ from framepred.rollout import Prediction, check_actions, check_lengths, predict
 from framepred.sampling import Sampling
 from framepred.video import read_video, write_video
 
+_MAX_BYTES = 4 << 30
 _Watch = Callable[[Iterator[Prediction]], Iterator[Prediction]]
 
 
@@ -101,6 +102,11 @@ def make_forecast(
     file = VideoFile(Path(video), str(video))
     given = _read_actions(file, actions, run)
     size = run.tokenizer.frame_size
+    if samples * horizon * 3 * size[0] * size[1] > _MAX_BYTES:
+        raise FramepredError(
+            f"{samples} samples of {horizon} frames take over {_MAX_BYTES >> 30} GiB: "
+            "give a smaller --samples or --horizon"
+        )
     clip = read_video(video, size, None if given else _resampled(file, run, actions), start + context + horizon)
     frames = clip.frames[start:]
     if given and actions is None and len(clip.frames) < start + context + horizon:

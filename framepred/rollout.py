@@ -12,7 +12,7 @@ from framepred.errors import FramepredError
 from framepred.sampling import Sampling
 from framepred.video import Clip, fit_frames
 
-MAX_HORIZON = 1_000_000
+MAX_HORIZON = 100_000
 
 
 @dataclass(frozen=True)

@@ -68,20 +68,25 @@ def tokenizer_stage(
 
 
 def _augment(frames: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Mirror, turn, scale and shift a share of frames uint8 (B, 3, H, W), their edges reflected."""
+    """Show a share of frames uint8 (B, 3, H, W) as from elsewhere: mirrored, turned, scaled, shifted, tilted."""
     chosen = torch.rand(len(frames), generator=generator) < share
     count = int(chosen.sum())
     if not count:
         return frames
-    spread = torch.rand(count, 4, generator=generator) * 2 - 1
+    draws = torch.rand(count, 8, generator=generator) * 2 - 1
+    turn, wide, high, shear, right, down, tilt_x, tilt_y = draws.unbind(1)
     mirror = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
-    angle, scale = spread[:, 0] * math.radians(15), torch.exp2(spread[:, 1] * 0.4)
-    cos, sin = angle.cos() * scale, angle.sin() * scale
+    cos, sin = (turn * math.radians(15)).cos(), (turn * math.radians(15)).sin()
+    wide, high = torch.exp2(wide * 0.4) * mirror, torch.exp2(high * 0.4)
     rows = [
-        torch.stack([cos * mirror, -sin, spread[:, 2] * 0.5], 1),
-        torch.stack([sin * mirror, cos, spread[:, 3] * 0.5], 1),
+        torch.stack([cos * wide, (shear * 0.15 - sin) * high, right * 0.5], 1),
+        torch.stack([sin * wide, cos * high, down * 0.5], 1),
+        torch.stack([tilt_x * 0.2, tilt_y * 0.2, torch.ones(count)], 1),
     ]
-    grid = F.affine_grid(torch.stack(rows, 1), [count, *frames.shape[1:]], align_corners=False)
+    height, width = frames.shape[-2:]
+    plain = F.affine_grid(torch.eye(2, 3)[None], [1, 1, height, width], align_corners=False)
+    points = torch.cat([plain, torch.ones(1, height, width, 1)], -1) @ torch.stack(rows, 1).transpose(1, 2)[:, None]
+    grid = points[..., :2] / points[..., 2:]
     moved = F.grid_sample(frames[chosen].float(), grid, padding_mode="reflection", align_corners=False)
     result = frames.clone()
     result[chosen] = moved.round_().to(torch.uint8)

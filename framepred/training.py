@@ -78,7 +78,9 @@ class TrainProgress:
 def make_accelerator() -> Accelerator:
     """Return the process's view of the launch: device and ranks."""
     # Precision is set in `arithmetic`: accelerate keeps the first one for the life of a process.
-    return Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="no")
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="no")
+    assert accelerator.num_processes == int(os.environ.get("WORLD_SIZE", "1")), "processes train apart"
+    return accelerator
 
 
 def arithmetic(accelerator: Accelerator, loop: TrainingRecipe) -> torch.autocast:
@@ -227,10 +229,11 @@ def _save(
     with _swapped(parameters, average):
         weights |= _copies("average", get_model_state_dict(model, options=_FULL))
     moments = get_optimizer_state_dict(model, optimizer, options=_FULL)
-    for name, values in cast(dict[str, dict[str, Tensor]], moments["state"]).items():
-        weights |= _copies(f"optimizer/{name}", values)
-    groups = json.dumps(moments["param_groups"])
+    # The state is gathered on rank 0 alone.
     if accelerator.is_main_process:
+        for name, values in cast(dict[str, dict[str, Tensor]], moments["state"]).items():
+            weights |= _copies(f"optimizer/{name}", values)
+        groups = json.dumps(moments["param_groups"])
         partial = file.with_name(f".{file.name}.partial")
         try:
             save_file(weights, partial, {"step": str(step), "elapsed": repr(elapsed), "groups": groups})

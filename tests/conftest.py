@@ -1,9 +1,7 @@
 """Shared fixtures: a folder of tiny clips with actions, and a run trained on them in seconds."""
 
 import os
-import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -63,20 +61,6 @@ def _few_threads() -> None:
     torch.set_num_threads(min(2, int(os.environ["OMP_NUM_THREADS"])))
 
 
-def _forget_accelerator() -> None:
-    """Let the next training choose its own precision: accelerate keeps the first one for the whole process."""
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
-@pytest.fixture(autouse=True)
-def _own_accelerator() -> Iterator[None]:
-    yield
-    if "accelerate.state" in sys.modules:
-        _forget_accelerator()
-
-
 @pytest.fixture(scope="session")
 def clips_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of five lossless 64x64 clips of 24 frames, each with a discrete actions file."""
@@ -98,5 +82,4 @@ def tiny_run(clips_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         warnings.simplefilter("ignore", FramepredWarning)
         for _ in train(Job([str(clips_dir)], out, tiny_recipe())):
             pass
-    _forget_accelerator()
     return out

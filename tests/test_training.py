@@ -440,8 +440,11 @@ def test_two_processes_give_the_losses_of_one(quantizer: str, clips_dir: Path, t
         # The first codes are rank 0's own batch: only the tokenizer's first step is comparable.
         recipe = apply_settings(recipe, ["training.tokenizer_steps=1"])
     file = tmp_path / "recipe.toml"
+    # Saving at every step, so that what is saved has been gathered from both.
+    recipe = apply_settings(recipe, ["training.save_minutes=0"])
     file.write_text(to_toml(recipe))
-    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+    # With --cpu, accelerate would start one process; without, framepred finds the processes and no GPU.
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
               "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
               *command(clips_dir, tmp_path / "two", file)]  # fmt: skip
     made = subprocess.run([sys.executable, *launch], env=ENVIRONMENT, capture_output=True, timeout=180, check=False)
