@@ -133,7 +133,7 @@ def fit(
                 loss, values = stage.loss(runner, step)
             if not bool(torch.isfinite(loss)):
                 raise FramepredError(
-                    f"{stage.name}: the loss became {float(loss)} at step {step}; lower {stage.name}.learning_rate "
+                    f"{stage.name}: the loss became {float(loss.detach())} at step {step}; lower {stage.name}.learning_rate "
                     f"(now {stage.learning_rate}) with --set and --resume"
                 )
             accelerator.backward(loss)
