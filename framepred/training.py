@@ -8,11 +8,13 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -78,7 +80,9 @@ class TrainProgress:
 def make_accelerator() -> Accelerator:
     """Return the process's view of the launch: device and ranks."""
     # Precision is set in `arithmetic`: accelerate keeps the first one for the life of a process.
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="no")
+    # Ranks wait while the first one tokenizes, which may take longer than the usual half hour.
+    patient = InitProcessGroupKwargs(timeout=timedelta(days=7))
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="no", kwargs_handlers=[patient])
     assert accelerator.num_processes == int(os.environ.get("WORLD_SIZE", "1")), "processes train apart"
     return accelerator
 
@@ -109,7 +113,6 @@ def fit(
     runner: Any = _compiled(model, accelerator) if loop.compile else model
     started = last_save = time.monotonic()
     shown: list[tuple[float, int]] = [(started, step)]
-
     progress: TrainProgress | None = None
 
     def save() -> None:
@@ -133,8 +136,8 @@ def fit(
                 loss, values = stage.loss(runner, step)
             if not bool(torch.isfinite(loss)):
                 raise FramepredError(
-                    f"{stage.name}: the loss became {float(loss.detach())} at step {step}; lower {stage.name}.learning_rate "
-                    f"(now {stage.learning_rate}) with --set and --resume"
+                    f"{stage.name}: the loss became {float(loss.detach())} at step {step}; lower "
+                    f"{stage.name}.learning_rate (now {stage.learning_rate}) with --set and --resume"
                 )
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(parameters, loop.clip_gradient)

@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -168,28 +168,8 @@ def tokenize(
     """
     folder = Path(out)
     kind, names = _common_actions(videos)
-    info = StoreInfo(name, sha256, where, tokenizer.codebook_size, tokenizer.frame_size, kind, names)
-    done: set[str] = set()
-    if folder.is_dir() and any(folder.iterdir()):
-        old = read_store_info(folder)
-        if old.tokenizer_sha256 != sha256:
-            raise FramepredError(
-                f"token store {folder} was made by tokenizer {old.tokenizer} ({old.tokenizer_sha256[:12]}), "
-                f"not {name} ({sha256[:12]}): give another -o, or --overwrite"
-            )
-        if kind is None or old.action_kind is None:
-            kind, names = (kind or old.action_kind), (names or old.action_names)
-            info = StoreInfo(name, sha256, where, tokenizer.codebook_size, tokenizer.frame_size, kind, names)
-            if old.action_kind is None and kind == "continuous" and _shards(folder):
-                raise FramepredError(f"token store {folder} has no actions, these are continuous: give another -o")
-        elif (old.action_kind, old.action_names) != (kind, names):
-            raise FramepredError(
-                f"token store {folder} has {old.action_kind} actions {list(old.action_names)}, "
-                f"these are {kind} {list(names)}: give another -o"
-            )
-        for shard in _shards(folder):
-            done.update(_read_shard(shard, ["source"]).column("source").to_pylist())
-
+    wanted = StoreInfo(name, sha256, where, tokenizer.codebook_size, tokenizer.frame_size, kind, names)
+    info, done = _open_store(folder, wanted)
     rows: list[dict[str, Any]] = []
     held, since, frames_done, skipped = 0, time.monotonic(), 0, 0
     finished = len([v for v in videos if _key(v) in done])
@@ -222,6 +202,29 @@ def tokenize(
         yield TokenizeProgress(video.name, finished, len(videos), frames_done)
     if rows:
         _flush(folder, rows, info)
+
+
+def _open_store(folder: Path, wanted: StoreInfo) -> tuple[StoreInfo, set[str]]:
+    """Return what the store will hold and the keys of what it holds; what does not fit together is an error."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return wanted, set()
+    old = read_store_info(folder)
+    if old.tokenizer_sha256 != wanted.tokenizer_sha256:
+        raise FramepredError(
+            f"token store {folder} was made by tokenizer {old.tokenizer} ({old.tokenizer_sha256[:12]}), "
+            f"not {wanted.tokenizer} ({wanted.tokenizer_sha256[:12]}): give another -o, or --overwrite"
+        )
+    shards = _shards(folder)
+    if old.action_kind is None and wanted.action_kind == "continuous" and shards:
+        raise FramepredError(f"token store {folder} has no actions, these are continuous: give another -o")
+    if wanted.action_kind is None:
+        wanted = replace(wanted, action_kind=old.action_kind, action_names=old.action_names)
+    elif old.action_kind and (old.action_kind, old.action_names) != (wanted.action_kind, wanted.action_names):
+        raise FramepredError(
+            f"token store {folder} has {old.action_kind} actions {list(old.action_names)}, "
+            f"these are {wanted.action_kind} {list(wanted.action_names)}: give another -o"
+        )
+    return wanted, {key for shard in shards for key in _read_shard(shard, ["source"]).column("source").to_pylist()}
 
 
 def _row(video: VideoFile, tokens: Tensor, fps: float | None) -> dict[str, Any]:
