@@ -10,7 +10,7 @@ DEFAULT = "doom-64"
 def _roots(kind: str) -> list[Path]:
     package = Path(__file__).parent
     # A wheel carries the zoo inside the package; a checkout has it beside.
-    return [root for root in (package / "zoo" / kind, package.parent / kind) if root.is_dir()]
+    return [root for root in (package / "shipped" / kind, package.parent / kind) if root.is_dir()]
 
 
 def names(kind: str) -> list[str]:
