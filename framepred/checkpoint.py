@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from framepred import zoo
-from framepred.config import Recipe, TokenizerRecipe, apply
+from framepred.config import Recipe, apply
 from framepred.errors import FramepredError
 from framepred.predictor import Llama, LlamaConfig, from_hugging_face, to_hugging_face
 from framepred.sequence import SequenceLayout
@@ -113,8 +113,6 @@ def _replace_files(folder: Path, files: dict[str, str], weights: dict[str, Tenso
 
 def save_tokenizer(folder: Path, tokenizer: Autoencoder, recipe_toml: str, dtype: torch.dtype = torch.float32) -> str:
     """Write a tokenizer folder; return its sha256."""
-    from dataclasses import asdict
-
     config = {
         "kind": "framepred-autoencoder",
         "frame_size": list(tokenizer.frame_size),
@@ -145,17 +143,13 @@ def load_tokenizer(name_or_dir: str | Path = zoo.DEFAULT) -> Autoencoder:
     weights, about = _read_weights(folder / "model.safetensors")
     if json.loads(about.get("config", "{}")) != config:
         raise FramepredError(f"{folder}/config.json is not the one that model.safetensors was saved with: restore both")
-    recipe: TokenizerRecipe = (
-        apply(Recipe(), {"tokenizer": config["recipe"]}).tokenizer if _sized(config) else TokenizerRecipe()
-    )
+    if not isinstance(config.get("recipe"), dict):
+        raise FramepredError(f"{folder}/config.json has no recipe of the tokenizer: restore it")
+    recipe = apply(Recipe(), {"tokenizer": config["recipe"]}).tokenizer
     size = config["frame_size"]
     tokenizer = Autoencoder(recipe, (size[0], size[1]))
     _load_into(tokenizer, weights, folder / "model.safetensors")
     return tokenizer.eval().requires_grad_(False)
-
-
-def _sized(config: dict[str, Any]) -> bool:
-    return isinstance(config.get("recipe"), dict)
 
 
 def save_run(

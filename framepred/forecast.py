@@ -21,7 +21,7 @@ from framepred.metrics import psnr
 from framepred.panels import draw_panels
 from framepred.rollout import Prediction, check_actions, check_lengths, predict
 from framepred.sampling import Sampling
-from framepred.video import read_video, write_video
+from framepred.video import probe_video, read_video, write_video
 
 _MAX_BYTES = 4 << 30
 _Watch = Callable[[Iterator[Prediction]], Iterator[Prediction]]
@@ -162,8 +162,6 @@ def _read_actions(file: VideoFile, actions: str | None, run: Run) -> tuple[Tenso
 
 def _resampled(file: VideoFile, run: Run, actions: str | None) -> float | None:
     """Return the rate to resample to; None where the video has the run's rate already."""
-    from framepred.video import probe_video
-
     own = probe_video(file.path).fps
     if abs(own - run.fps) <= 0.02 * run.fps:
         return None

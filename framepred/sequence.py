@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from framepred.errors import FramepredError
@@ -170,7 +171,7 @@ class SequenceLayout:
 
     def pack(self, tokens: Tensor, action_ids: Tensor) -> Tensor:
         """Token grids (T, h, w) and vocabulary action ids (T or T-1, slots) → ids int64 (L,)."""
-        frames = tokens.reshape(len(tokens), self.frame_tokens).long() + self.vocabulary.visual[0]
+        frames = rearrange(tokens, "t h w -> t (h w)").long() + self.vocabulary.visual[0]
         count = min(len(action_ids), len(frames))
         steps = torch.cat([frames[:count], action_ids[:count].long()], 1).flatten()
         return torch.cat([steps, frames[count:].flatten()])
@@ -182,7 +183,8 @@ class SequenceLayout:
             raise ValueError(f"{len(ids)} ids are not whole frames of {self.stride}")
         steps = ids[: whole * self.stride].view(whole, self.stride)
         frames = torch.cat([steps[:, : self.frame_tokens].reshape(-1), ids[whole * self.stride :]])
-        tokens = frames.view(-1, *self.grid) - self.vocabulary.visual[0]
+        height, width = self.grid
+        tokens = rearrange(frames, "(t h w) -> t h w", h=height, w=width) - self.vocabulary.visual[0]
         return tokens, steps[:, self.frame_tokens :]
 
     def to_json(self) -> dict[str, Any]:

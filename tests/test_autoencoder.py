@@ -6,7 +6,7 @@ from torch import Tensor
 
 from framepred.config import Recipe, TokenizerRecipe, apply
 from framepred.tokenizer import autoencoder
-from framepred.tokenizer.autoencoder import Autoencoder, flatten, reconstruction_loss, to_float, to_uint8
+from framepred.tokenizer.autoencoder import Autoencoder, reconstruction_loss, to_float, to_uint8
 from framepred.tokenizer.base import Tokenizer
 
 
@@ -110,10 +110,6 @@ def test_loss_is_zero_only_for_the_same_frames() -> None:
     frames = to_float(noisy(2, (8, 8)))
     assert float(reconstruction_loss(frames, frames)) == 0.0
     assert float(reconstruction_loss(frames + 0.5, frames)) == pytest.approx(0.25 + 0.05, rel=1e-4)
-
-
-def test_flatten_is_raster_order() -> None:
-    assert flatten(torch.arange(12).view(2, 2, 3)).tolist() == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
 
 
 @pytest.mark.parametrize("quantizer", ["fsq", "ema"])

@@ -178,3 +178,9 @@ def test_continuous_action_that_does_not_fit_is_refused(actions: Tensor, words: 
     with pytest.raises(FramepredError) as caught:
         space.encode(actions, "file.csv")
     assert words in str(caught.value)
+
+
+def test_a_frame_is_laid_down_in_raster_order() -> None:
+    layout = SequenceLayout(Vocabulary(0, 12, 0), (2, 3))
+    ids = layout.pack(torch.arange(12).view(2, 2, 3), torch.empty(2, 0, dtype=torch.int64))
+    assert ids.tolist() == list(range(12))

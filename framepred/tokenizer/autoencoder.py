@@ -4,7 +4,6 @@ import math
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from framepred.config import TokenizerRecipe
@@ -119,8 +118,3 @@ def reconstruction_loss(prediction: Tensor, frames: Tensor) -> Tensor:
     """Squared plus a little absolute error of float frames in [-1, 1]."""
     error = (prediction - frames).float()
     return error.square().mean() + 0.1 * error.abs().mean()
-
-
-def flatten(tokens: Tensor) -> Tensor:
-    """Token grids (T, h, w) → raster order (T, N)."""
-    return rearrange(tokens, "t h w -> t (h w)")
