@@ -112,8 +112,7 @@ def _train(job: Job) -> Iterator[Progress]:
         elif stores:
             raise FramepredError("a tokenizer is trained on frames, not on a token store: give videos")
         else:
-            budget = _tokenizer_budget(job, started)
-            yield from _train_tokenizer(job, videos, accelerator, budget)
+            yield from _train_tokenizer(job, videos, accelerator, started)
         accelerator.wait_for_everyone()
     if job.only == "tokenizer":
         return
@@ -173,12 +172,11 @@ def _tokenizer_budget(job: Job, started: float) -> Budget:
     if not loop.minutes:
         return Budget(loop.tokenizer_steps)
     share = 1.0 if job.only == "tokenizer" else loop.tokenizer_share
-    return Budget(loop.tokenizer_steps, loop.minutes * 60 * share - (time.monotonic() - started))
+    return Budget(loop.tokenizer_steps, max(1.0, loop.minutes * 60 * share - (time.monotonic() - started)))
 
 
-def _train_tokenizer(job: Job, videos: list[VideoFile], accelerator: Accelerator, budget: Budget) -> Iterator[Progress]:
+def _train_tokenizer(job: Job, videos: list[VideoFile], accelerator: Accelerator, started: float) -> Iterator[Progress]:
     recipe = job.recipe
-    before = time.monotonic()
     train_index, held_index = split_episodes([v.name for v in videos], recipe.data.validation_fraction)
     lenient = len(videos) > 1
     frames, groups = _sample_frames(
@@ -190,8 +188,6 @@ def _train_tokenizer(job: Job, videos: list[VideoFile], accelerator: Accelerator
         )
     held_out, _ = _sample_frames([videos[i] for i in held_index], recipe.data.size, 512, lenient)
     _warn_unvalidated(held_index)
-    if budget.seconds is not None:
-        budget = Budget(budget.steps, max(1.0, budget.seconds - (time.monotonic() - before)))
     origin = job.tokenizer or job.init_from
     if origin:
         model = load_tokenizer(zoo.tokenizer_folder(origin)).requires_grad_(True)
@@ -206,7 +202,8 @@ def _train_tokenizer(job: Job, videos: list[VideoFile], accelerator: Accelerator
     model.to(accelerator.device)
     weights = group_weights(groups, [1] * len(groups), recipe.data.source_power)
     stage = tokenizer_stage(model, frames, weights, held_out, recipe, accelerator)
-    yield from fit(stage, accelerator, budget, recipe.training, job.out)
+    # Counted only now: what reading the frames took comes off it.
+    yield from fit(stage, accelerator, _tokenizer_budget(job, started), recipe.training, job.out)
     if accelerator.is_main_process:
         save_tokenizer(job.out / "tokenizer", model, to_toml(recipe))
 

@@ -64,21 +64,16 @@ def predict(
     rows = torch.arange(samples, device=device)
     capacity = run.window * layout.stride
     stream: Stream | None = None
-    passes, start = 0, -1
-    first = window_start(context, run.window)
-    history = history[:, first:]
-    offset = first
+    passes, start = 0, 0
     for frame in range(context, context + horizon):
-        if window_start(frame, run.window) != start:
-            start = window_start(frame, run.window)
-            history = history[:, start - offset :]
-            offset = start
+        moved_to = window_start(frame, run.window)
+        if stream is None or moved_to != start:
+            history, start = history[:, moved_to - start :], moved_to
+            # At first all samples share one past: it is read once.
+            past = history[:1] if stream is None else history
             passes += stream.passes if stream else 0
-            same = frame == context
-            ids = _window_ids(run, history[:1] if same else history, action_ids[start:frame])
-            stream = prefill(run.predictor, ids, samples, capacity)
+            stream = prefill(run.predictor, _window_ids(run, past, action_ids[start:frame]), samples, capacity)
         else:
-            assert stream is not None
             stream.pending = torch.cat([stream.pending, action_ids[frame - 1].expand(samples, -1)], 1)
         noise = frame_noise(layout, sampling, rows, frame)
         made = decode(run.predictor, stream, layout, sampling, noise, DRAFTS["previous"](history, noise))
