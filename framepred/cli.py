@@ -222,7 +222,9 @@ def train(
             results = _watch(progress)
     except KeyboardInterrupt:
         progress.close()
-        raise Interrupted(f"stopped, all saved in {out}: give the same command with --resume to go on") from None
+        raise Interrupted(
+            f"stopped; what was saved is in {out}: give the same command with --resume to go on"
+        ) from None
     if not main_process:
         return
     if as_json:

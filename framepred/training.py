@@ -165,13 +165,15 @@ def fit(
             yield progress
     except (KeyboardInterrupt, GeneratorExit) as stop:
         # Ranks are interrupted at different steps and saving needs them all: several keep the last timed save.
-        if accelerator.num_processes == 1:
+        alone = accelerator.num_processes == 1
+        if alone:
             save()
         log.close()
         if isinstance(stop, GeneratorExit):
             raise
         raise Interrupted(
-            f"stopped in {stage.name} step {step}, all saved in {run}: give the same command with --resume to go on"
+            f"stopped in {stage.name} step {step}, {'all' if alone else 'the last timed state'} saved in {run}: "
+            "give the same command with --resume to go on"
         ) from None
     save()
     for p, mean_weight in zip(parameters, average, strict=True):
