@@ -51,7 +51,10 @@ class TokenizerRecipe:
 
 @dataclass(frozen=True)
 class PredictorRecipe:
-    """The Llama predictor; `window` is its context in frames, `batch_size` counts windows."""
+    """The Llama predictor; `window` is its context in frames, `batch_size` counts windows.
+
+    `optimizer` "muon" moves the hidden matrices by Muon (arXiv 2502.16982) and the rest by AdamW.
+    """
 
     width: int = 256
     layers: int = 6
@@ -60,7 +63,8 @@ class PredictorRecipe:
     mlp_width: int = 704
     window: int = 12
     batch_size: int = 6
-    learning_rate: float = 2e-3
+    optimizer: Literal["adamw", "muon"] = "muon"
+    learning_rate: float = 4e-3
     weight_decay: float = 0.1
     ema_decay: float = 0.995
     action_dropout: float = 0.15

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from framepred.config import PredictorRecipe, Recipe
 from framepred.data.windows import Windows, step_generator
 from framepred.errors import FramepredError, FramepredWarning
-from framepred.predictor import LlamaConfig
+from framepred.predictor import Llama, LlamaConfig
 from framepred.sequence import SequenceLayout
 from framepred.tokenizer.autoencoder import Autoencoder, reconstruction_loss, to_float
 from framepred.training import Stage, arithmetic
@@ -107,7 +107,7 @@ def llama_config(recipe: PredictorRecipe, layout: SequenceLayout) -> LlamaConfig
 
 
 def predictor_stage(
-    model: nn.Module, train: Windows, held_out: Windows, recipe: Recipe, accelerator: Accelerator
+    model: Llama, train: Windows, held_out: Windows, recipe: Recipe, accelerator: Accelerator
 ) -> Stage:
     """Train `model` to predict each frame's tokens from the frames and actions before it."""
     pred, loop, layout = recipe.predictor, recipe.training, train.layout
@@ -150,6 +150,8 @@ def predictor_stage(
         return values
 
     tokens = pred.batch_size * train.window * layout.stride
+    hidden = tuple(p for p in model.layers.parameters() if p.ndim == 2) if pred.optimizer == "muon" else ()
     return Stage(
-        "predictor", model, loss, validate, pred.learning_rate, pred.weight_decay, pred.ema_decay, tokens, "tokens"
+        "predictor", model, loss, validate, pred.learning_rate, pred.weight_decay, pred.ema_decay, tokens, "tokens",
+        hidden,
     )  # fmt: skip

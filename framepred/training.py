@@ -48,6 +48,8 @@ class Stage:
     ema_decay: float
     items_per_step: int
     unit: str
+    matrices: tuple[nn.Parameter, ...] = ()
+    """Hidden weight matrices, which Muon moves (arXiv 2502.16982); AdamW moves all others."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +103,8 @@ def fit(
     exists, training goes on from it. Logs go to RUN/metrics.jsonl.
     """
     state_file = run / f"resume-{stage.name}.safetensors"
-    optimizer = _optimizer(stage)
-    model, wrapped = accelerator.prepare(stage.model, optimizer)
-    inner = wrapped.optimizer
+    model, *wrapped = accelerator.prepare(stage.model, *_optimizers(stage))
+    inner: list[torch.optim.Optimizer] = [w.optimizer for w in wrapped]
     parameters = [p for p in model.parameters() if p.requires_grad]
     average = [p.detach().clone() for p in parameters]
     step, before = 0, 0.0
@@ -129,7 +130,7 @@ def fit(
                 last_save = time.monotonic()
             if fraction >= 1.0:
                 break
-            for group in inner.param_groups:
+            for group in (group for optimizer in inner for group in optimizer.param_groups):
                 group["lr"] = stage.learning_rate * min(1.0, (fraction + 1e-4) / loop.warmup) * (1 - fraction)
             model.train()
             with arithmetic(accelerator, loop):
@@ -141,8 +142,9 @@ def fit(
                 )
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(parameters, loop.clip_gradient)
-            wrapped.step()
-            wrapped.zero_grad()
+            for optimizer in wrapped:
+                optimizer.step()
+                optimizer.zero_grad()
             step += 1
             decay = min(stage.ema_decay, step / (step + 10))
             torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - decay)
@@ -197,11 +199,21 @@ def _compiled(model: nn.Module, accelerator: Accelerator) -> Any:
     return torch.compile(model)
 
 
-def _optimizer(stage: Stage) -> torch.optim.Optimizer:
-    decayed = [p for p in stage.model.parameters() if p.requires_grad and p.ndim >= 2]
-    plain = [p for p in stage.model.parameters() if p.requires_grad and p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": stage.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(0.9, 0.95), fused=True)
+def _optimizers(stage: Stage) -> list[torch.optim.Optimizer]:
+    """Return AdamW, and Muon for the stage's matrices where there are any, scaled to take the same learning rate."""
+    taken = {id(p) for p in stage.matrices}
+    others = [p for p in stage.model.parameters() if p.requires_grad and id(p) not in taken]
+    groups = [
+        {"params": [p for p in others if p.ndim >= 2], "weight_decay": stage.weight_decay},
+        {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    adam = torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(0.9, 0.95), fused=True)
+    if not stage.matrices:
+        return [adam]
+    muon = torch.optim.Muon(
+        stage.matrices, lr=stage.learning_rate, weight_decay=stage.weight_decay, adjust_lr_fn="match_rms_adamw"
+    )
+    return [adam, muon]
 
 
 def _agreed(accelerator: Accelerator, *values: float) -> list[float]:
@@ -227,13 +239,13 @@ def _swapped(parameters: list[nn.Parameter], values: list[Tensor]) -> Iterator[N
 
 
 def _save(
-    file: Path, accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer,
+    file: Path, accelerator: Accelerator, model: nn.Module, optimizers: list[torch.optim.Optimizer],
     parameters: list[nn.Parameter], average: list[Tensor], step: int, elapsed: float,
 ) -> None:  # fmt: skip
     weights = _copies("model", get_model_state_dict(model, options=_FULL))
     with _swapped(parameters, average):
         weights |= _copies("average", get_model_state_dict(model, options=_FULL))
-    moments = get_optimizer_state_dict(model, optimizer, options=_FULL)
+    moments = get_optimizer_state_dict(model, optimizers, options=_FULL)
     # The state is gathered on rank 0 alone.
     if accelerator.is_main_process:
         for name, values in cast(dict[str, dict[str, Tensor]], moments["state"]).items():
@@ -258,7 +270,7 @@ def _copies(part: str, tensors: Mapping[str, Any]) -> dict[str, Tensor]:
 def _load(
     file: Path,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: list[torch.optim.Optimizer],
     parameters: list[nn.Parameter],
     average: list[Tensor],
 ) -> tuple[int, float]:
@@ -279,9 +291,9 @@ def _load(
             mean.copy_(p.detach())
         set_model_state_dict(model, model_state["model"], options=_FULL)
         state = {"state": moments, "param_groups": json.loads(about["groups"])}
-        set_optimizer_state_dict(model, optimizer, state, options=_FULL)
+        set_optimizer_state_dict(model, optimizers, state, options=_FULL)
         # Fused AdamW walks memory in order: moments must lie as their weights do (channels last).
-        for weight, values in optimizer.state.items():
+        for weight, values in (item for optimizer in optimizers for item in optimizer.state.items()):
             for name, value in values.items():
                 if value.shape == weight.shape:
                     values[name] = torch.empty_like(weight).copy_(value)

@@ -113,8 +113,8 @@ def test_budget_counts_steps_unless_it_has_seconds(budget: Budget, step: int, el
 
 def test_learning_rate_rises_then_falls_to_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[torch.optim.Optimizer] = []
-    build = training._optimizer
-    monkeypatch.setattr(training, "_optimizer", lambda stage: made.append(build(stage)) or made[-1])
+    build = training._optimizers
+    monkeypatch.setattr(training, "_optimizers", lambda stage: made.extend(build(stage)) or made)
     rates: list[float] = []
     fitted(toy(lambda step: rates.append(made[0].param_groups[0]["lr"])), tmp_path, steps=100)
     assert len(rates) == 100
