@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from framepred import decoding
 from framepred.decoding import DECODERS, DRAFTS, Stream, decode_sequential, decode_speculative, frame_noise, prefill
 from framepred.predictor import Llama, LlamaConfig
 from framepred.sampling import Sampling
@@ -90,6 +91,19 @@ def test_speculative_decoding_gives_the_sequential_tokens(kind: str, sampling: S
         assert fast <= slow
         assert torch.equal(stream.pending, reference.pending)
         assert stream.cache.length == reference.cache.length
+
+
+@pytest.mark.parametrize("reach", [1, 2, 5, 100])
+@pytest.mark.parametrize("samples", [1, 4])
+def test_how_far_a_pass_reaches_changes_no_token(reach: int, samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout, sampling = LAYOUTS["discrete"], Sampling(1, seed=6)
+    model = build(layout)
+    expected, reference, slow = decode("sequential", model, layout, sampling, samples)
+    monkeypatch.setitem(decoding._PASS_TOKENS, "cpu", reach * samples)
+    tokens, stream, passes = decode("speculative", model, layout, sampling, samples)
+    assert torch.equal(tokens, expected)
+    assert stream.cache.length == reference.cache.length
+    assert (passes == slow) if reach == 1 else (passes <= slow)
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)

@@ -111,15 +111,23 @@ def test_a_cache_that_is_set_back_forgets() -> None:
         assert torch.allclose(model.hidden(tokens[:, 7:], cache), model.hidden(tokens)[:, 7:], atol=1e-10)
 
 
-def test_one_prefill_serves_all_samples() -> None:
-    model = build().double()
-    prefix, rest = ids(1, 10), ids(3, 5, seed=1)
-    cache = KVCache(CONFIG, 1, 15, model.embed.weight)
+@pytest.mark.parametrize("config", VARIANTS[:2] + VARIANTS[3:])
+@settings(deadline=None, max_examples=25)
+@given(cuts=st.lists(st.integers(11, 29), max_size=4, unique=True), batch=st.integers(1, 4))
+def test_one_prefill_serves_all_samples(config: LlamaConfig, cuts: list[int], batch: int) -> None:
+    model = build(config).double()
+    prefix, rest = ids(1, 10), ids(batch, 20, seed=1)
+    cache = KVCache(config, 1, 30, model.embed.weight)
+    edges = [10, *sorted(cuts), 30]
     with torch.inference_mode():
         model.hidden(prefix, cache)
-        cache.expand(3)
-        whole = torch.cat([prefix.expand(3, -1), rest], 1)
-        assert torch.allclose(model.hidden(rest, cache), model.hidden(whole)[:, 10:], atol=1e-10)
+        cache.share(batch)
+        assert cache.capacity == 30
+        whole = torch.cat([prefix.expand(batch, -1), rest], 1)
+        parts = [model.hidden(whole[:, a:b], cache) for a, b in pairwise(edges)]
+        assert torch.allclose(torch.cat(parts, 1), model.hidden(whole)[:, 10:], atol=1e-10)
+        cache.length = 17
+        assert torch.allclose(model.hidden(whole[:, 17:], cache), model.hidden(whole)[:, 17:], atol=1e-10)
 
 
 @settings(deadline=None, max_examples=25)
