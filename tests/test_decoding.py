@@ -215,13 +215,13 @@ def test_a_trained_model_decodes_alike_in_fewer_passes() -> None:
     frame = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0]])
     stills = torch.stack([frame.roll(k, 1) for k in range(12)]).expand(12, 5, 12).reshape(12, 60)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
-    for _ in range(80):
+    for _ in range(200):
         logits = model(stills[:, :-1])
         loss = torch.nn.functional.cross_entropy(logits[:, 11:].flatten(0, 1), stills[:, 12:].flatten())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert loss.item() < 0.1
+    assert loss.item() < 0.02
     model.eval()
     for sampling in SAMPLINGS:
         passes = {}
