@@ -12,7 +12,7 @@ from torch import Tensor
 
 from framepred.checkpoint import load_predictor, save_run
 from framepred.errors import FramepredError
-from framepred.predictor import KVCache, Llama, LlamaConfig, from_hugging_face, to_hugging_face
+from framepred.predictor import _attend_in_blocks, KVCache, Llama, LlamaConfig, from_hugging_face, to_hugging_face
 from framepred.sequence import SequenceLayout, Vocabulary
 
 CONFIG = LlamaConfig(
@@ -128,6 +128,16 @@ def test_one_prefill_serves_all_samples(config: LlamaConfig, cuts: list[int], ba
         assert torch.allclose(torch.cat(parts, 1), model.hidden(whole)[:, 10:], atol=1e-10)
         cache.length = 17
         assert torch.allclose(model.hidden(whole[:, 17:], cache), model.hidden(whole)[:, 17:], atol=1e-10)
+
+
+@settings(deadline=None, max_examples=25)
+@given(length=st.integers(1, 40), size=st.integers(1, 41), kv_heads=st.sampled_from([1, 2, 4]))
+def test_attention_in_blocks_is_causal_attention(length: int, size: int, kv_heads: int) -> None:
+    generator = torch.Generator().manual_seed(length)
+    q = torch.randn(2, 4, length, 8, generator=generator, dtype=torch.float64)
+    k, v = torch.randn(2, 2, kv_heads, length, 8, generator=generator, dtype=torch.float64)
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+    assert torch.allclose(_attend_in_blocks(q, k, v, size), expected, atol=1e-12)
 
 
 @settings(deadline=None, max_examples=25)
