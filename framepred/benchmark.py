@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 import framepred
@@ -80,7 +81,7 @@ def evaluate(benchmark: Benchmark) -> Iterator[Progress | Evaluated]:
     groups = make_groups(benchmark.sources, benchmark.alterations, protocol, run.tokenizer_sha256)
     index: TrainingIndex | None = None
     if benchmark.train:
-        for step in index_training(benchmark.train, run.tokenizer, run.tokenizer_sha256, run.fps):
+        for step in index_training(benchmark.train, run.tokenizer, run.tokenizer_sha256, run.fps, benchmark.cache):
             index = step.index
             yield Progress(step.done, step.total, f"training clip {step.name}", None)
     scorer = Scorer(run, protocol, index, perceptual)
@@ -139,8 +140,9 @@ class _Clips:
 
 
 def _identity(scorer: Scorer) -> str:
+    device = scorer.run.predictor.embed.weight.device
     facts = {
-        "format": [_RECORD_FORMAT, framepred.__version__],
+        "made_by": [_RECORD_FORMAT, framepred.__version__, torch.__version__, str(device)],
         "protocol": scorer.protocol.sha256,
         "run": {**run_facts(scorer.run), "path": None},
         "layout": file_sha256(scorer.run.path / "framepred.json"),

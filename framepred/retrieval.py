@@ -1,12 +1,16 @@
 """The copying baseline: find the training clip whose context is nearest, and replay its future."""
 
 import hashlib
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from framepred.data.clips import check_store
@@ -98,11 +102,12 @@ class IndexProgress:
 
 @torch.inference_mode()
 def index_training(
-    sources: Sequence[str], tokenizer: Tokenizer, tokenizer_sha256: str, fps: float
+    sources: Sequence[str], tokenizer: Tokenizer, tokenizer_sha256: str, fps: float, cache: Path | None = None
 ) -> Iterator[IndexProgress]:
     """Index videos and token stores, yielding after each episode, and at last with the index.
 
-    Raises FramepredError where nothing is found, or a store holds another tokenizer's tokens.
+    With a `cache` folder the thumbnails are kept there, until a file changes. Raises FramepredError where
+    nothing is found, or a store holds another tokenizer's tokens.
     """
     found: list[VideoFile | TokenEpisode] = []
     for source in sources:
@@ -111,21 +116,59 @@ def index_training(
             found += read_store(source)
         else:
             found += find_videos([source])
-    parts: list[Tensor] = []
-    kept: list[VideoFile | TokenEpisode] = []
-    for i, item in enumerate(found):
-        try:
-            if isinstance(item, TokenEpisode):
-                chunks: Iterator[Tensor] = (tokenizer.decode(t.long()).cpu() for t in item.tokens.split(64))
-            else:
-                chunks = stream_video(item.path, tokenizer.frame_size, _rate(item, fps))
-            parts.append(torch.cat([features(chunk) for chunk in chunks]))
-            kept.append(item)
-        except FramepredError as error:
-            warnings.warn(FramepredWarning(f"skipped: {error}"), stacklevel=2)
-        yield IndexProgress(i + 1, len(found), item.name)
-    if not parts:
-        raise FramepredError(f"none of the {len(found)} training videos could be read: give others to --train")
-    lengths = tuple(len(p) for p in parts)
-    index = TrainingIndex(torch.cat(parts), lengths, tuple(kept), tokenizer, fps)
+    kept = None if cache is None else cache / f"training-{_state(found, tokenizer, fps)}.safetensors"
+    parts = _read_parts(kept)
+    if parts is None:
+        parts = {}
+        for i, item in enumerate(found):
+            try:
+                if isinstance(item, TokenEpisode):
+                    chunks: Iterator[Tensor] = (tokenizer.decode(t.long()).cpu() for t in item.tokens.split(64))
+                else:
+                    chunks = stream_video(item.path, tokenizer.frame_size, _rate(item, fps))
+                parts[str(i)] = torch.cat([features(chunk) for chunk in chunks])
+            except FramepredError as error:
+                warnings.warn(FramepredWarning(f"skipped: {error}"), stacklevel=2)
+            yield IndexProgress(i + 1, len(found), item.name)
+        if not parts:
+            raise FramepredError(f"none of the {len(found)} training videos could be read: give others to --train")
+        _write_parts(kept, parts)
+    order = sorted(parts, key=int)
+    index = TrainingIndex(
+        torch.cat([parts[i] for i in order]), tuple(len(parts[i]) for i in order),
+        tuple(found[int(i)] for i in order), tokenizer, fps,
+    )  # fmt: skip
     yield IndexProgress(len(found), len(found), "all", index)
+
+
+def _state(found: Sequence[VideoFile | TokenEpisode], tokenizer: Tokenizer, fps: float) -> str:
+    """Return a hash of all that thumbnails depend on; a video is known by its place, size and time of change."""
+    digest = hashlib.sha256(repr((_SIDE, tokenizer.frame_size, fps)).encode())
+    for item in found:
+        if isinstance(item, TokenEpisode):
+            digest.update(item.tokens.numpy().tobytes())
+        else:
+            about = item.path.stat()
+            digest.update(repr((item.path.resolve(), about.st_size, about.st_mtime_ns)).encode())
+    return digest.hexdigest()
+
+
+def _read_parts(path: Path | None) -> dict[str, Tensor] | None:
+    try:
+        return load_file(path) if path and path.is_file() else None
+    except (SafetensorError, OSError):
+        return None
+
+
+def _write_parts(path: Path | None, parts: dict[str, Tensor]) -> None:
+    if path is None:
+        return
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(save(parts))
+        os.replace(partial, path)
+    except OSError as error:
+        raise FramepredError(f"cannot write {path} ({error.strerror}): free space or choose another folder") from error
+    finally:
+        partial.unlink(missing_ok=True)

@@ -97,11 +97,11 @@ def verdict(group: dict[str, Any]) -> str:
 
 def spread_sentence(spread: dict[str, Any]) -> str:
     """Say how far samples are from the truth and from each other, and how often the truth is outside them."""
+    error, between, score = (spread[name]["value"] for name in ("error", "spread", "energy"))
     return (
-        f"Samples are {spread['error']['value']:.4f} from the truth and {spread['spread']['value']:.4f} from each other "
-        f"(root mean square, pixels in [0, 1]); energy score {spread['energy']['value']:.4f}, lower is better. The truth "
-        f"lies outside all samples at {spread['outside']:.0%} of pixels; "
-        f"{spread['outside_if_calibrated']:.0%} would be calibrated."
+        f"Samples are {error:.4f} from the truth and {between:.4f} from each other (root mean square, pixels in "
+        f"[0, 1]); energy score {score:.4f}, lower is better. The truth lies outside all samples at "
+        f"{spread['outside']:.0%} of pixels; {spread['outside_if_calibrated']:.0%} would be calibrated."
     )
 
 

@@ -56,7 +56,8 @@ def make_groups(
     for given in sources:
         name, equals, source = given.partition("=")
         if not equals or Path(given).exists():
-            name, source = Path(given).resolve().stem, given
+            path = Path(given).resolve()
+            name, source = path.stem if path.is_file() else path.name, given
         if name in [g.name for g in groups]:
             raise FramepredError(f"two sources are called {name!r}: name them apart, NAME=SOURCE")
         members: tuple[VideoFile, ...] | tuple[TokenEpisode, ...]
