@@ -116,7 +116,7 @@ def index_training(
             found += read_store(source)
         else:
             found += find_videos([source])
-    kept = None if cache is None else cache / f"training-{_state(found, tokenizer, fps)}.safetensors"
+    kept = None if cache is None else cache / f"training-{_state(found, tokenizer, tokenizer_sha256, fps)}.safetensors"
     parts = _read_parts(kept)
     if parts is None:
         parts = {}
@@ -141,9 +141,9 @@ def index_training(
     yield IndexProgress(len(found), len(found), "all", index)
 
 
-def _state(found: Sequence[VideoFile | TokenEpisode], tokenizer: Tokenizer, fps: float) -> str:
+def _state(found: Sequence[VideoFile | TokenEpisode], tokenizer: Tokenizer, tokenizer_sha256: str, fps: float) -> str:
     """Return a hash of all that thumbnails depend on; a video is known by its place, size and time of change."""
-    digest = hashlib.sha256(repr((_SIDE, tokenizer.frame_size, fps)).encode())
+    digest = hashlib.sha256(repr((_SIDE, tokenizer.frame_size, tokenizer_sha256, fps)).encode())
     for item in found:
         if isinstance(item, TokenEpisode):
             digest.update(item.tokens.numpy().tobytes())
