@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from framepred.errors import FramepredError
 
 NEEDS_WEIGHTS = "needs weights"
 Features = Callable[[Tensor], Tensor]
+Net = Literal["alex", "vgg", "squeeze"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Perceptual:
 
 
 def load_perceptual(
-    lpips: Path | None, fid: Path | None, fvd: Path | None, net: str, device: str = "cpu"
+    lpips: Path | None, fid: Path | None, fvd: Path | None, net: Net, device: str = "cpu"
 ) -> Perceptual:
     """Load what is given: LPIPS' backbone as safetensors of torchvision's names, the others as TorchScript.
 
@@ -64,7 +65,7 @@ def _fact(path: Path | None, variant: str) -> Any:
         return {"variant": variant, "file": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def _lpips(path: Path, net: str, device: str) -> Callable[[Tensor, Tensor], Tensor]:
+def _lpips(path: Path, net: Net, device: str) -> Callable[[Tensor, Tensor], Tensor]:
     ensure_torchvision()
     try:
         from torchmetrics.functional.image.lpips import _LPIPS

@@ -53,7 +53,7 @@ def horizon_curves(rows: dict[str, Any], names: dict[str, str], metric: str, lab
     curves = {row: curve for row, curve in curves.items() if curve}
     if not curves:
         return None
-    figure, axes = _figure(4.6, 3.1)
+    figure, axes = _figure(4.6, 3.4)
     for row, curve in curves.items():
         values = [float("nan") if v is None else v for v in curve]
         axes.plot(
@@ -62,7 +62,7 @@ def horizon_curves(rows: dict[str, Any], names: dict[str, str], metric: str, lab
         )  # fmt: skip
     axes.set(xlabel="frames ahead", title=label)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(fontsize=7, framealpha=0.6)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=7, frameon=False)
     return _svg(figure)
 
 

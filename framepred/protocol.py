@@ -4,7 +4,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -112,5 +112,10 @@ def load_protocol(
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise FramepredError(f"protocol {name_or_file} is not valid TOML: {error}") from error
-    result: Protocol = overlay(Protocol(), table | dict(changes or {}) | read_settings(settings), "protocol")
-    return result
+    changed = dict(changes or {}) | read_settings(settings)
+    result: Protocol = overlay(Protocol(), table | changed, "protocol")
+    if not changed:
+        return result
+    # The words of a built-in protocol would else stand over numbers that are not its own.
+    words = ", ".join(f"{key} = {value}" for key, value in changed.items() if key != "about")
+    return replace(result, about=f"{result.about} Changed here: {words}.".strip())

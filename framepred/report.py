@@ -58,11 +58,11 @@ def write_report(evaluated: Evaluated, path: Path) -> Iterator[ReportProgress]:
 
 def _selection(order: list[dict[str, Any]]) -> dict[str, str]:
     """Return the clips to show, with captions: the best, one in the middle, the worst."""
-    last = len(order) - 1
-    places = dict.fromkeys([*range(min(_SHOWN, len(order)))], "best")
-    places |= {i: "worst" for i in range(max(0, last - _SHOWN + 1), last + 1) if i not in places}
-    if last // 2 not in places and last > 0:
-        places[last // 2] = "middle"
+    count = len(order)
+    places = dict.fromkeys(range(min(_SHOWN, (count + 1) // 2)), "best")
+    if count > 2 * _SHOWN:
+        places[count // 2] = "middle"
+    places |= dict.fromkeys(range(max(count - _SHOWN, (count + 1) // 2), count), "worst")
     return {
         order[i]["clip"]: f"{places[i]}: {order[i]['clip']}, where it moves model {order[i]['model']:.2f} dB, "
         f"copying {order[i]['copy_last']:.2f} dB"

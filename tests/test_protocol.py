@@ -48,7 +48,9 @@ def test_a_file_takes_the_defaults_and_settings_lie_over_it(tmp_path: Path) -> N
     file = tmp_path / "mine.toml"
     file.write_text('horizon = 3\nsamples = 9\nstatistic = "best"\n')
     p = load_protocol(file, {"samples": 2}, ["horizon=5", "size=[32, 40]", "psnr=frame"])
-    assert p == Protocol(horizon=5, samples=2, statistic="best", size=(32, 40), psnr="frame")
+    about = "Changed here: samples = 2, horizon = 5, size = [32, 40], psnr = frame."
+    assert p == Protocol(about, horizon=5, samples=2, statistic="best", size=(32, 40), psnr="frame")
+    assert load_protocol(file).about == ""
 
 
 @pytest.mark.parametrize(

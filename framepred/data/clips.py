@@ -41,7 +41,7 @@ class Group:
 
     name: str
     source: str
-    members: tuple[VideoFile, ...] | tuple[TokenEpisode, ...]
+    members: tuple[VideoFile | TokenEpisode, ...]
     alteration: Alteration | None = None
 
 
@@ -60,7 +60,7 @@ def make_groups(
             name, source = path.stem if path.is_file() else path.name, given
         if name in [g.name for g in groups]:
             raise FramepredError(f"two sources are called {name!r}: name them apart, NAME=SOURCE")
-        members: tuple[VideoFile, ...] | tuple[TokenEpisode, ...]
+        members: tuple[VideoFile | TokenEpisode, ...]
         if is_store(source):
             if protocol.rollout:
                 raise FramepredError(
@@ -151,7 +151,7 @@ def _cut_video(
     for chunk in stream_video(video.path, size, fps, chunk=min(64, start + span)):
         held = torch.cat([held, chunk]) if len(held) else chunk
         while len(held) >= start - first + span:
-            yield _clip(video.name, start, held[start - first : start - first + span], None, actions, rate)
+            yield _clip(video.name, start, span, held[start - first : start - first + span], None, actions, rate)
             if not protocol.stride:
                 return
             start += protocol.stride
@@ -162,13 +162,12 @@ def _cut_video(
 
 def _cut_tokens(episode: TokenEpisode, protocol: Protocol, span: int) -> Iterator[EvalClip]:
     for start in range(protocol.start, len(episode.tokens) - span + 1, protocol.stride or len(episode.tokens)):
-        yield _clip(episode.name, start, None, episode.tokens[start : start + span], episode.actions, episode.fps)
+        yield _clip(episode.name, start, span, None, episode.tokens[start : start + span], episode.actions, episode.fps)
 
 
 def _clip(
-    name: str, start: int, frames: Tensor | None, tokens: Tensor | None, actions: Tensor | None, fps: float
+    name: str, start: int, length: int, frames: Tensor | None, tokens: Tensor | None, actions: Tensor | None, fps: float
 ) -> EvalClip:
-    length = len(tokens if frames is None else frames)
     taken = None
     if actions is not None:
         taken = actions[start : start + length - 1]
