@@ -409,17 +409,15 @@ def _show_result(result: dict[str, Any]) -> None:
 
     for name, value in header_facts(result):
         click.echo(f"{name}: {value}")
-    stamp = f"protocol {result['protocol']['sha256'][:12]}"
+    stamp, confidence = f"protocol {result['protocol']['sha256'][:12]}", result["protocol"]["confidence"]
     for group in result["groups"]:
-        headers, rows, notes = group_table(group, result)
-        rows = [row for i, row in enumerate(rows) if i not in notes]
-        print_table(
-            headers, rows, f"\n{stamp}, ± half of the {result['protocol']['confidence']:.0%} interval over clips"
-        )
+        headers, rows, notes = group_table(group, brief=True)
+        title = f"{group['name']}, {group['clips']} clips, {stamp}, ± half of the {confidence:.0%} interval over clips"
+        print_table(headers, [row for i, row in enumerate(rows) if i not in notes], f"\n{title}")
         for i, note in notes.items():
-            click.echo(f"{group_table(group, result)[1][i][0]}: {note}")
+            click.echo(f"{rows[i][0]}: {note}")
         if curves := horizon_table(group):
-            print_table(*curves)
+            print_table(*curves, stamp)
         click.echo(verdict(group))
         if group["spread"]:
             click.echo(spread_sentence(group["spread"]))

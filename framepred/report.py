@@ -123,9 +123,11 @@ def _table(headers: list[str], rows: list[list[str]], notes: dict[int, str] | No
 
 
 def _group_section(facts: dict[str, Any], result: dict[str, Any], figures: str) -> str:
-    headers, rows, notes = group_table(facts, result)
+    headers, rows, notes = group_table(facts)
     plots = [horizon_curves(facts["rows"], ROW_NAMES, metric, label) for metric, label in _CURVES]
-    html = f"<h2>{escape(facts['name'])}</h2><p>{escape(verdict(facts))}</p>" + _table(headers, rows, notes)
+    html = f"<h2>{escape(facts['name'])}: {facts['clips']} clips</h2><p>{escape(verdict(facts))}</p>" + _table(
+        headers, rows, notes
+    )
     html += f"<p class='about'>± is half of the {result['protocol']['confidence']:.0%} interval over clips "
     html += (
         f"(bootstrap, {result['protocol']['bootstrap']} resamplings). Protocol {result['protocol']['sha256'][:12]}.</p>"

@@ -20,24 +20,33 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def _cell(value: dict[str, Any] | None, digits: int, sign: str = "") -> str:
+def _cell(value: dict[str, Any] | None, digits: int, sign: str = "", bounds: bool = True) -> str:
     if value is None:
         return "-"
     text = f"{value['value']:{sign}.{digits}f}"
-    return f"{text} ±{(value['high'] - value['low']) / 2:.{digits}f}" if "low" in value else text
+    return f"{text} ±{(value['high'] - value['low']) / 2:.{digits}f}" if bounds and "low" in value else text
 
 
-def group_table(group: dict[str, Any], result: dict[str, Any]) -> tuple[list[str], list[list[str]], dict[int, str]]:
-    """Return headers, rows, and the notes of those that have no numbers, by their place."""
+_BRIEF = ("psnr", "ssim", "motion_psnr")
+
+
+def group_table(group: dict[str, Any], brief: bool = False) -> tuple[list[str], list[list[str]], dict[int, str]]:
+    """Return headers, rows, and the notes of those that have no numbers, by their place.
+
+    `brief` leaves out the intervals of all but the pictures' metrics, so that a terminal holds a row.
+    """
     used = [c for c in _COLUMNS if any(c[0] in r["metrics"] for r in group["rows"].values())]
-    headers = [f"{group['name']} ({group['clips']} clips)", *(label for _, label, _ in used)]
+    headers = ["", *(label for _, label, _ in used)]
     gain = any("motion_psnr" in r["over_copy_last"] for r in group["rows"].values())
     if gain:
-        headers.append("over copying dB")
+        headers.append("over copying")
     rows, notes = [], {}
     for i, row in enumerate(ROWS):
         values = group["rows"][row]
-        cells = [_cell(values["metrics"].get(metric), digits) for metric, _, digits in used]
+        cells = [
+            _cell(values["metrics"].get(metric), digits, bounds=not brief or metric in _BRIEF)
+            for metric, _, digits in used
+        ]
         if gain:
             cells.append(_cell(values["over_copy_last"].get("motion_psnr"), 2, "+"))
         rows.append([ROW_NAMES[row], *cells])
