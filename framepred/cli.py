@@ -1,5 +1,6 @@
 """The commands, thin: parse, call the library, show. Nothing here that a script could not call."""
 
+import json
 import os
 import signal
 import warnings
@@ -48,13 +49,14 @@ _OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace an output t
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(framepred.__version__, prog_name="framepred")
 def cli() -> None:
-    """Predict the future of video as tokens: tokenize, train, rollout.
+    """Predict the future of video as tokens: tokenize, train, rollout, eval.
 
     \b
       framepred rollout clip.mp4                     predict with the model that comes along
       framepred tokenize videos/ -o tokens           video -> tokens
       framepred train videos/ -o run --minutes 30    train on your own videos
       framepred rollout clip.mp4 --model run         predict with it
+      framepred eval held-out/ --model run           score it beside copying
     """
 
 
@@ -319,6 +321,108 @@ def rollout(video: Path, out: Path | None, overwrite: bool, as_json: bool, **opt
 def _frames_bar(horizon: int) -> Callable[[Iterator[Any]], Iterator[Any]]:
     count = iter(range(1, horizon + 1))
     return lambda frames: track(frames, lambda _: ((n := next(count)) / horizon, f"frame {n} of {horizon}"))
+
+
+@cli.command(name="eval")
+@click.argument("sources", nargs=-1, required=True, metavar="[NAME=]SOURCE...")
+@click.option("--model", default="doom-64", show_default=True, help="Run folder, or name in the zoo.")
+@click.option("--protocol", default="future", show_default=True, help="Built-in name or TOML file.")
+@click.option("--context", type=int, help="Frames that are given.  [default: the protocol's]")
+@click.option("--horizon", type=int, help="Frames to predict.  [default: the protocol's]")
+@click.option("--samples", type=int, help="Different futures of each clip.  [default: the protocol's]")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a value of the protocol (repeatable)."
+)
+@click.option("--train", multiple=True, metavar="SOURCE", help="The run's training clips, to copy from (repeatable).")
+@click.option(
+    "--alter",
+    "alterations",
+    multiple=True,
+    type=click.Choice(["mirrored", "reversed", "skipped"]),
+    help="Also the first source with altered dynamics (repeatable).",
+)
+@click.option("--lpips", type=click.Path(path_type=Path), help="LPIPS backbone: torchvision's weights as safetensors.")
+@click.option("--fid", type=click.Path(path_type=Path), help="FID detector: TorchScript.")
+@click.option("--fvd", type=click.Path(path_type=Path), help="FVD detector: TorchScript.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="Folder for results.json and what it takes to go on."
+)
+@click.option("--report", type=click.Path(path_type=Path), help="Folder for index.html, a page with everything.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, ... or auto.")
+@_OVERWRITE
+@_JSON
+def evaluate(
+    sources: tuple[str, ...], model: str, protocol: str, settings: tuple[str, ...], out: Path | None,
+    report: Path | None, overwrite: bool, as_json: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Score a run on many clips beside copying: each SOURCE is a table, and so is each --alter.
+
+    With -o or --report, Ctrl-C keeps what is done: the same command goes on. Twice the same command
+    gives the same numbers.
+    """
+    from framepred.benchmark import Benchmark, Evaluated, write_text
+    from framepred.benchmark import evaluate as run_benchmark
+    from framepred.protocol import load_protocol
+
+    changes = {k: v for k in ("context", "horizon", "samples") if (v := options.pop(k)) is not None}
+    chosen = load_protocol(protocol, changes, settings)
+    outputs = [folder / name for folder, name in ((out, "results.json"), (report, "index.html")) if folder]
+    for path in outputs:
+        _check_output(path, overwrite)
+    if report:
+        from framepred.plots import require_matplotlib
+
+        require_matplotlib()
+    home = out or report
+    benchmark = Benchmark(sources, model, chosen, cache=home / "clips" if home else None, **options)
+
+    def describe(p: Any) -> tuple[float, str]:
+        if isinstance(p, Evaluated):
+            return 1.0, "done"
+        left = "" if p.remaining is None else f", {duration(p.remaining)} left"
+        return p.done / p.total, f"{p.done} of {p.total} videos{left}, {p.name}"
+
+    try:
+        with _terminate_like_interrupt():
+            evaluated = consume(run_benchmark(benchmark), describe)
+            assert isinstance(evaluated, Evaluated)
+            if report:
+                from framepred.report import write_report
+
+                pages = write_report(evaluated, report / "index.html")
+                consume(pages, lambda p: (p.done / p.total, f"report: {p.done} of {p.total} clips, {p.name}"))
+    except KeyboardInterrupt:
+        kept = f"the scored clips are in {home}: give the same command to go on" if home else "give -o to keep clips"
+        raise Interrupted(f"stopped; {kept}") from None
+    if out:
+        write_text(out / "results.json", json.dumps(evaluated.result, allow_nan=False) + "\n")
+    if as_json:
+        print_json(evaluated.result)
+    else:
+        _show_result(evaluated.result)
+        for path in outputs:
+            click.echo(str(path))
+
+
+def _show_result(result: dict[str, Any]) -> None:
+    from framepred.tables import group_table, groups_table, header_facts, horizon_table, spread_sentence, verdict
+
+    for name, value in header_facts(result):
+        click.echo(f"{name}: {value}")
+    stamp, confidence = f"protocol {result['protocol']['sha256'][:12]}", result["protocol"]["confidence"]
+    for group in result["groups"]:
+        headers, rows, notes = group_table(group, brief=True)
+        title = f"{group['name']}, {group['clips']} clips, {stamp}, ± half of the {confidence:.0%} interval over clips"
+        print_table(headers, [row for i, row in enumerate(rows) if i not in notes], f"\n{title}")
+        for i, note in notes.items():
+            click.echo(f"{rows[i][0]}: {note}")
+        if curves := horizon_table(group):
+            print_table(*curves, stamp)
+        click.echo(verdict(group))
+        if group["spread"]:
+            click.echo(spread_sentence(group["spread"]))
+    if len(result["groups"]) > 1:
+        print_table(*groups_table(result), f"\n{stamp}: copying or learning?")
 
 
 @cli.command()

@@ -186,26 +186,27 @@ def load_recipe(name_or_file: str | Path | None = None) -> Recipe:
 
 def apply(recipe: Recipe, table: Mapping[str, Any]) -> Recipe:
     """Return the recipe with a (nested) table of values laid over it, validated."""
-    result: Recipe = _overlay(recipe, table, "")
+    result: Recipe = overlay(recipe, table, "recipe")
     return result
 
 
-def _overlay(target: Any, table: Mapping[str, Any], prefix: str) -> Any:
+def overlay(target: Any, table: Mapping[str, Any], what: str, prefix: str = "") -> Any:
+    """Return a frozen dataclass with a (nested) table of values laid over it; errors call it `what`."""
     hints = get_type_hints(type(target))
     known = {f.name for f in fields(target)}
     changes: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known:
             raise FramepredError(
-                f"recipe: unknown key {prefix}{key}; the keys here are {', '.join(prefix + k for k in sorted(known))}"
+                f"{what}: unknown key {prefix}{key}; the keys here are {', '.join(prefix + k for k in sorted(known))}"
             )
         current = getattr(target, key)
         if is_dataclass(current):
             if not isinstance(value, Mapping):
-                raise FramepredError(f"recipe: {prefix}{key} is a table, not {value!r}")
-            changes[key] = _overlay(current, value, f"{prefix}{key}.")
+                raise FramepredError(f"{what}: {prefix}{key} is a table, not {value!r}")
+            changes[key] = overlay(current, value, what, f"{prefix}{key}.")
         else:
-            changes[key] = _convert(value, hints[key], f"{prefix}{key}")
+            changes[key] = _convert(value, hints[key], f"{what}: {prefix}{key}")
     return replace(target, **changes)
 
 
@@ -213,7 +214,7 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
     origin = get_origin(hint)
     if origin is Literal:
         if value not in get_args(hint):
-            raise FramepredError(f"recipe: {key} = {value!r} is not allowed; choose one of {', '.join(get_args(hint))}")
+            raise FramepredError(f"{key} = {value!r} is not allowed; choose one of {', '.join(get_args(hint))}")
         return value
     if origin is tuple:
         args = get_args(hint)
@@ -222,18 +223,24 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
             value = [value] * len(args)
         if not isinstance(value, (list, tuple)) or not (variadic or len(value) == len(args)):
             raise FramepredError(
-                f"recipe: {key} = {value!r} is not a list of {'numbers' if variadic else f'{len(args)} numbers'}"
+                f"{key} = {value!r} is not a list of {'numbers' if variadic else f'{len(args)} numbers'}"
             )
         return tuple(_convert(v, args[0], key) for v in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise FramepredError(f"recipe: {key} = {value!r} is not a {hint.__name__}")
+        raise FramepredError(f"{key} = {value!r} is not a {hint.__name__}")
     return value
 
 
 def apply_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     """Return the recipe with `key=value` settings applied together, values written as in TOML."""
+    # At once, because some values must change together (predictor.heads and kv_heads).
+    return apply(recipe, read_settings(settings))
+
+
+def read_settings(settings: Iterable[str]) -> dict[str, Any]:
+    """Return `key=value` settings, values written as in TOML and keys with dots, as one nested table."""
     table: dict[str, Any] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
@@ -250,8 +257,7 @@ def apply_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
             if not isinstance(inner, dict):
                 raise FramepredError(f"--set {setting!r}: {part} is set to a value already, it has no keys")
         inner[last] = value
-    # At once, because some values must change together (predictor.heads and kv_heads).
-    return apply(recipe, table)
+    return table
 
 
 def to_toml(recipe: Recipe) -> str:

@@ -106,9 +106,7 @@ def llama_config(recipe: PredictorRecipe, layout: SequenceLayout) -> LlamaConfig
     )
 
 
-def predictor_stage(
-    model: Llama, train: Windows, held_out: Windows, recipe: Recipe, accelerator: Accelerator
-) -> Stage:
+def predictor_stage(model: Llama, train: Windows, held_out: Windows, recipe: Recipe, accelerator: Accelerator) -> Stage:
     """Train `model` to predict each frame's tokens from the frames and actions before it."""
     pred, loop, layout = recipe.predictor, recipe.training, train.layout
     mine = _share(accelerator, pred.batch_size)
