@@ -13,14 +13,15 @@ ROOT = Path(framepred.__file__).parent
 # A name ending in a dot is a package, whose modules may import each other.
 FLOORS = {
     "errors": 0, "compat": 0,
-    "config": 1, "video": 1, "metrics": 1, "outputs": 1, "sampling": 1, "zoo": 1,
+    "config": 1, "video": 1, "metrics": 1, "outputs": 1, "sampling": 1, "splicing": 1, "zoo": 1,
     "tokenizer.": 2, "sequence": 2, "predictor": 2, "panels": 2,
-    "data.": 3, "decoding": 3, "evaluation": 3, "checkpoint": 3, "training": 3,
+    "data.": 3, "decoding": 3, "evaluation": 3, "checkpoint": 3, "training": 3, "heatmap": 3,
     "rollout": 4, "stages": 4,
-    "pipeline": 5, "forecast": 5, "describe": 5,
-    "console": 6,
-    "cli": 7,
-    "__main__": 8,
+    "pipeline": 5, "forecast": 5, "describe": 5, "teacher": 5, "counterfactual": 5,
+    "console": 6, "calibration": 6,
+    "surprise": 7,
+    "cli": 8,
+    "__main__": 9,
 }  # fmt: skip
 
 

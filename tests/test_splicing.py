@@ -80,9 +80,7 @@ def test_continuous_actions_are_changed_as_rows() -> None:
 
 
 @settings(deadline=None)
-@given(
-    st.lists(st.integers(-3, 3), min_size=1, max_size=20), st.lists(st.integers(-3, 3), min_size=1, max_size=20)
-)
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=20), st.lists(st.integers(-3, 3), min_size=1, max_size=20))
 def test_area_under_roc_is_the_share_of_pairs_in_order(events: list[int], ordinary: list[int]) -> None:
     pairs = [(e > o) + 0.5 * (e == o) for e in events for o in ordinary]
     measured = area_under_roc(torch.tensor(events), torch.tensor(ordinary))
