@@ -33,22 +33,24 @@ class Footage:
         return replace(self, events=tuple(event if t in frames else e for t, e in enumerate(self.events)))
 
 
-def _joined(*parts: Footage) -> Footage:
-    return Footage(
-        torch.cat([p.frames for p in parts]),
-        torch.cat([p.actions for p in parts]),
-        tuple(event for p in parts for event in p.events),
+def join(before: Footage, after: Footage, event: str) -> Footage:
+    """Show `after` straight after `before`; its first frame is named as what `event` made."""
+    joined = Footage(
+        torch.cat([before.frames, after.frames]),
+        torch.cat([before.actions, after.actions]),
+        before.events + after.events,
     )
+    return joined.marked(event, len(before))
 
 
 def cut(footage: Footage, other: Footage, at: int) -> Footage:
     """Go on with `other` from frame `at`, its own frame `at` and its own actions."""
-    return _joined(footage[:at], other[at:]).marked("cut", at)
+    return join(footage[:at], other[at:], "cut")
 
 
-def teleport(footage: Footage, at: int, skip: int) -> Footage:
-    """Leave out `skip` frames from frame `at`: the same world, suddenly elsewhere."""
-    return _joined(footage[:at], footage[at + skip :]).marked("teleport", at)
+def teleport(footage: Footage, at: int, to: int) -> Footage:
+    """Go on from frame `to` of the same footage where frame `at` should come: the same world, suddenly elsewhere."""
+    return join(footage[:at], footage[to:], "teleport")
 
 
 def reverse(footage: Footage, at: int, length: int) -> Footage:
