@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 import framepred
-from framepred.console import consume, duration, print_json, print_table, say, track
+from framepred.console import consume, duration, print_json, print_table, say, sparkline, track
 from framepred.errors import FramepredError, FramepredWarning, Interrupted
 
 
@@ -423,6 +423,108 @@ def _show_result(result: dict[str, Any]) -> None:
             click.echo(spread_sentence(group["spread"]))
     if len(result["groups"]) > 1:
         print_table(*groups_table(result), f"\n{stamp}: copying or learning?")
+
+
+@cli.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("--model", default="doom-64", show_default=True, help="Run folder, or name in the zoo.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="JSON file.  [default: RUN/calibration.json]")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, ... or auto.")
+@_OVERWRITE
+@_JSON
+def calibrate(
+    sources: tuple[str, ...], model: str, out: Path | None, device: str, overwrite: bool, as_json: bool
+) -> None:
+    """Measure on held-out videos what is usual for a run, and whether its probabilities hold.
+
+    `framepred surprise` scales by it. Use videos that the run was not trained on.
+    """
+    from framepred.calibration import FILE_NAME, CalibrationProgress, write_calibration
+    from framepred.calibration import calibrate as run_calibration
+    from framepred.checkpoint import load_run
+    from framepred.data.sources import find_videos
+    from framepred.forecast import choose_device
+
+    videos = find_videos(sources)
+    run = load_run(model, choose_device(device))
+    out = out or run.path / FILE_NAME
+    _check_output(out, overwrite)
+
+    def describe(p: CalibrationProgress) -> tuple[float, str]:
+        return p.done / p.total, f"video {min(p.done + 1, p.total)} of {p.total}, {p.frames} frames"
+
+    last = consume(run_calibration(run, videos), describe)
+    assert last is not None and last.result is not None
+    write_calibration(out, run, last.result)
+    if as_json:
+        print_json({"model": str(run.path), "output": str(out)} | last.result.to_json() | {"pasts": None})
+        return
+    for name, found in (("with actions", last.result.actions), ("without actions", last.result.no_actions)):
+        if found is None:
+            continue
+        odds = found.reliability
+        rows = [
+            (f"{i / len(odds.count):.2f} to {(i + 1) / len(odds.count):.2f}", str(n), f"{c:.3f}", f"{a:.3f}")
+            for i, (n, c, a) in enumerate(zip(odds.count, odds.confidence, odds.accuracy, strict=True))
+            if c is not None
+        ]
+        print_table(
+            ("confidence", "tokens", "mean confidence", "was right"), rows,
+            f"{name}: {found.nats:.3f} nats a token, {found.accuracy:.1%} right, ECE {odds.ece:.4f}",
+        )  # fmt: skip
+    click.echo(str(out))
+
+
+@cli.command()
+@click.argument("video", type=click.Path(path_type=Path))
+@click.option("--model", default="doom-64", show_default=True, help="Run folder, or name in the zoo.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help=".mp4, .gif, .webp or .npz.  [default: NAME-surprise.mp4 here]"
+)
+@click.option(
+    "--actions", metavar="FILE|none", help="Actions CSV.  [default: NAME.actions.csv beside the video, if there]"
+)
+@click.option(
+    "--calibration", metavar="FILE|none", help="What is usual for the run.  [default: RUN/calibration.json, if there]"
+)
+@click.option("--inverse", is_flag=True, help="Also ask of each frame which action it looks like (takes longer).")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, ... or auto.")
+@_OVERWRITE
+@_JSON
+def surprise(video: Path, out: Path | None, overwrite: bool, as_json: bool, **options: Any) -> None:
+    """Show when and where the world was not what the run predicted.
+
+    Each frame is compared with what the model expected of it, given the real frames and actions before.
+    """
+    from framepred.surprise import measure_surprise, write_surprise
+
+    out = out or Path(f"{video.stem}-surprise.mp4")
+    if out.suffix.lower() not in (".mp4", ".mkv", ".gif", ".webp", ".npz"):
+        raise FramepredError(f"output {out}: unknown ending {out.suffix!r}; give .mp4, .mkv, .gif, .webp or .npz")
+    _check_output(out, overwrite)
+    found = measure_surprise(video, watch=_scored_bar, **options)
+    write_surprise(found, out)
+    summary = found.summary() | {"output": str(out)}
+    if as_json:
+        print_json(summary)
+        return
+    say(f"surprise {sparkline(summary['surprise'])}")
+    say(f"entropy  {sparkline(summary['entropy'])}")
+    say(f"in spreads above the usual of {summary['usual']}, {summary['usual_frames']} frames")
+    rows = [
+        (str(t), f"{t / found.fps:.2f}", *(f"{summary[k][t]:.2f}" for k in ("surprise", "nats", "entropy")))
+        for t in found.events()[:10]
+    ]
+    title = f"{video.name}: {len(found.events())} surprising moments in {summary['frames']} frames"
+    print_table(("frame", "second", "surprise", "nats a token", "entropy"), rows, title)
+    if found.taken is not None:
+        against = [t for t, answer in enumerate(found.taken, 1) if answer.odds > 3]
+        click.echo(f"frames that look like another action: {', '.join(map(str, against)) or 'none'}")
+    click.echo(str(out))
+
+
+def _scored_bar(items: Iterator[Any], total: int) -> Iterator[Any]:
+    return track(items, lambda item: (item[0] / total, f"frame {item[0]} of {total}"))
 
 
 @cli.command()

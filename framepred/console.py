@@ -45,6 +45,16 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 60}m{whole % 60:02d}s" if whole < 3600 else f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
+def sparkline(values: Sequence[float | None], width: int = 72) -> str:
+    """Return values as a line of bars, the highest of each stretch; a space where there is none."""
+    size = max(1, -(-len(values) // width))
+    known = [[v for v in values[i : i + size] if v is not None] for i in range(0, len(values), size)]
+    heights = [max(part) for part in known if part]
+    low, high = min(heights, default=0.0), max(heights, default=0.0)
+    step = (high - low) / 7 or 1.0
+    return "".join("▁▂▃▄▅▆▇█"[round((max(part) - low) / step)] if part else " " for part in known)
+
+
 def track(items: Iterator[T], describe: Callable[[T], tuple[float, str]]) -> Iterator[T]:
     """Pass items through, drawing a bar from `describe(item)` → (fraction done, words); quiet off a terminal."""
     if not sys.stderr.isatty():

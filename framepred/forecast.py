@@ -100,14 +100,14 @@ def make_forecast(
     sampling = Sampling(temperature, top_k, top_p, seed)
     run = load_run(model, choose_device(device))
     file = VideoFile(Path(video), str(video))
-    given = _read_actions(file, actions, run)
+    given = given_actions(file, actions, run)
     size = run.tokenizer.frame_size
     if samples * horizon * 3 * size[0] * size[1] > _MAX_BYTES:
         raise FramepredError(
             f"{samples} samples of {horizon} frames take over {_MAX_BYTES >> 30} GiB: "
             "give a smaller --samples or --horizon"
         )
-    clip = read_video(video, size, None if given else _resampled(file, run, actions), start + context + horizon)
+    clip = read_video(video, size, None if given else rate_of_run(file, run, actions), start + context + horizon)
     frames = clip.frames[start:]
     if given and actions is None and len(clip.frames) < start + context + horizon:
         check_action_count(given[0], len(clip.frames), given[1])
@@ -136,7 +136,7 @@ def make_forecast(
 
 
 def choose_device(device: str) -> str:
-    """Return the device that a name means; "auto" is a GPU where there is one."""
+    """Return the device that is meant by a name or "auto"; FramepredError for one that cannot be used."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -148,7 +148,7 @@ def choose_device(device: str) -> str:
     return device
 
 
-def _read_actions(file: VideoFile, actions: str | None, run: Run) -> tuple[Tensor, str] | None:
+def given_actions(file: VideoFile, actions: str | None, run: Run) -> tuple[Tensor, str] | None:
     """Return (actions, their file) or None for a prediction without."""
     if actions == "none":
         return None
@@ -161,7 +161,7 @@ def _read_actions(file: VideoFile, actions: str | None, run: Run) -> tuple[Tenso
     return read_actions(path)[0], str(path)
 
 
-def _resampled(file: VideoFile, run: Run, actions: str | None) -> float | None:
+def rate_of_run(file: VideoFile, run: Run, actions: str | None) -> float | None:
     """Return the rate to resample to; None where the video has the run's rate already."""
     own = probe_video(file.path).fps
     if abs(own - run.fps) <= 0.02 * run.fps:

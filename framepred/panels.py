@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_MARGIN, _TITLE, _FOOT = 8, 22, 22
-_BACKGROUND, _INK, _FAINT = (24, 24, 28), (235, 235, 235), (140, 140, 150)
+MARGIN, TITLE, FOOT = 8, 22, 22
+BACKGROUND, INK, FAINT = (24, 24, 28), (235, 235, 235), (140, 140, 150)
 _CONTEXT, _PREDICTED = (90, 160, 250), (250, 170, 60)
 
 
 @functools.cache
-def _font(size: int) -> Any:
+def font(size: int) -> Any:
+    """The face that pictures are labelled in."""
     from PIL import ImageFont
 
     return ImageFont.load_default(size)
@@ -31,7 +32,7 @@ def draw_panels(
     for t, frame in enumerate(context):
         foot = f"context {t + 1 - len(context)}" if t + 1 < len(context) else "context, last"
         cells = [("truth", frame, foot)] + [(_title(s, len(predicted)), frame, "") for s in range(len(predicted))]
-        yield _draw(cells, side, _CONTEXT)
+        yield draw_cells(cells, side, _CONTEXT)
     for t in range(predicted.shape[1]):
         known = t < len(truth)
         cells = [("truth", truth[t], f"frame +{t + 1}") if known else ("truth", None, "the video has ended")]
@@ -39,14 +40,15 @@ def draw_panels(
             cells.append(
                 (_title(s, len(predicted)), sample[t], f"{psnr[s][t]:.1f} dB" if known and psnr else f"frame +{t + 1}")
             )
-        yield _draw(cells, side, _PREDICTED)
+        yield draw_cells(cells, side, _PREDICTED)
 
 
 def _title(sample: int, samples: int) -> str:
     return "prediction" if samples == 1 else f"prediction {sample + 1}"
 
 
-def _draw(cells: list[tuple[str, Tensor | None, str]], side: int, colour: tuple[int, int, int]) -> Tensor:
+def draw_cells(cells: list[tuple[str, Tensor | None, str]], side: int, colour: tuple[int, int, int]) -> Tensor:
+    """Draw (title, picture uint8 (3, H, W), foot) side by side, enlarged to about `side` → uint8 (3, H', W')."""
     from PIL import Image, ImageDraw
 
     frame = next(cell[1] for cell in cells if cell[1] is not None)
@@ -54,20 +56,20 @@ def _draw(cells: list[tuple[str, Tensor | None, str]], side: int, colour: tuple[
     height, width = frame.shape[1] * scale, frame.shape[2] * scale
     columns = min(len(cells), 5)
     lines = -(-len(cells) // columns)
-    cell_w, cell_h = width + 2 * _MARGIN, height + _TITLE + _FOOT + _MARGIN
+    cell_w, cell_h = width + 2 * MARGIN, height + TITLE + FOOT + MARGIN
     canvas = Image.new(
-        "RGB", (columns * cell_w + columns * cell_w % 2, lines * cell_h + lines * cell_h % 2), _BACKGROUND
+        "RGB", (columns * cell_w + columns * cell_w % 2, lines * cell_h + lines * cell_h % 2), BACKGROUND
     )
     pen = ImageDraw.Draw(canvas)
     for i, (title, picture, foot) in enumerate(cells):
-        x, y = i % columns * cell_w + _MARGIN, i // columns * cell_h + _TITLE
-        pen.text((x, y - 18), title, _INK, font=_font(14))
+        x, y = i % columns * cell_w + MARGIN, i // columns * cell_h + TITLE
+        pen.text((x, y - 18), title, INK, font=font(14))
         box = (x - 2, y - 2, x + width + 1, y + height + 1)
-        pen.rectangle(box, outline=_FAINT if title == "truth" else colour, width=2)
+        pen.rectangle(box, outline=FAINT if title == "truth" else colour, width=2)
         if picture is not None:
             image = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
             canvas.paste(image.resize((width, height), Image.Resampling.NEAREST), (x, y))
-        pen.text((x, y + height + 4), foot, _FAINT, font=_font(13))
+        pen.text((x, y + height + 4), foot, FAINT, font=font(13))
     return torch.from_numpy(np.array(canvas)).permute(2, 0, 1)
 
 
