@@ -98,7 +98,7 @@ def make_forecast(
     """
     check_lengths(context, horizon, samples)
     sampling = Sampling(temperature, top_k, top_p, seed)
-    run = load_run(model, _device(device))
+    run = load_run(model, pick_device(device))
     file = VideoFile(Path(video), str(video))
     given = _read_actions(file, actions, run)
     size = run.tokenizer.frame_size
@@ -135,7 +135,8 @@ def make_forecast(
     )  # fmt: skip
 
 
-def _device(device: str) -> str:
+def pick_device(device: str) -> str:
+    """Return the device to compute on: `auto` is the GPU where there is one."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

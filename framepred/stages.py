@@ -48,7 +48,10 @@ def tokenizer_stage(
         watch.look(used, min(len(seen), 100 * ids.numel()))
         shares = seen / seen.sum()
         perplexity = float(torch.exp(-(shares * shares.clamp(min=1e-12).log()).sum()))
-        return reconstruction_loss(reconstruction, batch) + auxiliary, {"usage": used / len(seen), "perplexity": perplexity}
+        return reconstruction_loss(reconstruction, batch) + auxiliary, {
+            "usage": used / len(seen),
+            "perplexity": perplexity,
+        }
 
     def validate(_: nn.Module) -> dict[str, float]:
         if not len(held_out):
@@ -130,9 +133,7 @@ def llama_config(recipe: PredictorRecipe, layout: SequenceLayout) -> LlamaConfig
     )
 
 
-def predictor_stage(
-    model: Llama, train: Windows, held_out: Windows, recipe: Recipe, accelerator: Accelerator
-) -> Stage:
+def predictor_stage(model: Llama, train: Windows, held_out: Windows, recipe: Recipe, accelerator: Accelerator) -> Stage:
     """Train `model` to predict each frame's tokens from the frames and actions before it."""
     pred, loop, layout = recipe.predictor, recipe.training, train.layout
     mine = _share(accelerator, pred.batch_size)

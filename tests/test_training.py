@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,7 @@ from framepred.pipeline import Job, train
 from framepred.predictor import Llama
 from framepred.rollout import rollout
 from framepred.sequence import ActionSpace, SequenceLayout, Vocabulary
-from framepred.stages import llama_config, predictor_stage
+from framepred.stages import _CollapseWatch, llama_config, predictor_stage
 from framepred.training import Budget, Stage, TrainProgress, fit, make_accelerator
 from framepred.video import read_video, write_video
 
@@ -252,6 +253,34 @@ def test_progress_says_what_is_left(tmp_path: Path) -> None:
     assert made[-1].remaining == 0
     assert all(p.rate > 0 and p.unit == "rows" and p.stage == "toy" for p in made)
     assert made[4].values == {"seen": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "advice"),
+    [
+        ("fsq", "fewer tokenizer.levels"),
+        ("ema", "tokenizer.distance=cosine"),
+        ("lfq", "tokenizer.entropy_weight above"),
+    ],
+)
+def test_collapse_is_warned_about_while_it_lasts(quantizer: str, advice: str) -> None:
+    watch = _CollapseWatch(apply_settings(Recipe(), [f"tokenizer.quantizer={quantizer}"]).tokenizer, speaks=True)
+    warned = []
+    for step in range(1, 5001):
+        healthy = 2500 < step < 3500
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            watch.look(900 if healthy else 20, 1000)
+        if caught:
+            warned.append(step)
+            assert f"collapsing: 20 of 1000 codes in use after {step} steps" in str(caught[0].message)
+            assert advice in str(caught[0].message)
+    assert warned == [500, 1000, 2000, 4000]
+    silent = _CollapseWatch(Recipe().tokenizer, speaks=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(600):
+            silent.look(0, 1000)
 
 
 # The predictor's loss.
