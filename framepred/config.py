@@ -46,7 +46,7 @@ class TokenizerRecipe:
     distance: Literal["euclidean", "cosine"] = "euclidean"
     gradient: Literal["straight", "rotation"] = "straight"
     residual_depth: int = 2
-    entropy_weight: float = 0.1
+    entropy_weight: float = 0.02
     downsampling: int = 8
     width: int = 64
     encoder_blocks: int = 2

@@ -45,7 +45,7 @@ def tokenizer_stage(
         reconstruction, ids, auxiliary = run(batch)
         seen.mul_(0.98).add_(torch.bincount(ids.flatten().cpu(), minlength=len(seen)))
         used = int((seen > 1e-3).sum())
-        watch.look(used, min(len(seen), 100 * ids.numel()))
+        watch.look(used, min(len(seen), ids.numel()))
         shares = seen / seen.sum()
         perplexity = float(torch.exp(-(shares * shares.clamp(min=1e-12).log()).sum()))
         return reconstruction_loss(reconstruction, batch) + auxiliary, {
@@ -71,7 +71,7 @@ class _CollapseWatch:
         self.recipe, self.speaks, self.steps, self.next = recipe, speaks, 0, 500
 
     def look(self, used: int, reachable: int) -> None:
-        """Take note of a step in which `used` of the codes that could have been drawn lately were."""
+        """Take note of a step: `used` codes were drawn lately, where a batch alone has room for `reachable`."""
         self.steps += 1
         if self.steps < self.next or used >= 0.1 * reachable or not self.speaks:
             return
@@ -87,8 +87,8 @@ class _CollapseWatch:
         other = "" if tok.quantizer == "fsq" else ", or tokenizer.quantizer=fsq"
         warnings.warn(
             FramepredWarning(
-                f"the codebook is collapsing: {used} of {reachable} codes in use after {self.steps} steps; start anew "
-                f"with a tokenizer.learning_rate below {tok.learning_rate:g}, {advice}{other}"
+                f"the codebook is collapsing: {used} codes in use after {self.steps} steps, of {reachable} that a "
+                f"batch could have; start anew with a tokenizer.learning_rate below {tok.learning_rate:g}, {advice}{other}"
             ),
             stacklevel=3,
         )

@@ -331,7 +331,7 @@ def entropy_of(probabilities: Tensor) -> Tensor:
 def test_the_entropy_loss_is_that_over_all_codes_where_bits_are_independent(
     bits: int, spherical: bool, seed: int
 ) -> None:
-    quantizer = LookupFree(bits, spherical, entropy_weight=1.0, commitment=0.0)
+    quantizer = LookupFree(bits, spherical, entropy_weight=1.0)
     z = codes(1, bits, 1, 1, seed=seed)
     placed = torch.nn.functional.normalize(z, dim=1) if spherical else z
     every = quantizer.lookup(torch.arange(2**bits).view(-1, 1, 1)).flatten(1)
@@ -356,7 +356,7 @@ def test_the_entropy_loss_wants_bits_sure_and_used_alike() -> None:
 
 def test_the_entropy_loss_revives_a_bit_that_never_changes() -> None:
     def shares(weight: float) -> Tensor:
-        quantizer = LookupFree(4, False, entropy_weight=weight, commitment=0.0)
+        quantizer = LookupFree(4, False, entropy_weight=weight)
         shift = torch.full((1, 4, 1, 1), 2.0, requires_grad=True)
         optimizer = torch.optim.Adam([shift], lr=0.05)
         for step in range(150):

@@ -273,7 +273,9 @@ def test_collapse_is_warned_about_while_it_lasts(quantizer: str, advice: str) ->
             watch.look(900 if healthy else 20, 1000)
         if caught:
             warned.append(step)
-            assert f"collapsing: 20 of 1000 codes in use after {step} steps" in str(caught[0].message)
+            assert f"collapsing: 20 codes in use after {step} steps, of 1000 that a batch could have" in str(
+                caught[0].message
+            )
             assert advice in str(caught[0].message)
     assert warned == [500, 1000, 2000, 4000]
     silent = _CollapseWatch(Recipe().tokenizer, speaks=False)

@@ -4,7 +4,7 @@ import multiprocessing
 import signal
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
@@ -59,7 +59,7 @@ def file_bytes(video: VideoFile) -> int:
         return 0
 
 
-def encode_here(videos: Sequence[VideoFile], tokenizer: Tokenizer, fps: float | None) -> Iterator[News]:
+def encode_here(videos: Sequence[VideoFile], tokenizer: Tokenizer, fps: float | None) -> Generator[News, None, None]:
     """Encode videos one after the other; a video is streamed, so it may be longer than memory."""
     for index, video in enumerate(videos):
         try:
@@ -104,7 +104,9 @@ class _Worker:
     index: int | None = None
 
 
-def encode_in_processes(videos: Sequence[VideoFile], workers: Workers, fps: float | None) -> Iterator[News]:
+def encode_in_processes(
+    videos: Sequence[VideoFile], workers: Workers, fps: float | None
+) -> Generator[News, None, None]:
     """Encode videos in processes of their own, the largest files first, in no order of their ends.
 
     A worker that dies takes only its video with it. Nothing of them outlives this process or this generator.

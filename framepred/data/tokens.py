@@ -4,7 +4,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -163,7 +163,7 @@ def tokenize(
     fps: float | None = None,
     workers: Workers | None = None,
     shard: tuple[int, int] = (1, 1),
-) -> Iterator[TokenizeProgress]:
+) -> Generator[TokenizeProgress, None, None]:
     """Encode videos into the token store `out`, adding only those that it lacks.
 
     `shard` (i, n) takes every n-th video from the i-th, counted from 1; shards may write into one folder

@@ -157,10 +157,10 @@ class LookupFree(Quantizer):
     cost grows with their number and not with the 2^bits codes.
     """
 
-    def __init__(self, bits: int, spherical: bool, entropy_weight: float, commitment: float = 0.25) -> None:
+    def __init__(self, bits: int, spherical: bool, entropy_weight: float) -> None:
         super().__init__()
         self.dim, self.codebook_size, self.spherical = bits, 2**bits, spherical
-        self.entropy_weight, self.commitment = entropy_weight, commitment
+        self.entropy_weight = entropy_weight
         self.scale = bits**-0.5 if spherical else 1.0
         self.register_buffer("basis", 2 ** torch.arange(bits).view(-1, 1, 1), persistent=False)
         self.basis: Tensor
@@ -169,9 +169,8 @@ class LookupFree(Quantizer):
         z = F.normalize(z.float(), dim=1) if self.spherical else z.float()
         ids = ((z > 0) * self.basis).sum(1)
         codes = self.lookup(ids)
-        loss = self.commitment * F.mse_loss(z, codes) / self.scale**2
-        if self.training:
-            loss = loss + self.entropy_weight * self._entropy_loss(z)
+        # No commitment loss: it pulls every bit to where it is already, and the codes collapse within 300 steps.
+        loss = self.entropy_weight * self._entropy_loss(z) if self.training else z.new_zeros(())
         return z + (codes - z).detach(), ids, loss
 
     def lookup(self, ids: Tensor) -> Tensor:
