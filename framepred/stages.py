@@ -88,7 +88,8 @@ class _CollapseWatch:
         warnings.warn(
             FramepredWarning(
                 f"the codebook is collapsing: {used} codes in use after {self.steps} steps, of {reachable} that a "
-                f"batch could have; start anew with a tokenizer.learning_rate below {tok.learning_rate:g}, {advice}{other}"
+                f"batch could have; start anew with a tokenizer.learning_rate below {tok.learning_rate:g}, "
+                f"{advice}{other}"
             ),
             stacklevel=3,
         )
