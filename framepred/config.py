@@ -9,6 +9,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from framepred.errors import FramepredError
 
+# Each code is a row of the predictor's embedding; products of bits and codebooks grow fast.
+_MAX_CODES = 2**18
+
 
 @dataclass(frozen=True)
 class DataRecipe:
@@ -28,16 +31,22 @@ class DataRecipe:
 
 @dataclass(frozen=True)
 class TokenizerRecipe:
-    """The image tokenizer: grid = size / downsampling; `levels` for FSQ, `codebook_size` for EMA VQ.
+    """The image tokenizer: grid = size / downsampling; `levels` decide FSQ's codes, `codebook_size` all others'.
 
+    `distance` is EMA VQ's, `gradient` past the codes EMA VQ's and residual VQ's, whose `residual_depth`
+    codebooks multiply to `codebook_size`; LFQ and BSQ have a bit a channel and `entropy_weight`.
     `augment` is the share of training frames that are shown as from elsewhere (mirrored, turned, scaled,
     tilted): with few frames of a scene, its things are otherwise known only as they stood.
     """
 
-    quantizer: Literal["fsq", "ema"] = "fsq"
+    quantizer: Literal["fsq", "ema", "lfq", "bsq", "residual"] = "fsq"
     levels: tuple[int, ...] = (8, 8, 4, 4)
     codebook_size: int = 1024
     code_dim: int = 16
+    distance: Literal["euclidean", "cosine"] = "euclidean"
+    gradient: Literal["straight", "rotation"] = "straight"
+    residual_depth: int = 2
+    entropy_weight: float = 0.02
     downsampling: int = 8
     width: int = 64
     encoder_blocks: int = 2
@@ -124,7 +133,8 @@ def _validate(recipe: Recipe) -> None:
         "one or more whole numbers from 2 to 64",
     )
     _require(tok.width % 8 == 0, "tokenizer.width", tok.width, "a multiple of 8")
-    for name in ("codebook_size", "code_dim", "width", "encoder_blocks", "decoder_blocks", "batch_size"):
+    _validate_codes(tok)
+    for name in ("code_dim", "width", "encoder_blocks", "decoder_blocks", "batch_size"):
         _require(getattr(tok, name) >= 1, f"tokenizer.{name}", getattr(tok, name), "at least 1")
     for name in ("width", "layers", "heads", "kv_heads", "mlp_width", "batch_size"):
         _require(getattr(pred, name) >= 1, f"predictor.{name}", getattr(pred, name), "at least 1")
@@ -150,6 +160,20 @@ def _validate(recipe: Recipe) -> None:
     _require(loop.clip_gradient > 0, "training.clip_gradient", loop.clip_gradient, "above 0")
     _require(loop.save_minutes >= 0, "training.save_minutes", loop.save_minutes, "0 or more")
     _require(0 < loop.tokenizer_share < 1, "training.tokenizer_share", loop.tokenizer_share, "between 0 and 1")
+
+
+def _validate_codes(tok: TokenizerRecipe) -> None:
+    size, depth = tok.codebook_size, tok.residual_depth
+    _require(size >= 1, "tokenizer.codebook_size", size, "at least 1")
+    _require(1 <= depth <= 8, "tokenizer.residual_depth", depth, "1 to 8")
+    _require(tok.entropy_weight >= 0, "tokenizer.entropy_weight", tok.entropy_weight, "0 or more")
+    if tok.quantizer in ("lfq", "bsq"):
+        power = size >= 2 and size.bit_count() == 1 and size <= _MAX_CODES
+        _require(power, "tokenizer.codebook_size", size, f"a power of 2 up to {_MAX_CODES} for {tok.quantizer}")
+    if tok.quantizer == "residual":
+        power = size >= 2**depth and round(size ** (1 / depth)) ** depth == size <= _MAX_CODES
+        allowed = f"a whole number to the power tokenizer.residual_depth = {depth}, up to {_MAX_CODES}"
+        _require(power, "tokenizer.codebook_size", size, allowed)
 
 
 def _require(holds: bool, key: str, value: object, allowed: str) -> None:
