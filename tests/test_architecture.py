@@ -17,7 +17,7 @@ FLOORS = {
     "zoo": 2, "tokenizer.": 2, "sequence": 2, "predictor": 2, "panels": 2,
     "data.": 3, "decoding": 3, "evaluation": 3, "checkpoint": 3, "training": 3,
     "rollout": 4, "stages": 4,
-    "pipeline": 5, "forecast": 5, "describe": 5,
+    "pipeline": 5, "forecast": 5, "describe": 5, "teacher": 5,
     "console": 6,
     "cli": 7,
     "__main__": 8,
