@@ -284,6 +284,14 @@ def _watch(progress: Iterator[Any]) -> dict[str, dict[str, float]]:
     type=click.Choice(["auto", "speculative", "sequential"]),
     help="They give the same tokens.",
 )
+@click.option(
+    "--engine",
+    default="framepred",
+    show_default=True,
+    type=click.Choice(["framepred", "transformers", "llama.cpp", "vllm"]),
+    help="What runs the Llama; greedy, they give the same frames.",
+)
+@click.option("--server", metavar="URL", help="Address of the vLLM server.  [default: http://localhost:8000]")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, ... or auto.")
 @_OVERWRITE
 @_JSON
@@ -319,6 +327,47 @@ def rollout(video: Path, out: Path | None, overwrite: bool, as_json: bool, **opt
 def _frames_bar(horizon: int) -> Callable[[Iterator[Any]], Iterator[Any]]:
     count = iter(range(1, horizon + 1))
     return lambda frames: track(frames, lambda _: ((n := next(count)) / horizon, f"frame {n} of {horizon}"))
+
+
+@cli.command()
+@click.argument("run")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option(
+    "--format", required=True, type=click.Choice(["hf", "gguf"]), help="For transformers and vLLM, or llama.cpp."
+)
+@click.option("--quantize", type=click.Choice(["q8_0", "q4_0", "f16"]), help="Store a GGUF's matrices in fewer bits.")
+@click.option("--measure", metavar="SOURCE", help="Videos on which to measure the loss in bits a frame.")
+@_OVERWRITE
+@_JSON
+def export(
+    run: str, out: Path, format: str, quantize: str | None, measure: str | None, overwrite: bool, as_json: bool
+) -> None:
+    """Write a run for other engines, its ids under readable names.
+
+    The folder is a run too: rollout, eval and info take it.
+    """
+    from framepred.checkpoint import load_run
+    from framepred.export import export as run_export
+    from framepred.export import measure_loss
+
+    if quantize and format != "gguf":
+        raise click.UsageError("--quantize is for --format gguf")
+    _check_output(out, overwrite)
+    with _replacing(out, overwrite, run, measure):
+        exported = run_export(run, out, format, quantize)
+        steps = measure_loss(load_run(run), exported, [measure]) if measure else iter(())
+        last = consume(steps, lambda p: (p.done / p.total, f"{p.done} of {p.total} videos, {p.frames} frames"))
+    size = sum(file.stat().st_size for file in out.glob("model.*"))
+    loss = last and {"frames": last.frames, "bits_before": last.before, "bits_after": last.after}
+    if as_json:
+        print_json({"path": str(out), "format": format, "quantize": quantize, "bytes": size, "loss": loss})
+        return
+    if last:
+        click.echo(
+            f"{last.frames} frames: {last.before:.2f} bits a frame before, {last.after:.2f} after "
+            f"({last.after - last.before:+.3f})"
+        )
+    click.echo(f"{out}: {size / 1e6:.1f} MB")
 
 
 @cli.command()

@@ -54,7 +54,9 @@ def transformers_engine(run: Run, sampling: Sampling, server: str | None) -> Eng
     def complete(ids: list[int], count: int, legal: tuple[int, int], seed: int) -> list[int]:
         nonlocal cached
         shared = next((i for i, (a, b) in enumerate(zip(ids, cached, strict=False)) if a != b), len(cached))
-        cache.crop(min(shared, len(ids) - 1))
+        # The last id is always read anew: its logits are what comes next.
+        if stale := len(cached) - min(shared, len(ids) - 1):
+            cache.crop(-stale)
         prompt = torch.tensor([ids], device=device)
         with torch.random.fork_rng():
             torch.manual_seed(seed)

@@ -82,7 +82,9 @@ def read_gguf(path: Path) -> dict[str, Tensor]:
         architecture = reader.get_field("general.architecture").contents()
         if architecture != "llama":
             raise FramepredError(f"{path} holds a {architecture!r}; framepred runs the architecture 'llama'")
-        heads = {part: reader.get_field(f"llama.attention.{part}").contents() for part in ("head_count", "head_count_kv")}
+        heads = {
+            part: reader.get_field(f"llama.attention.{part}").contents() for part in ("head_count", "head_count_kv")
+        }
         result = {}
         for stored in reader.tensors:
             array = gguf.dequantize(stored.data, stored.tensor_type)

@@ -13,14 +13,15 @@ ROOT = Path(framepred.__file__).parent
 # A name ending in a dot is a package, whose modules may import each other.
 FLOORS = {
     "errors": 0, "compat": 0,
-    "config": 1, "video": 1, "metrics": 1, "outputs": 1, "sampling": 1, "hub": 1,
+    "gguf_file": 1, "config": 1, "video": 1, "metrics": 1, "outputs": 1, "sampling": 1, "hub": 1,
     "zoo": 2, "tokenizer.": 2, "sequence": 2, "predictor": 2, "panels": 2,
-    "data.": 3, "decoding": 3, "evaluation": 3, "checkpoint": 3, "training": 3,
+    "data.": 3, "decoding": 3, "evaluation": 3, "checkpoint": 3, "training": 3, "tokenizer_file": 3,
     "rollout": 4, "stages": 4,
-    "pipeline": 5, "forecast": 5, "describe": 5, "teacher": 5,
-    "console": 6,
-    "cli": 7,
-    "__main__": 8,
+    "pipeline": 5, "describe": 5, "teacher": 5, "engines": 5,
+    "forecast": 6, "export": 6,
+    "publish": 7, "console": 7,
+    "cli": 8,
+    "__main__": 9,
 }  # fmt: skip
 
 
@@ -117,4 +118,5 @@ def test_weights_are_never_pickled(module: str) -> None:
 
 @pytest.mark.parametrize("module", _modules())
 def test_library_imports_nothing_from_scripts_or_tests(module: str) -> None:
-    assert not _outer_imports(module) & {"scripts", "tests", "pytest", "hypothesis", "transformers"}
+    assert not _outer_imports(module) & {"scripts", "tests", "pytest", "hypothesis"}
+    assert "transformers" not in _outer_imports(module) or module == "engines"
