@@ -140,7 +140,7 @@ def record(env: str, out: Path, overwrite: bool, as_json: bool, **options: Any) 
 @cli.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the token store.")
-@click.option("--tokenizer", default="doom-64", show_default=True, help="Name in the zoo, or folder.")
+@click.option("--tokenizer", default="doom-64", show_default=True, help="Name in the zoo, folder, or hf://OWNER/NAME.")
 @click.option("--fps", type=click.FloatRange(0, 1000, min_open=True), help="Resample by timestamp to this rate.")
 @_OVERWRITE
 @_JSON
@@ -262,7 +262,7 @@ def _watch(progress: Iterator[Any]) -> dict[str, dict[str, float]]:
 
 @cli.command()
 @click.argument("video", type=click.Path(path_type=Path))
-@click.option("--model", default="doom-64", show_default=True, help="Run folder, or name in the zoo.")
+@click.option("--model", default="doom-64", show_default=True, help="Run folder, name in the zoo, or hf://OWNER/NAME.")
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), help=".mp4, .gif, .webp or .npz.  [default: NAME-rollout.mp4 here]"
 )
@@ -368,6 +368,43 @@ def export(
             f"({last.after - last.before:+.3f})"
         )
     click.echo(f"{out}: {size / 1e6:.1f} MB")
+
+
+@cli.command()
+@click.argument("run")
+@click.argument("address", metavar="hf://OWNER/NAME")
+@click.option("--private", is_flag=True, help="Make the repository private, if it is made.")
+@_JSON
+def push(run: str, address: str, private: bool, as_json: bool) -> None:
+    """Upload a run to the Hugging Face Hub, with a model card."""
+    from framepred.publish import push as run_push
+
+    page = run_push(run, address, private)
+    if as_json:
+        print_json({"path": address, "page": page})
+    else:
+        click.echo(f"{page}: framepred rollout VIDEO --model {address}")
+
+
+@cli.command()
+@click.argument("address", metavar="hf://OWNER/NAME")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@_OVERWRITE
+@_JSON
+def pull(address: str, out: Path, overwrite: bool, as_json: bool) -> None:
+    """Download a run or tokenizer from the Hugging Face Hub.
+
+    Everything that takes a run takes hf://OWNER/NAME as well; this makes a copy of one's own.
+    """
+    from framepred.publish import pull as run_pull
+
+    _check_output(out, overwrite)
+    with _replacing(out, overwrite):
+        facts = run_pull(address, out)
+    if as_json:
+        print_json(facts)
+    else:
+        click.echo(f"{out}: a {facts['kind']}")
 
 
 @cli.command()

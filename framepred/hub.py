@@ -60,16 +60,15 @@ def resolve(name_or_path: str | Path, files: Sequence[str] | None = None) -> Pat
     return folder
 
 
-def upload(folder: Path, address: Address, files: Sequence[str], private: bool) -> str:
-    """Write `files` of a folder into a repository, made if need be, as one commit; return its page."""
+def upload(folder: Path, address: Address, private: bool) -> str:
+    """Write a folder into a repository, made if need be, as one commit; return its page."""
     if address.folder:
         raise FramepredError(f"{address}: a run is a repository of its own; give hf://owner/name")
     with _client(address) as hub:
         page = hub.create_repo(address.repo, private=private, exist_ok=True)
         hub.upload_folder(
-            repo_id=address.repo, folder_path=folder, revision=address.revision, allow_patterns=list(files),
-            commit_message="framepred push",
-        )  # fmt: skip
+            repo_id=address.repo, folder_path=folder, revision=address.revision, commit_message="framepred push"
+        )
     return str(page)
 
 
