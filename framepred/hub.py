@@ -76,7 +76,7 @@ def upload(folder: Path, address: Address, private: bool) -> str:
 def _client(address: Address) -> Iterator[ModuleType]:
     """Give huggingface_hub, quiet, with its errors as one line each."""
     import huggingface_hub as hub
-    from huggingface_hub import constants, errors
+    from huggingface_hub import errors
     from huggingface_hub.utils import disable_progress_bars, logging
 
     logging.set_verbosity_error()
@@ -84,34 +84,35 @@ def _client(address: Address) -> Iterator[ModuleType]:
         disable_progress_bars()
     try:
         yield hub
-    except errors.GatedRepoError as error:
-        raise FramepredError(
-            f"{address} is gated: accept its terms on its page, then log in with `hf auth login`"
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise FramepredError(
-            f"{address} is not on the Hub, or is private: check the name, or log in with `hf auth login`"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise FramepredError(f"{address} has no revision {address.revision!r}: check the name") from error
-    except errors.LocalTokenNotFoundError as error:
-        raise FramepredError(f"{address}: nobody is logged in to the Hub; log in with `hf auth login`") from error
-    except errors.HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else None
-        if status in (401, 403):
-            raise FramepredError(
-                f"{address}: the Hub does not let you ({status}); log in with `hf auth login`, "
-                "with a token that may do this"
-            ) from error
-        raise FramepredError(f"{address}: the Hub answers {status} ({_first_line(error)}); try again later") from error
-    except errors.HFValidationError as error:
-        raise FramepredError(f"{address} is no address on the Hub: {_first_line(error)}") from error
-    except (errors.LocalEntryNotFoundError, errors.HTTPError, ConnectionError) as error:
-        reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _first_line(error)
-        raise FramepredError(
-            f"{address}: the Hub cannot be reached ({reason}): go online; what was downloaded before works without"
-        ) from error
+    except (
+        errors.HTTPError, errors.LocalEntryNotFoundError, errors.LocalTokenNotFoundError, ConnectionError, ValueError,
+    ) as error:  # fmt: skip
+        raise FramepredError(f"{address}{_explain(error)}") from error
 
 
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__).removeprefix("Got: ")[:160]
+def _explain(error: Exception) -> str:
+    """Say what went wrong and what to do, as the rest of a sentence that begins with the address."""
+    from huggingface_hub import constants, errors
+
+    # A download that fails says only that nothing is here; why is its cause.
+    if isinstance(error.__cause__, errors.HfHubHTTPError):
+        error = error.__cause__
+    reason = next(iter(str(error).strip().splitlines()), type(error).__name__).removeprefix("Got: ")[:160]
+    match error:
+        case errors.GatedRepoError():
+            return " is gated: accept its terms on its page, then log in with `hf auth login`"
+        case errors.RepositoryNotFoundError():
+            return " is not on the Hub, or is private: check the name, or log in with `hf auth login`"
+        case errors.RevisionNotFoundError():
+            return " has no such revision: check the name"
+        case errors.LocalTokenNotFoundError():
+            return ": nobody is logged in to the Hub; log in with `hf auth login`"
+        case errors.HfHubHTTPError() if error.response.status_code in (401, 403):
+            status = error.response.status_code
+            return f": the Hub does not let you ({status}); log in with `hf auth login`, with a token that may do this"
+        case errors.HfHubHTTPError():
+            return f": the Hub answers {error.response.status_code} ({reason}); try again later"
+        case ValueError():
+            return f": the Hub does not take this: {reason}"
+    reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else reason
+    return f": the Hub cannot be reached ({reason}): go online; what was downloaded before works without"

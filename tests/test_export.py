@@ -146,9 +146,7 @@ def test_llama_cpp_reads_text_as_the_llm_does(text_run: Path, tmp_path: Path) ->
         (None, "320 text ids but no tokenizer.json"),
     ],
 )
-def test_a_text_tokenizer_that_does_not_fit_is_refused(
-    text_run: Path, tmp_path: Path, change: Any, said: str
-) -> None:
+def test_a_text_tokenizer_that_does_not_fit_is_refused(text_run: Path, tmp_path: Path, change: Any, said: str) -> None:
     shutil.copytree(text_run, tmp_path / "run")
     file = tmp_path / "run" / "tokenizer.json"
     if change is None:
@@ -165,7 +163,9 @@ def test_a_text_tokenizer_that_does_not_fit_is_refused(
 def test_names_do_not_depend_on_how_a_text_range_is_padded() -> None:
     text = {"added_tokens": [], "model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []}}
     made = tokenizer_json(Vocabulary(8, 4, 0), text)
-    assert made["model"]["vocab"] == {"a": 0, "b": 1} | {f"<|v_000{i}|>": 8 + i for i in range(4)} | {"<|no_action|>": 12}
+    assert made["model"]["vocab"] == {"a": 0, "b": 1} | {f"<|v_000{i}|>": 8 + i for i in range(4)} | {
+        "<|no_action|>": 12
+    }
     assert text["added_tokens"] == []
 
 
