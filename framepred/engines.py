@@ -43,7 +43,7 @@ def transformers_engine(run: Run, sampling: Sampling, server: str | None) -> Eng
     config = run.predictor.config
     device = run.predictor.embed.weight.device
     with torch.random.fork_rng():
-        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**config.to_json()))
+        model: Any = transformers.LlamaForCausalLM(transformers.LlamaConfig(**config.to_json()))
     model.load_state_dict(to_hugging_face(run.predictor.state_dict(), config), strict=False)
     model = model.to(device, torch.float32).eval()
     draw: dict[str, Any] = {"do_sample": False}

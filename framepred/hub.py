@@ -77,7 +77,7 @@ def _client(address: Address) -> Iterator[ModuleType]:
     """Give huggingface_hub, quiet, with its errors as one line each."""
     import huggingface_hub as hub
     from huggingface_hub import errors
-    from huggingface_hub.utils import disable_progress_bars, logging
+    from huggingface_hub.utils import disable_progress_bars, logging  # type: ignore[attr-defined]
 
     logging.set_verbosity_error()
     if not sys.stderr.isatty():
@@ -85,7 +85,8 @@ def _client(address: Address) -> Iterator[ModuleType]:
     try:
         yield hub
     except (
-        errors.HTTPError, errors.LocalEntryNotFoundError, errors.LocalTokenNotFoundError, ConnectionError, ValueError,
+        errors.HTTPError,  # type: ignore[attr-defined]
+        errors.LocalEntryNotFoundError, errors.LocalTokenNotFoundError, ConnectionError, ValueError,
     ) as error:  # fmt: skip
         raise FramepredError(f"{address}{_explain(error)}") from error
 

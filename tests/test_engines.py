@@ -142,7 +142,7 @@ def test_llama_cpp_runs_the_gguf_of_an_export(run: Run, tmp_path: Path) -> None:
     own = tokens_of(predict(coarse, context, actions, 1, 1, GREEDY))[:, 0]
     assert (made[:, 0] == own).float().mean() >= (exact[:, 0] == own).float().mean()
     (tmp_path / "q4" / "model.gguf").write_bytes(b"nothing")
-    with pytest.raises(FramepredError, match="llama.cpp cannot load"):
+    with pytest.raises(FramepredError, match=r"llama\.cpp cannot load"):
         llama_cpp_engine(coarse, GREEDY, None)
 
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner, Result
 from conftest import FPS, moving_square
 from random_run import write_random_run
 
 from framepred import gguf_file
 from framepred.checkpoint import load_run
+from framepred.cli import cli
 from framepred.compat import ensure_torchvision
 from framepred.data.actions import write_actions
 from framepred.errors import FramepredError
@@ -240,3 +242,32 @@ def test_a_gguf_that_is_broken_or_no_llama_is_refused(run_dir: Path, tmp_path: P
     writer.close()
     with pytest.raises(FramepredError, match="holds a 'gpt2'"):
         load_run(tmp_path / "out")
+
+
+def test_the_command_writes_measures_and_refuses(run_dir: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    write_video(tmp_path / "a.mp4", moving_square(3, 6)[0], FPS, lossless=True)
+
+    def invoke(*options: object) -> Result:
+        arguments = ["export", run_dir, "-o", tmp_path / "out", *options]
+        return CliRunner().invoke(cli, [str(a) for a in arguments], prog_name="framepred")
+
+    made = invoke("--format", "gguf", "--quantize", "q4_0", "--measure", tmp_path / "a.mp4", "--json")
+    assert made.exit_code == 0, made.stderr
+    facts = json.loads(made.stdout)
+    assert {k: facts[k] for k in ("path", "format", "quantize")} == {
+        "path": str(tmp_path / "out"), "format": "gguf", "quantize": "q4_0",
+    }  # fmt: skip
+    assert facts["bytes"] == (tmp_path / "out" / gguf_file.NAME).stat().st_size
+    assert facts["loss"]["frames"] == 5
+    assert facts["loss"]["bits_before"] != facts["loss"]["bits_after"]
+
+    again = invoke("--format", "hf")
+    assert (again.exit_code, again.stderr.count("\n")) == (1, 1)
+    assert "out exists already: give --overwrite or another -o" in again.stderr
+    assert invoke("--format", "hf", "--overwrite").exit_code == 0
+    assert {p.name for p in (tmp_path / "out").glob("model.*")} == {"model.safetensors"}
+    # A measurement that fails leaves what was there.
+    failed = invoke("--format", "gguf", "--overwrite", "--measure", tmp_path / "none.mp4")
+    assert (failed.exit_code, (tmp_path / "out" / "model.safetensors").exists()) == (1, True)
+    assert invoke("--format", "onnx").exit_code == invoke("--format", "hf", "--quantize", "f16").exit_code == 2
