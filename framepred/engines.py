@@ -24,7 +24,7 @@ from framepred.errors import FramepredError
 from framepred.predictor import to_hugging_face
 from framepred.rollout import Prediction, check_lengths, window_ids, window_start
 from framepred.sampling import Sampling
-from framepred.tokenizer_file import read_text_tokenizer, tokenizer_json
+from framepred.token_names import read_text_tokenizer, tokenizer_json
 
 Engine = Callable[[list[int], int, tuple[int, int], int], list[int]]
 """(ids so far, how many to make, half-open range of legal ids, seed) → ids; the seed is for its own draws."""

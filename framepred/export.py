@@ -12,12 +12,13 @@ from typing import Literal, get_args
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from framepred import gguf_file, tokenizer_file
+from framepred import gguf_file
 from framepred.checkpoint import Run, load_run
 from framepred.data.sources import VideoFile, find_videos
 from framepred.errors import FramepredError
 from framepred.predictor import to_hugging_face
 from framepred.teacher import token_logits
+from framepred.token_names import TOKENIZER_JSON, read_text_tokenizer, tokenizer_json
 
 Format = Literal["hf", "gguf"]
 _WEIGHTS = "model.safetensors"
@@ -40,7 +41,7 @@ def export(model: str | Path, out: Path, format: str, quantize: str | None = Non
         raise FramepredError(f"{out} exists already: choose another folder")
     run = load_run(model)
     vocabulary = run.layout.vocabulary
-    names = tokenizer_file.tokenizer_json(vocabulary, tokenizer_file.read_text_tokenizer(run.path, vocabulary))
+    names = tokenizer_json(vocabulary, read_text_tokenizer(run.path, vocabulary))
     if format == "gguf":
         gguf_file.require_gguf()
     partial = out.with_name(f".{out.name}.partial")
@@ -50,7 +51,7 @@ def export(model: str | Path, out: Path, format: str, quantize: str | None = Non
         for name in ("config.json", "framepred.json", "recipe.toml", *_TEXT_FILES):
             if (run.path / name).is_file():
                 shutil.copyfile(run.path / name, partial / name)
-        _write_json(partial / tokenizer_file.NAME, names)
+        _write_json(partial / TOKENIZER_JSON, names)
         if not (partial / _TEXT_FILES[0]).exists():
             _write_json(partial / _TEXT_FILES[0], _TOKENIZER_CONFIG)
         weights = to_hugging_face(run.predictor.state_dict(), run.predictor.config)

@@ -15,7 +15,7 @@ FLOORS = {
     "errors": 0, "compat": 0,
     "gguf_file": 1, "config": 1, "video": 1, "metrics": 1, "outputs": 1, "sampling": 1, "hub": 1,
     "zoo": 2, "tokenizer.": 2, "sequence": 2, "predictor": 2, "panels": 2,
-    "data.": 3, "decoding": 3, "evaluation": 3, "checkpoint": 3, "training": 3, "tokenizer_file": 3,
+    "data.": 3, "decoding": 3, "evaluation": 3, "checkpoint": 3, "training": 3, "token_names": 3,
     "rollout": 4, "stages": 4,
     "pipeline": 5, "describe": 5, "teacher": 5, "engines": 5,
     "forecast": 6, "export": 6,

@@ -21,7 +21,7 @@ from framepred.errors import FramepredError
 from framepred.export import export, measure_loss
 from framepred.predictor import to_hugging_face
 from framepred.sequence import Vocabulary
-from framepred.tokenizer_file import token_names, tokenizer_json
+from framepred.token_names import token_names, tokenizer_json
 from framepred.video import write_video
 
 TEXT = "the room turns left, and 123 walls wait: the door!"

@@ -8,7 +8,7 @@ from typing import Any
 from framepred.errors import FramepredError
 from framepred.sequence import Vocabulary
 
-NAME = "tokenizer.json"
+TOKENIZER_JSON = "tokenizer.json"
 
 
 def token_names(vocabulary: Vocabulary) -> dict[int, str]:
@@ -24,13 +24,13 @@ def read_text_tokenizer(folder: Path, vocabulary: Vocabulary) -> dict[str, Any] 
     """Return the tokenizer.json of a run's text range, the one of its LLM; None where a run knows no text."""
     if not vocabulary.text_size:
         return None
-    file = folder / NAME
+    file = folder / TOKENIZER_JSON
     try:
         text = json.loads(file.read_text(encoding="utf-8"))
         kind = text["model"]["type"]
     except FileNotFoundError:
         raise FramepredError(
-            f"{folder} has {vocabulary.text_size} text ids but no {NAME}: copy that of the LLM it was started from"
+            f"{folder} has {vocabulary.text_size} text ids but no {TOKENIZER_JSON}: copy that of the LLM it was started from"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FramepredError(f"{file} cannot be read ({error!r}): copy that of the LLM again") from error
@@ -51,12 +51,14 @@ def tokenizer_json(vocabulary: Vocabulary, text: dict[str, Any] | None = None) -
     for token, id in taken.items():
         if names.get(id, token) != token or (id >= vocabulary.text_size and id not in names):
             raise FramepredError(
-                f"{NAME}: token {token!r} has id {id}, the run's text ids end at {vocabulary.text_size - 1}: "
+                f"{TOKENIZER_JSON}: token {token!r} has id {id}, the run's text ids end at {vocabulary.text_size - 1}: "
                 "it is not the tokenizer of this run's LLM"
             )
     for id, name in names.items():
         if taken.get(name, id) != id:
-            raise FramepredError(f"{NAME} has a token {name!r} of its own, id {taken[name]}: the names collide")
+            raise FramepredError(
+                f"{TOKENIZER_JSON} has a token {name!r} of its own, id {taken[name]}: the names collide"
+            )
     # In the model's vocabulary, an id need not follow the one before: a text range may be padded.
     result["model"]["vocab"] |= {name: id for id, name in names.items()}
     own = {token["id"] for token in result["added_tokens"]}
