@@ -30,7 +30,7 @@ def read_text_tokenizer(folder: Path, vocabulary: Vocabulary) -> dict[str, Any] 
         kind = text["model"]["type"]
     except FileNotFoundError:
         raise FramepredError(
-            f"{folder} has {vocabulary.text_size} text ids but no {TOKENIZER_JSON}: copy that of the LLM it was started from"
+            f"{folder} has {vocabulary.text_size} text ids but no {TOKENIZER_JSON}: copy that of its LLM there"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FramepredError(f"{file} cannot be read ({error!r}): copy that of the LLM again") from error
