@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from framepred import zoo
+from framepred import gguf_file, zoo
 from framepred.config import Recipe, apply
 from framepred.errors import FramepredError
 from framepred.predictor import Llama, LlamaConfig, from_hugging_face, to_hugging_face
@@ -211,19 +211,23 @@ def save_run(
 
 
 def load_predictor(folder: Path) -> Llama:
-    """Load a Llama checkpoint in the Hugging Face format, in fp32."""
+    """Load a Llama checkpoint, model.safetensors in the Hugging Face format or else model.gguf, in fp32."""
     try:
         config = LlamaConfig.from_json(_read_json(folder / "config.json", "run"))
     except TypeError as error:
         raise FramepredError(f"{folder}/config.json is not whole ({error}): restore the run") from error
-    weights, _ = _read_weights(folder / "model.safetensors")
+    file = folder / "model.safetensors"
+    # A quantized export is a run too: its weights as its file holds them.
+    if not file.is_file() and (folder / gguf_file.NAME).is_file():
+        file = folder / gguf_file.NAME
+        weights = gguf_file.read_gguf(file)
+    else:
+        weights, _ = _read_weights(file)
     predictor = Llama(config)
     try:
-        _load_into(predictor, from_hugging_face(weights, config), folder / "model.safetensors")
+        _load_into(predictor, from_hugging_face(weights, config), file)
     except KeyError as error:
-        raise FramepredError(
-            f"{folder}/model.safetensors lacks {error}: it is not the checkpoint of its config.json"
-        ) from error
+        raise FramepredError(f"{file} lacks {error}: it is not the checkpoint of its config.json") from error
     return predictor.eval().requires_grad_(False)
 
 

@@ -175,7 +175,8 @@ def tokenize(
     from framepred.data.sources import find_videos
     from framepred.data.tokens import tokenize as run_tokenize
     from framepred.forecast import choose_device
-    from framepred.zoo import is_address, tokenizer_folder
+    from framepred.hub import is_address
+    from framepred.zoo import tokenizer_folder
 
     videos = find_videos(sources)
     folder = tokenizer_folder(tokenizer)
@@ -303,7 +304,7 @@ def _watch(progress: Iterator[Any]) -> dict[str, dict[str, float]]:
 
 @cli.command()
 @click.argument("video", type=click.Path(path_type=Path))
-@click.option("--model", default="doom-64", show_default=True, help="Run folder, or name in the zoo.")
+@click.option("--model", default="doom-64", show_default=True, help="Run folder, name in the zoo, or hf://OWNER/NAME.")
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), help=".mp4, .gif, .webp or .npz.  [default: NAME-rollout.mp4 here]"
 )
@@ -325,6 +326,14 @@ def _watch(progress: Iterator[Any]) -> dict[str, dict[str, float]]:
     type=click.Choice(["auto", "speculative", "sequential"]),
     help="They give the same tokens.",
 )
+@click.option(
+    "--engine",
+    default="framepred",
+    show_default=True,
+    type=click.Choice(["framepred", "transformers", "llama.cpp", "vllm"]),
+    help="What runs the Llama; greedy, they give the same frames.",
+)
+@click.option("--server", metavar="URL", help="Address of the vLLM server.  [default: http://localhost:8000]")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, ... or auto.")
 @_OVERWRITE
 @_JSON
@@ -564,6 +573,84 @@ def surprise(video: Path, out: Path | None, overwrite: bool, as_json: bool, **op
 
 def _scored_bar(items: Iterator[Any], total: int) -> Iterator[Any]:
     return track(items, lambda item: (item[0] / total, f"frame {item[0]} of {total}"))
+
+
+@cli.command()
+@click.argument("run")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option(
+    "--format", required=True, type=click.Choice(["hf", "gguf"]), help="For transformers and vLLM, or llama.cpp."
+)
+@click.option("--quantize", type=click.Choice(["q8_0", "q4_0", "f16"]), help="Store a GGUF's matrices in fewer bits.")
+@click.option("--measure", metavar="SOURCE", help="Videos on which to measure the loss in bits a frame.")
+@_OVERWRITE
+@_JSON
+def export(
+    run: str, out: Path, format: str, quantize: str | None, measure: str | None, overwrite: bool, as_json: bool
+) -> None:
+    """Write a run for other engines, its ids under readable names.
+
+    The folder is a run too: rollout, eval and info take it.
+    """
+    from framepred.checkpoint import load_run
+    from framepred.export import export as run_export
+    from framepred.export import measure_loss
+
+    if quantize and format != "gguf":
+        raise click.UsageError("--quantize is for --format gguf")
+    _check_output(out, overwrite)
+    with _replacing(out, overwrite, run, measure):
+        exported = run_export(run, out, format, quantize)
+        steps = measure_loss(load_run(run), exported, [measure]) if measure else iter(())
+        last = consume(steps, lambda p: (p.done / p.total, f"{p.done} of {p.total} videos, {p.frames} frames"))
+    size = sum(file.stat().st_size for file in out.glob("model.*"))
+    loss = last and {"frames": last.frames, "bits_before": last.before, "bits_after": last.after}
+    if as_json:
+        print_json({"path": str(out), "format": format, "quantize": quantize, "bytes": size, "loss": loss})
+        return
+    if last:
+        click.echo(
+            f"{last.frames} frames: {last.before:.2f} bits a frame before, {last.after:.2f} after "
+            f"({last.after - last.before:+.3f})"
+        )
+    click.echo(f"{out}: {size / 1e6:.1f} MB")
+
+
+@cli.command()
+@click.argument("run")
+@click.argument("address", metavar="hf://OWNER/NAME")
+@click.option("--private", is_flag=True, help="Make the repository private, if it is made.")
+@_JSON
+def push(run: str, address: str, private: bool, as_json: bool) -> None:
+    """Upload a run to the Hugging Face Hub, with a model card."""
+    from framepred.publish import push as run_push
+
+    page = run_push(run, address, private)
+    if as_json:
+        print_json({"path": address, "page": page})
+    else:
+        click.echo(f"{page}: framepred rollout VIDEO --model {address}")
+
+
+@cli.command()
+@click.argument("address", metavar="hf://OWNER/NAME")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@_OVERWRITE
+@_JSON
+def pull(address: str, out: Path, overwrite: bool, as_json: bool) -> None:
+    """Download a run or tokenizer from the Hugging Face Hub.
+
+    Everything that takes a run takes hf://OWNER/NAME as well; this makes a copy of one's own.
+    """
+    from framepred.publish import pull as run_pull
+
+    _check_output(out, overwrite)
+    with _replacing(out, overwrite):
+        facts = run_pull(address, out)
+    if as_json:
+        print_json(facts)
+    else:
+        click.echo(f"{out}: a {facts['kind']}")
 
 
 @cli.command()

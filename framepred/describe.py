@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from framepred import zoo
+from framepred import hub, zoo
 from framepred.checkpoint import load_run, load_tokenizer, tokenizer_sha256
 from framepred.config import recipe_names
 from framepred.data.actions import actions_path, read_actions
@@ -18,7 +18,7 @@ from framepred.video import probe_video
 
 def describe(path_or_name: str) -> dict[str, Any]:
     """Return the facts of a video, video folder, token store, tokenizer or run, as JSON values."""
-    path = zoo.resolve("tokenizers", path_or_name) if zoo.is_address(path_or_name) else Path(path_or_name)
+    path = hub.resolve(path_or_name)
     if not path.exists():
         for kind, show in (("models", _run), ("tokenizers", _tokenizer)):
             if path_or_name in zoo.names(kind):

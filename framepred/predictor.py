@@ -149,9 +149,7 @@ def _attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, size: int = 256) -> Tenso
     return torch.cat(parts, 2)
 
 
-def _attend_to_both(
-    q: Tensor, prefix_k: Tensor, prefix_v: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
-) -> Tensor:
+def _attend_to_both(q: Tensor, prefix_k: Tensor, prefix_v: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """Attend from q (B, H, L, d) to a prefix (K, P, d) that all rows share and to each row's own (B, K, T, d).
 
     All rows' queries meet the prefix in one product, which reads it once, not once a row.

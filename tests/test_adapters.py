@@ -303,24 +303,24 @@ def test_an_address_is_fetched_without_code_or_pickles(
         return str(saved("JanusVQVAE").parent)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
-    assert load_tokenizer("hf://owner/name/JanusVQVAE@v1").frame_size == (16, 16)
+    assert load_tokenizer("hf://owner/name@v1/JanusVQVAE").frame_size == (16, 16)
     ((repository, more),) = asked
     assert (repository, more["revision"]) == ("owner/name", "v1")
     assert all(p.startswith("JanusVQVAE/") for p in more["allow_patterns"])
     assert not any(p.endswith((".py", ".bin", "*", ".pt")) for p in more["allow_patterns"])
-    with pytest.raises(FramepredError, match=r"holds no config\.json: give the folder of the model in it"):
+    with pytest.raises(FramepredError, match=r"no tokenizer \(no config\.json\)|no tokenizer"):
         load_tokenizer("hf://owner/name")
 
 
 @pytest.mark.parametrize("address", ["hf://", "hf://owner", "hf://owner/", "hf:///name"])
 def test_half_an_address_is_refused(address: str) -> None:
-    with pytest.raises(FramepredError, match="is not whole: give hf://owner/name"):
+    with pytest.raises(FramepredError, match="is no address on the Hub: give hf://owner/name"):
         zoo.tokenizer_folder(address)
 
 
 def test_no_network_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(FramepredError, match=r"cannot fetch hf://owner/name .*download it elsewhere") as caught:
+    with pytest.raises(FramepredError, match=r"hf://owner/name: the Hub cannot be reached") as caught:
         zoo.tokenizer_folder("hf://owner/name")
     assert "\n" not in str(caught.value)
