@@ -193,9 +193,9 @@ class Condition:
     @staticmethod
     def from_json(value: dict[str, Any]) -> "Condition":
         odds, usual = value["reliability"], dict(value["usual"])
-        scales = {name: Scale(**usual.pop(name)) for name in Figures._fields}
-        reliability = Reliability(*(tuple(odds[k]) for k in ("count", "confidence", "accuracy")), odds["ece"])
-        return Condition(value["nats"], value["accuracy"], reliability, Usual(**scales, **usual))
+        known: dict[str, Any] = {name: Scale(**usual.pop(name)) for name in Figures._fields} | usual
+        reliability = Reliability(tuple(odds["count"]), tuple(odds["confidence"]), tuple(odds["accuracy"]), odds["ece"])
+        return Condition(value["nats"], value["accuracy"], reliability, Usual(**known))
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,8 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.write(layer, k, v)
         if cache is not None and cache.prefix.shape[4]:
-            y = _attend_to_both(q, *cache.prefix[layer, :, 0], k, v, mask)
+            prefix_k, prefix_v = cache.prefix[layer, :, 0]
+            y = _attend_to_both(q, prefix_k, prefix_v, k, v, mask)
         elif cache is None and q.dtype == torch.bfloat16 and q.device.type == "cpu":
             y = _attend_in_blocks(q, k, v)
         else:

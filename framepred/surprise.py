@@ -217,7 +217,7 @@ def _write_arrays(surprise: Surprise, out: Path) -> None:
     partial = out.with_name(f".{out.stem}.partial.npz")
     shape = (-1, *surprise.run.layout.grid)
     nothing = torch.full((1, surprise.run.layout.frame_tokens), torch.nan)
-    maps = {
+    maps: dict[str, Any] = {
         name: torch.cat([nothing, torch.stack([getattr(s, name) for s in surprise.scores])]).view(shape).numpy()
         for name in ("nats", "entropy")
     }
