@@ -10,6 +10,8 @@ from types import ModuleType
 
 from framepred.errors import FramepredError
 
+# What is read here or by other engines: no code, no pickles.
+_FILES = ("*.json", "*.jsonl", "*.safetensors", "*.gguf", "*.toml", "*.md")
 # A Path collapses the two slashes.
 _ADDRESS = re.compile(r"hf:/{1,2}([\w.-]+/[\w.-]+)(?:@([^/\s]+))?(?:/([^\s]+?))?/?")
 
@@ -43,7 +45,7 @@ def is_address(name_or_path: str | Path) -> bool:
 def resolve(name_or_path: str | Path, files: Sequence[str] | None = None) -> Path:
     """Return the local folder that `hf://owner/name[@revision][/folder]` means, downloaded; a path as it is.
 
-    `files` are the patterns of what to download, all by default. What was downloaded before is used
+    `files` are the patterns of what to download, by default what a run or tokenizer is made of. What was downloaded before is used
     without a network.
     """
     if not is_address(name_or_path):
@@ -52,7 +54,7 @@ def resolve(name_or_path: str | Path, files: Sequence[str] | None = None) -> Pat
     inside = f"{address.folder}/" if address.folder else ""
     with _client(address) as hub:
         root = hub.snapshot_download(
-            address.repo, revision=address.revision, allow_patterns=[inside + f for f in files or ["*"]]
+            address.repo, revision=address.revision, allow_patterns=[inside + f for f in files or _FILES]
         )
     folder = Path(root) / (address.folder or "")
     if not folder.is_dir():
