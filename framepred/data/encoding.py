@@ -153,7 +153,9 @@ def encode_in_processes(
                         pipe.close()
                         del team[pipe]
                     else:
-                        pipe.send(videos[worker.index])
+                        # One that died since it spoke is found out by its silence.
+                        with suppress(OSError):
+                            pipe.send(videos[worker.index])
     finally:
         for worker in team.values():
             worker.process.terminate()
