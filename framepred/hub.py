@@ -45,8 +45,8 @@ def is_address(name_or_path: str | Path) -> bool:
 def resolve(name_or_path: str | Path, files: Sequence[str] | None = None) -> Path:
     """Return the local folder that `hf://owner/name[@revision][/folder]` means, downloaded; a path as it is.
 
-    `files` are the patterns of what to download, by default what a run or tokenizer is made of. What was downloaded before is used
-    without a network.
+    `files` are the patterns of what to download, by default what a run or tokenizer is made of. What was
+    downloaded before is used without a network.
     """
     if not is_address(name_or_path):
         return Path(name_or_path)
