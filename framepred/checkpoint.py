@@ -13,13 +13,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from framepred import zoo
+from framepred import gguf_file, zoo
 from framepred.config import Recipe, apply
 from framepred.errors import FramepredError
 from framepred.predictor import Llama, LlamaConfig, from_hugging_face, to_hugging_face
 from framepred.sequence import SequenceLayout
+from framepred.tokenizer.adapters import AdaptedTokenizer, is_foreign, load_adapted
 from framepred.tokenizer.autoencoder import Autoencoder
 from framepred.tokenizer.base import Tokenizer
+
+_ADAPTER = "adapter.json"
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,26 @@ def file_sha256(path: Path) -> str:
 
 
 def tokenizer_sha256(folder: Path) -> str:
-    """Return the sha256 of a tokenizer's model.safetensors, which holds its configuration too."""
-    file = folder / "model.safetensors"
-    if not file.is_file():
+    """Return the sha256 of a tokenizer: of its model.safetensors, which holds its configuration too.
+
+    Another library's keeps its configuration apart: there it is that of the hashes of all its files.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
         raise FramepredError(
             f"{folder} is no tokenizer (no model.safetensors): give a folder that framepred train wrote"
         )
-    return file_sha256(file)
+    if not _is_foreign(folder):
+        return file_sha256(folder / "model.safetensors")
+    lines = "".join(f"{file.name} {file_sha256(file)}\n" for file in [folder / "config.json", *files])
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _is_foreign(folder: Path) -> bool:
+    try:
+        return is_foreign(json.loads((folder / "config.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _read_json(file: Path, what: str) -> dict[str, Any]:
@@ -134,10 +150,18 @@ def save_tokenizer(folder: Path, tokenizer: Autoencoder, recipe_toml: str, dtype
     return tokenizer_sha256(folder)
 
 
-def load_tokenizer(name_or_dir: str | Path = zoo.DEFAULT) -> Autoencoder:
-    """Load a tokenizer by its name in the zoo, its folder, or the folder of a run that has it."""
+def load_tokenizer(
+    name_or_dir: str | Path = zoo.DEFAULT, size: tuple[int, int] | None = None, device: str = "cpu"
+) -> Autoencoder | AdaptedTokenizer:
+    """Load a tokenizer by its name in the zoo, its folder, or the folder of a run that has it.
+
+    Folders of `diffusers` and `transformers` tokenizers are read too. Those take frames of many sizes:
+    `size` (height, width) chooses, unless the folder is a run's own copy, which keeps its size.
+    """
     folder = zoo.tokenizer_folder(name_or_dir)
     config = _read_json(folder / "config.json", "tokenizer")
+    if is_foreign(config) and "kind" not in config:
+        return load_adapted(folder, config, _stored_size(folder) or size).to(device)
     if config.get("kind") != "framepred-autoencoder":
         raise FramepredError(f"{folder} is no framepred tokenizer: its config.json says kind {config.get('kind')!r}")
     weights, about = _read_weights(folder / "model.safetensors")
@@ -149,7 +173,18 @@ def load_tokenizer(name_or_dir: str | Path = zoo.DEFAULT) -> Autoencoder:
     size = config["frame_size"]
     tokenizer = Autoencoder(recipe, (size[0], size[1]))
     _load_into(tokenizer, weights, folder / "model.safetensors")
-    return tokenizer.eval().requires_grad_(False)
+    return tokenizer.eval().requires_grad_(False).to(device)
+
+
+def _stored_size(folder: Path) -> tuple[int, int] | None:
+    """Return the frame size that `copy_tokenizer` wrote beside another library's tokenizer."""
+    if not (folder / _ADAPTER).is_file():
+        return None
+    try:
+        height, width = _read_json(folder / _ADAPTER, "tokenizer")["frame_size"]
+        return int(height), int(width)
+    except (KeyError, ValueError, TypeError) as error:
+        raise FramepredError(f"{folder / _ADAPTER} has no frame_size [height, width]: restore it") from error
 
 
 def save_run(
@@ -176,19 +211,23 @@ def save_run(
 
 
 def load_predictor(folder: Path) -> Llama:
-    """Load a Llama checkpoint in the Hugging Face format, in fp32."""
+    """Load a Llama checkpoint, model.safetensors in the Hugging Face format or else model.gguf, in fp32."""
     try:
         config = LlamaConfig.from_json(_read_json(folder / "config.json", "run"))
     except TypeError as error:
         raise FramepredError(f"{folder}/config.json is not whole ({error}): restore the run") from error
-    weights, _ = _read_weights(folder / "model.safetensors")
+    file = folder / "model.safetensors"
+    # A quantized export is a run too: its weights as its file holds them.
+    if not file.is_file() and (folder / gguf_file.NAME).is_file():
+        file = folder / gguf_file.NAME
+        weights = gguf_file.read_gguf(file)
+    else:
+        weights, _ = _read_weights(file)
     predictor = Llama(config)
     try:
-        _load_into(predictor, from_hugging_face(weights, config), folder / "model.safetensors")
+        _load_into(predictor, from_hugging_face(weights, config), file)
     except KeyError as error:
-        raise FramepredError(
-            f"{folder}/model.safetensors lacks {error}: it is not the checkpoint of its config.json"
-        ) from error
+        raise FramepredError(f"{file} lacks {error}: it is not the checkpoint of its config.json") from error
     return predictor.eval().requires_grad_(False)
 
 
@@ -216,10 +255,15 @@ def load_run(name_or_dir: str | Path = zoo.DEFAULT, device: str = "cpu") -> Run:
     return Run(folder, predictor.to(device), tokenizer.to(device), layout, window, fps, sha256)
 
 
-def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copy a tokenizer folder into a run, appearing whole."""
+def copy_tokenizer(source: Path, target: Path, size: tuple[int, int] | None = None) -> None:
+    """Copy a tokenizer folder into a run, appearing whole; another library's with the frame size it is used at."""
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(source, partial, ignore=shutil.ignore_patterns(".*"))
+    partial.mkdir()
+    for file in source.iterdir():
+        if file.suffix in (".json", ".safetensors", ".toml", ".md") and not file.name.startswith("."):
+            shutil.copyfile(file, partial / file.name)
+    if _is_foreign(partial) and not (partial / _ADAPTER).exists() and size:
+        (partial / _ADAPTER).write_text(json.dumps({"frame_size": list(size)}) + "\n")
     shutil.rmtree(target, ignore_errors=True)
     os.replace(partial, target)

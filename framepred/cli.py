@@ -1,5 +1,6 @@
 """The commands, thin: parse, call the library, show. Nothing here that a script could not call."""
 
+import json
 import os
 import signal
 import warnings
@@ -48,13 +49,14 @@ _OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace an output t
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(framepred.__version__, prog_name="framepred")
 def cli() -> None:
-    """Predict the future of video as tokens: tokenize, train, rollout.
+    """Predict the future of video as tokens: tokenize, train, rollout, eval.
 
     \b
       framepred rollout clip.mp4                     predict with the model that comes along
       framepred tokenize videos/ -o tokens           video -> tokens
       framepred train videos/ -o run --minutes 30    train on your own videos
       framepred rollout clip.mp4 --model run         predict with it
+      framepred eval held-out/ --model run           score it beside copying
     """
 
 
@@ -137,39 +139,79 @@ def record(env: str, out: Path, overwrite: bool, as_json: bool, **options: Any) 
         click.echo(f"{out}: {len(paths)} episodes")
 
 
+def _shard(_: click.Context, __: click.Parameter, value: str) -> tuple[int, int]:
+    number, slash, count = value.partition("/")
+    if not (slash and number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count) <= 100_000):
+        raise click.BadParameter(f"{value!r}: give i/n, from 1/n to n/n")
+    return int(number), int(count)
+
+
 @cli.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the token store.")
-@click.option("--tokenizer", default="doom-64", show_default=True, help="Name in the zoo, or folder.")
+@click.option("--tokenizer", default="doom-64", show_default=True, help="Name in the zoo, folder, or hf://owner/name.")
+@click.option(
+    "--size", callback=_size, help="Side, or HEIGHTxWIDTH, for a tokenizer of another library.  [default: 256]"
+)
 @click.option("--fps", type=click.FloatRange(0, 1000, min_open=True), help="Resample by timestamp to this rate.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 1024), help="Processes that encode.")
+@click.option("--shard", default="1/1", callback=_shard, help="i/n: take the i-th of n parts, for a scheduler's jobs.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, ... or auto.")
 @_OVERWRITE
 @_JSON
 def tokenize(
-    sources: tuple[str, ...], out: Path, tokenizer: str, fps: float | None, overwrite: bool, as_json: bool
-) -> None:
+    sources: tuple[str, ...], out: Path, tokenizer: str, size: tuple[int, int] | None, fps: float | None,
+    workers: int, shard: tuple[int, int], device: str, overwrite: bool, as_json: bool,
+) -> None:  # fmt: skip
     """Turn videos into tokens: Parquet that `datasets.load_dataset` opens.
 
-    Run it again to add what is missing: what is there already is not touched.
+    Run it again to add what is missing: what is there already is not touched. Jobs with --shard may
+    share one folder, or have one each: their rows together are the same.
     """
+    from functools import partial
+
     from framepred.checkpoint import load_tokenizer, tokenizer_sha256
+    from framepred.data.encoding import Workers
     from framepred.data.sources import find_videos
     from framepred.data.tokens import tokenize as run_tokenize
+    from framepred.forecast import choose_device
+    from framepred.hub import is_address
     from framepred.zoo import tokenizer_folder
 
     videos = find_videos(sources)
     folder = tokenizer_folder(tokenizer)
-    loaded = load_tokenizer(folder)
-    name = folder.parent.name if folder.name == "tokenizer" else folder.name
-    steps = run_tokenize(videos, out, loaded, name, tokenizer_sha256(folder), str(folder.resolve()), fps)
-    with _replacing(out, overwrite, *sources, str(folder)):
-        last = consume(
-            steps, lambda p: (p.done / p.total, f"{p.done} of {p.total} videos, {p.frames} frames, {p.episode}")
-        )
-    done, frames = (last.done, last.frames) if last else (len(videos), 0)
+    load = partial(load_tokenizer, folder, size, choose_device(device))
+    loaded = load()
+    if size is not None and loaded.frame_size != size:
+        takes, given = ("x".join(map(str, s)) for s in (loaded.frame_size, size))
+        raise FramepredError(f"tokenizer {tokenizer} takes frames of {takes}, not {given}: leave --size out")
+    name = tokenizer if is_address(tokenizer) else folder.parent.name if folder.name == "tokenizer" else folder.name
+    steps = run_tokenize(
+        videos, out, loaded, name, tokenizer_sha256(folder), str(folder.resolve()), fps,
+        Workers(workers, load) if workers > 1 else None, shard,
+    )  # fmt: skip
+    try:
+        with _terminate_like_interrupt(), _replacing(out, overwrite, *sources, str(folder)):
+            last = consume(steps, lambda p: (p.done / p.total, _tokenizing(p)))
+    except KeyboardInterrupt:
+        steps.close()
+        raise Interrupted(f"stopped; what was done is in {out}: give the same command again to go on") from None
+    tokens = loaded.grid[0] * loaded.grid[1]
+    mine = len(videos[shard[0] - 1 :: shard[1]])
+    done, frames, rate, skipped = (last.done, last.frames, last.rate, last.skipped) if last else (mine, 0, 0.0, 0)
     if as_json:
-        print_json({"path": str(out), "episodes": done, "frames": frames, "tokenizer": name})
+        print_json(
+            {"path": str(out), "episodes": done, "frames": frames, "tokenizer": name, "skipped": skipped,
+             "tokens_per_frame": tokens, "frames_per_second": rate}
+        )  # fmt: skip
     else:
-        click.echo(f"{out}: {done} episodes, {frames} frames added, {loaded.grid[0] * loaded.grid[1]} tokens a frame")
+        bad = f", {skipped} skipped" if skipped else ""
+        click.echo(f"{out}: {done} episodes, {frames} frames added, {tokens} tokens a frame, {rate:,.0f} frames/s{bad}")
+
+
+def _tokenizing(p: Any) -> str:
+    left = duration(p.remaining)
+    return f"{p.done} of {p.total} videos, {p.frames} frames, {p.rate:,.0f} frames/s, {left} left, {p.episode}"
 
 
 @cli.command()
@@ -262,7 +304,7 @@ def _watch(progress: Iterator[Any]) -> dict[str, dict[str, float]]:
 
 @cli.command()
 @click.argument("video", type=click.Path(path_type=Path))
-@click.option("--model", default="doom-64", show_default=True, help="Run folder, or name in the zoo.")
+@click.option("--model", default="doom-64", show_default=True, help="Run folder, name in the zoo, or hf://OWNER/NAME.")
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), help=".mp4, .gif, .webp or .npz.  [default: NAME-rollout.mp4 here]"
 )
@@ -284,6 +326,14 @@ def _watch(progress: Iterator[Any]) -> dict[str, dict[str, float]]:
     type=click.Choice(["auto", "speculative", "sequential"]),
     help="They give the same tokens.",
 )
+@click.option(
+    "--engine",
+    default="framepred",
+    show_default=True,
+    type=click.Choice(["framepred", "transformers", "llama.cpp", "vllm"]),
+    help="What runs the Llama; greedy, they give the same frames.",
+)
+@click.option("--server", metavar="URL", help="Address of the vLLM server.  [default: http://localhost:8000]")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, ... or auto.")
 @_OVERWRITE
 @_JSON
@@ -319,6 +369,108 @@ def rollout(video: Path, out: Path | None, overwrite: bool, as_json: bool, **opt
 def _frames_bar(horizon: int) -> Callable[[Iterator[Any]], Iterator[Any]]:
     count = iter(range(1, horizon + 1))
     return lambda frames: track(frames, lambda _: ((n := next(count)) / horizon, f"frame {n} of {horizon}"))
+
+
+@cli.command(name="eval")
+@click.argument("sources", nargs=-1, required=True, metavar="[NAME=]SOURCE...")
+@click.option("--model", default="doom-64", show_default=True, help="Run folder, or name in the zoo.")
+@click.option("--protocol", default="future", show_default=True, help="Built-in name or TOML file.")
+@click.option("--context", type=int, help="Frames that are given.  [default: the protocol's]")
+@click.option("--horizon", type=int, help="Frames to predict.  [default: the protocol's]")
+@click.option("--samples", type=int, help="Different futures of each clip.  [default: the protocol's]")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a value of the protocol (repeatable)."
+)
+@click.option("--train", multiple=True, metavar="SOURCE", help="The run's training clips, to copy from (repeatable).")
+@click.option(
+    "--alter",
+    "alterations",
+    multiple=True,
+    type=click.Choice(["mirrored", "reversed", "skipped"]),
+    help="Also the first source with altered dynamics (repeatable).",
+)
+@click.option("--lpips", type=click.Path(path_type=Path), help="LPIPS backbone: torchvision's weights as safetensors.")
+@click.option("--fid", type=click.Path(path_type=Path), help="FID detector: TorchScript.")
+@click.option("--fvd", type=click.Path(path_type=Path), help="FVD detector: TorchScript.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="Folder for results.json and what it takes to go on."
+)
+@click.option("--report", type=click.Path(path_type=Path), help="Folder for index.html, a page with everything.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, ... or auto.")
+@_OVERWRITE
+@_JSON
+def evaluate(
+    sources: tuple[str, ...], model: str, protocol: str, settings: tuple[str, ...], out: Path | None,
+    report: Path | None, overwrite: bool, as_json: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Score a run on many clips beside copying: each SOURCE is a table, and so is each --alter.
+
+    With -o or --report, Ctrl-C keeps what is done: the same command goes on. Twice the same command
+    gives the same numbers.
+    """
+    from framepred.benchmark import Benchmark, Evaluated, write_text
+    from framepred.benchmark import evaluate as run_benchmark
+    from framepred.protocol import load_protocol
+
+    changes = {k: v for k in ("context", "horizon", "samples") if (v := options.pop(k)) is not None}
+    chosen = load_protocol(protocol, changes, settings)
+    outputs = [folder / name for folder, name in ((out, "results.json"), (report, "index.html")) if folder]
+    for path in outputs:
+        _check_output(path, overwrite)
+    if report:
+        from framepred.plots import require_matplotlib
+
+        require_matplotlib()
+    home = out or report
+    benchmark = Benchmark(sources, model, chosen, cache=home / "clips" if home else None, **options)
+
+    def describe(p: Any) -> tuple[float, str]:
+        if isinstance(p, Evaluated):
+            return 1.0, "done"
+        left = "" if p.remaining is None else f", {duration(p.remaining)} left"
+        return p.done / p.total, f"{p.done} of {p.total} videos{left}, {p.name}"
+
+    try:
+        with _terminate_like_interrupt():
+            evaluated = consume(run_benchmark(benchmark), describe)
+            assert isinstance(evaluated, Evaluated)
+            if report:
+                from framepred.report import write_report
+
+                pages = write_report(evaluated, report / "index.html")
+                consume(pages, lambda p: (p.done / p.total, f"report: {p.done} of {p.total} clips, {p.name}"))
+    except KeyboardInterrupt:
+        kept = f"the scored clips are in {home}: give the same command to go on" if home else "give -o to keep clips"
+        raise Interrupted(f"stopped; {kept}") from None
+    if out:
+        write_text(out / "results.json", json.dumps(evaluated.result, allow_nan=False) + "\n")
+    if as_json:
+        print_json(evaluated.result)
+    else:
+        _show_result(evaluated.result)
+        for path in outputs:
+            click.echo(str(path))
+
+
+def _show_result(result: dict[str, Any]) -> None:
+    from framepred.tables import group_table, groups_table, header_facts, horizon_table, spread_sentence, verdict
+
+    for name, value in header_facts(result):
+        click.echo(f"{name}: {value}")
+    stamp, confidence = f"protocol {result['protocol']['sha256'][:12]}", result["protocol"]["confidence"]
+    for group in result["groups"]:
+        headers, rows, notes = group_table(group, brief=True)
+        title = f"{group['name']}, {group['clips']} clips, {stamp}, ± half of the {confidence:.0%} interval over clips"
+        print_table(headers, [row for i, row in enumerate(rows) if i not in notes], f"\n{title}")
+        for i, note in notes.items():
+            click.echo(f"{rows[i][0]}: {note}")
+        if curves := horizon_table(group):
+            print_table(*curves, stamp)
+        click.echo(verdict(group))
+        if group["spread"]:
+            click.echo(spread_sentence(group["spread"]))
+    if len(result["groups"]) > 1:
+        print_table(*groups_table(result), f"\n{stamp}: copying or learning?")
 
 
 @cli.command()
@@ -421,6 +573,84 @@ def surprise(video: Path, out: Path | None, overwrite: bool, as_json: bool, **op
 
 def _scored_bar(items: Iterator[Any], total: int) -> Iterator[Any]:
     return track(items, lambda item: (item[0] / total, f"frame {item[0]} of {total}"))
+
+
+@cli.command()
+@click.argument("run")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option(
+    "--format", required=True, type=click.Choice(["hf", "gguf"]), help="For transformers and vLLM, or llama.cpp."
+)
+@click.option("--quantize", type=click.Choice(["q8_0", "q4_0", "f16"]), help="Store a GGUF's matrices in fewer bits.")
+@click.option("--measure", metavar="SOURCE", help="Videos on which to measure the loss in bits a frame.")
+@_OVERWRITE
+@_JSON
+def export(
+    run: str, out: Path, format: str, quantize: str | None, measure: str | None, overwrite: bool, as_json: bool
+) -> None:
+    """Write a run for other engines, its ids under readable names.
+
+    The folder is a run too: rollout, eval and info take it.
+    """
+    from framepred.checkpoint import load_run
+    from framepred.export import export as run_export
+    from framepred.export import measure_loss
+
+    if quantize and format != "gguf":
+        raise click.UsageError("--quantize is for --format gguf")
+    _check_output(out, overwrite)
+    with _replacing(out, overwrite, run, measure):
+        exported = run_export(run, out, format, quantize)
+        steps = measure_loss(load_run(run), exported, [measure]) if measure else iter(())
+        last = consume(steps, lambda p: (p.done / p.total, f"{p.done} of {p.total} videos, {p.frames} frames"))
+    size = sum(file.stat().st_size for file in out.glob("model.*"))
+    loss = last and {"frames": last.frames, "bits_before": last.before, "bits_after": last.after}
+    if as_json:
+        print_json({"path": str(out), "format": format, "quantize": quantize, "bytes": size, "loss": loss})
+        return
+    if last:
+        click.echo(
+            f"{last.frames} frames: {last.before:.2f} bits a frame before, {last.after:.2f} after "
+            f"({last.after - last.before:+.3f})"
+        )
+    click.echo(f"{out}: {size / 1e6:.1f} MB")
+
+
+@cli.command()
+@click.argument("run")
+@click.argument("address", metavar="hf://OWNER/NAME")
+@click.option("--private", is_flag=True, help="Make the repository private, if it is made.")
+@_JSON
+def push(run: str, address: str, private: bool, as_json: bool) -> None:
+    """Upload a run to the Hugging Face Hub, with a model card."""
+    from framepred.publish import push as run_push
+
+    page = run_push(run, address, private)
+    if as_json:
+        print_json({"path": address, "page": page})
+    else:
+        click.echo(f"{page}: framepred rollout VIDEO --model {address}")
+
+
+@cli.command()
+@click.argument("address", metavar="hf://OWNER/NAME")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@_OVERWRITE
+@_JSON
+def pull(address: str, out: Path, overwrite: bool, as_json: bool) -> None:
+    """Download a run or tokenizer from the Hugging Face Hub.
+
+    Everything that takes a run takes hf://OWNER/NAME as well; this makes a copy of one's own.
+    """
+    from framepred.publish import pull as run_pull
+
+    _check_output(out, overwrite)
+    with _replacing(out, overwrite):
+        facts = run_pull(address, out)
+    if as_json:
+        print_json(facts)
+    else:
+        click.echo(f"{out}: a {facts['kind']}")
 
 
 @cli.command()

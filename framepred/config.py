@@ -9,6 +9,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from framepred.errors import FramepredError
 
+# Each code is a row of the predictor's embedding; products of bits and codebooks grow fast.
+_MAX_CODES = 2**18
+
 
 @dataclass(frozen=True)
 class DataRecipe:
@@ -28,16 +31,22 @@ class DataRecipe:
 
 @dataclass(frozen=True)
 class TokenizerRecipe:
-    """The image tokenizer: grid = size / downsampling; `levels` for FSQ, `codebook_size` for EMA VQ.
+    """The image tokenizer: grid = size / downsampling; `levels` decide FSQ's codes, `codebook_size` all others'.
 
+    `distance` is EMA VQ's, `gradient` past the codes EMA VQ's and residual VQ's, whose `residual_depth`
+    codebooks multiply to `codebook_size`; LFQ and BSQ have a bit a channel and `entropy_weight`.
     `augment` is the share of training frames that are shown as from elsewhere (mirrored, turned, scaled,
     tilted): with few frames of a scene, its things are otherwise known only as they stood.
     """
 
-    quantizer: Literal["fsq", "ema"] = "fsq"
+    quantizer: Literal["fsq", "ema", "lfq", "bsq", "residual"] = "fsq"
     levels: tuple[int, ...] = (8, 8, 4, 4)
     codebook_size: int = 1024
     code_dim: int = 16
+    distance: Literal["euclidean", "cosine"] = "euclidean"
+    gradient: Literal["straight", "rotation"] = "straight"
+    residual_depth: int = 2
+    entropy_weight: float = 0.02
     downsampling: int = 8
     width: int = 64
     encoder_blocks: int = 2
@@ -124,7 +133,8 @@ def _validate(recipe: Recipe) -> None:
         "one or more whole numbers from 2 to 64",
     )
     _require(tok.width % 8 == 0, "tokenizer.width", tok.width, "a multiple of 8")
-    for name in ("codebook_size", "code_dim", "width", "encoder_blocks", "decoder_blocks", "batch_size"):
+    _validate_codes(tok)
+    for name in ("code_dim", "width", "encoder_blocks", "decoder_blocks", "batch_size"):
         _require(getattr(tok, name) >= 1, f"tokenizer.{name}", getattr(tok, name), "at least 1")
     for name in ("width", "layers", "heads", "kv_heads", "mlp_width", "batch_size"):
         _require(getattr(pred, name) >= 1, f"predictor.{name}", getattr(pred, name), "at least 1")
@@ -150,6 +160,20 @@ def _validate(recipe: Recipe) -> None:
     _require(loop.clip_gradient > 0, "training.clip_gradient", loop.clip_gradient, "above 0")
     _require(loop.save_minutes >= 0, "training.save_minutes", loop.save_minutes, "0 or more")
     _require(0 < loop.tokenizer_share < 1, "training.tokenizer_share", loop.tokenizer_share, "between 0 and 1")
+
+
+def _validate_codes(tok: TokenizerRecipe) -> None:
+    size, depth = tok.codebook_size, tok.residual_depth
+    _require(size >= 1, "tokenizer.codebook_size", size, "at least 1")
+    _require(1 <= depth <= 8, "tokenizer.residual_depth", depth, "1 to 8")
+    _require(tok.entropy_weight >= 0, "tokenizer.entropy_weight", tok.entropy_weight, "0 or more")
+    if tok.quantizer in ("lfq", "bsq"):
+        power = size >= 2 and size.bit_count() == 1 and size <= _MAX_CODES
+        _require(power, "tokenizer.codebook_size", size, f"a power of 2 up to {_MAX_CODES} for {tok.quantizer}")
+    if tok.quantizer == "residual":
+        power = size >= 2**depth and round(size ** (1 / depth)) ** depth == size <= _MAX_CODES
+        allowed = f"a whole number to the power tokenizer.residual_depth = {depth}, up to {_MAX_CODES}"
+        _require(power, "tokenizer.codebook_size", size, allowed)
 
 
 def _require(holds: bool, key: str, value: object, allowed: str) -> None:
@@ -186,26 +210,27 @@ def load_recipe(name_or_file: str | Path | None = None) -> Recipe:
 
 def apply(recipe: Recipe, table: Mapping[str, Any]) -> Recipe:
     """Return the recipe with a (nested) table of values laid over it, validated."""
-    result: Recipe = _overlay(recipe, table, "")
+    result: Recipe = overlay(recipe, table, "recipe")
     return result
 
 
-def _overlay(target: Any, table: Mapping[str, Any], prefix: str) -> Any:
+def overlay(target: Any, table: Mapping[str, Any], what: str, prefix: str = "") -> Any:
+    """Return a frozen dataclass with a (nested) table of values laid over it; errors call it `what`."""
     hints = get_type_hints(type(target))
     known = {f.name for f in fields(target)}
     changes: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known:
             raise FramepredError(
-                f"recipe: unknown key {prefix}{key}; the keys here are {', '.join(prefix + k for k in sorted(known))}"
+                f"{what}: unknown key {prefix}{key}; the keys here are {', '.join(prefix + k for k in sorted(known))}"
             )
         current = getattr(target, key)
         if is_dataclass(current):
             if not isinstance(value, Mapping):
-                raise FramepredError(f"recipe: {prefix}{key} is a table, not {value!r}")
-            changes[key] = _overlay(current, value, f"{prefix}{key}.")
+                raise FramepredError(f"{what}: {prefix}{key} is a table, not {value!r}")
+            changes[key] = overlay(current, value, what, f"{prefix}{key}.")
         else:
-            changes[key] = _convert(value, hints[key], f"{prefix}{key}")
+            changes[key] = _convert(value, hints[key], f"{what}: {prefix}{key}")
     return replace(target, **changes)
 
 
@@ -213,7 +238,7 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
     origin = get_origin(hint)
     if origin is Literal:
         if value not in get_args(hint):
-            raise FramepredError(f"recipe: {key} = {value!r} is not allowed; choose one of {', '.join(get_args(hint))}")
+            raise FramepredError(f"{key} = {value!r} is not allowed; choose one of {', '.join(get_args(hint))}")
         return value
     if origin is tuple:
         args = get_args(hint)
@@ -222,18 +247,24 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
             value = [value] * len(args)
         if not isinstance(value, (list, tuple)) or not (variadic or len(value) == len(args)):
             raise FramepredError(
-                f"recipe: {key} = {value!r} is not a list of {'numbers' if variadic else f'{len(args)} numbers'}"
+                f"{key} = {value!r} is not a list of {'numbers' if variadic else f'{len(args)} numbers'}"
             )
         return tuple(_convert(v, args[0], key) for v in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise FramepredError(f"recipe: {key} = {value!r} is not a {hint.__name__}")
+        raise FramepredError(f"{key} = {value!r} is not a {hint.__name__}")
     return value
 
 
 def apply_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     """Return the recipe with `key=value` settings applied together, values written as in TOML."""
+    # At once, because some values must change together (predictor.heads and kv_heads).
+    return apply(recipe, read_settings(settings))
+
+
+def read_settings(settings: Iterable[str]) -> dict[str, Any]:
+    """Return `key=value` settings, values written as in TOML and keys with dots, as one nested table."""
     table: dict[str, Any] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
@@ -250,8 +281,7 @@ def apply_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
             if not isinstance(inner, dict):
                 raise FramepredError(f"--set {setting!r}: {part} is set to a value already, it has no keys")
         inner[last] = value
-    # At once, because some values must change together (predictor.heads and kv_heads).
-    return apply(recipe, table)
+    return table
 
 
 def to_toml(recipe: Recipe) -> str:

@@ -32,7 +32,7 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], title: st
         table.add_row(*row)
     if title:
         click.echo(title)
-    Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
+    Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def duration(seconds: float | None) -> str:

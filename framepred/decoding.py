@@ -10,6 +10,9 @@ from framepred.predictor import KVCache, Llama
 from framepred.sampling import Sampling, choose, gumbel_noise
 from framepred.sequence import SequenceLayout
 
+_PASS_TOKENS = {"cpu": 256, "cuda": 16384}
+"""Tokens of a pass over which a device gains nothing from reading more at once."""
+
 Draft = Callable[[Tensor, Tensor | None], Tensor]
 
 
@@ -38,7 +41,7 @@ def prefill(model: Llama, stream_ids: Tensor, samples: int, capacity: int) -> St
         model.hidden(stream_ids[:, :-1], cache)
         stream.passes += 1
     if len(stream_ids) != samples:
-        cache.expand(samples)
+        cache.share(samples)
     return stream
 
 
@@ -81,26 +84,26 @@ def decode_speculative(
 
     A pass reads the guess and samples every slot under the frame's noise. Where the guess equals the
     sample from the left, both are right, and the first that differs is right too, for its past is.
-    The rest takes what the pass sampled: with shared noise it settles fast (arXiv 2510.24211).
+    The rest takes what the pass sampled: with shared noise it settles fast (arXiv 2510.24211). Many
+    samples at once fill the machine with fewer slots each: a pass reaches no further than pays.
     """
     first, count = layout.vocabulary.visual[0], layout.frame_tokens
+    reach = max(1, _PASS_TOKENS.get(guess.device.type, _PASS_TOKENS["cuda"]) // len(guess))
     tokens = guess.clone()
     settled = 0
     base = stream.cache.length + stream.pending.shape[1]
-    ids = torch.cat([stream.pending, tokens[:, : count - 1] + first], 1)
-    while True:
-        logits = _logits(model, stream, ids, count - settled, layout.vocabulary.visual)
-        chosen = choose(logits, None if noise is None else noise[:, settled:], sampling)
-        matched = int((chosen == tokens[:, settled:]).long().cumprod(1).sum(1).min())
-        tokens[:, settled:] = chosen
-        right = settled + matched + 1
-        if right >= count:
-            break
+    while settled < count:
+        end = min(settled + reach, count)
+        ids = tokens[:, max(settled - 1, 0) : end - 1] + first
+        if not settled:
+            ids = torch.cat([stream.pending, ids], 1)
+        logits = _logits(model, stream, ids, end - settled, layout.vocabulary.visual)
+        chosen = choose(logits, None if noise is None else noise[:, settled:end], sampling)
+        matched = int((chosen == tokens[:, settled:end]).long().cumprod(1).sum(1).min())
+        tokens[:, settled:end] = chosen
+        settled = min(settled + matched + 1, end)
         # Inputs up to the last match are cached as they should be; the corrected one is read again.
-        stream.cache.length = base + settled + matched
-        settled = right
-        ids = tokens[:, settled - 1 : count - 1] + first
-    stream.cache.length = base + count - 1
+        stream.cache.length = base + settled - 1
     stream.pending = tokens[:, -1:] + first
     return tokens
 

@@ -4,19 +4,21 @@ import json
 from pathlib import Path
 from typing import Any
 
-from framepred import zoo
+from framepred import hub, zoo
 from framepred.checkpoint import load_run, load_tokenizer, tokenizer_sha256
 from framepred.config import recipe_names
 from framepred.data.actions import actions_path, read_actions
 from framepred.data.sources import find_videos
 from framepred.data.tokens import is_store, read_store, read_store_info
 from framepred.errors import FramepredError
+from framepred.tokenizer.adapters import AdaptedTokenizer
+from framepred.tokenizer.autoencoder import Autoencoder
 from framepred.video import probe_video
 
 
 def describe(path_or_name: str) -> dict[str, Any]:
     """Return the facts of a video, video folder, token store, tokenizer or run, as JSON values."""
-    path = Path(path_or_name)
+    path = hub.resolve(path_or_name)
     if not path.exists():
         for kind, show in (("models", _run), ("tokenizers", _tokenizer)):
             if path_or_name in zoo.names(kind):
@@ -94,12 +96,19 @@ def _store(path: Path) -> dict[str, Any]:
 
 def _tokenizer(path: Path) -> dict[str, Any]:
     tokenizer = load_tokenizer(path)
-    return {
-        "path": str(path), "kind": "tokenizer", "quantizer": tokenizer.recipe.quantizer,
+    tokens = tokenizer.grid[0] * tokenizer.grid[1]
+    facts = {
+        "path": str(path), "kind": "tokenizer",
+        "quantizer": tokenizer.recipe.quantizer if isinstance(tokenizer, Autoencoder) else tokenizer.name,
         "frame_size": list(tokenizer.frame_size), "grid": list(tokenizer.grid),
-        "tokens_per_frame": tokenizer.grid[0] * tokenizer.grid[1], "codebook_size": tokenizer.codebook_size,
+        "tokens_per_frame": tokens, "codebook_size": tokenizer.codebook_size,
         "parameters": sum(p.numel() for p in tokenizer.parameters()), "sha256": tokenizer_sha256(path),
     }  # fmt: skip
+    if isinstance(tokenizer, AdaptedTokenizer) and tokenizer.group > 1:
+        facts["group"] = (
+            f"{tokens} tokens for {tokenizer.group} frames of a video; here for each frame, as for pictures"
+        )
+    return facts
 
 
 def _run(path: Path) -> dict[str, Any]:

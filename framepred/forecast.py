@@ -15,6 +15,7 @@ from framepred.checkpoint import Run, load_run
 from framepred.data.actions import read_actions
 from framepred.data.episode import check_action_count
 from framepred.data.sources import VideoFile
+from framepred.engines import predict_by
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.evaluation import Scores, score
 from framepred.metrics import psnr
@@ -40,7 +41,8 @@ class Forecast:
     tokens: Tensor
     fps: float
     sampling: Sampling
-    decoder: str
+    engine: str
+    decoder: str | None
     passes: int
     seconds: float
     scores: Scores | None
@@ -57,6 +59,7 @@ class Forecast:
             "temperature": self.sampling.temperature,
             "top_k": self.sampling.top_k,
             "top_p": self.sampling.top_p,
+            "engine": self.engine,
             "decoder": self.decoder,
             "actions": self.actions is not None,
             "seconds": self.seconds,
@@ -88,14 +91,18 @@ def make_forecast(
     top_p: float = 1.0,
     seed: int = 0,
     decoder: str = "auto",
+    engine: str = "framepred",
+    server: str | None = None,
     device: str = "auto",
     watch: _Watch = iter,
 ) -> Forecast:
     """Predict how a video file goes on after `context` frames from `start`, and score it where it does.
 
     `actions` is a CSV file, "none", or None for the file beside the video. A video whose rate is not
-    the run's is resampled to it, unless its actions tie it to its own frames.
+    the run's is resampled to it, unless its actions tie it to its own frames. `engine` is "framepred"
+    or one of engines.ENGINES; `server` is the address of a vLLM server.
     """
+    _check_engine(engine, decoder, server, temperature)
     check_lengths(context, horizon, samples)
     sampling = Sampling(temperature, top_k, top_p, seed)
     run = load_run(model, choose_device(device))
@@ -124,15 +131,42 @@ def make_forecast(
     tokens = run.tokenizer.encode(frames[:context]).cpu()
 
     began = time.perf_counter()
-    made = list(watch(predict(run, tokens, taken, horizon, samples, sampling, decoder)))
+    if engine == "framepred":
+        steps = predict(run, tokens, taken, horizon, samples, sampling, decoder)
+    else:
+        steps = predict_by(engine, run, tokens, taken, horizon, samples, sampling, server)
+    made = list(watch(steps))
     seconds = time.perf_counter() - began
     predicted = torch.stack([p.frames for p in made], 1)
     truth = frames[context : context + horizon]
     scores = score(predicted[:, : len(truth)], truth, frames[:context], run.tokenizer) if len(truth) else None
     return Forecast(
         run, frames[:context], tokens, truth, taken, predicted, torch.stack([p.tokens for p in made], 1),
-        clip.fps, sampling, "speculative" if decoder == "auto" else decoder, made[-1].passes, seconds, scores,
+        clip.fps, sampling, engine, _decoder(engine, decoder), made[-1].passes, seconds, scores,
     )  # fmt: skip
+
+
+def _check_engine(engine: str, decoder: str, server: str | None, temperature: float) -> None:
+    if server is not None and engine != "vllm":
+        raise FramepredError(f"server {server} is for the engine vllm, not {engine}: give --engine vllm")
+    if engine == "framepred":
+        return
+    if decoder != "auto":
+        raise FramepredError(f"decoder {decoder!r} is framepred's own; the engine {engine} has its own: leave it out")
+    if temperature:
+        warnings.warn(
+            FramepredWarning(
+                f"{engine} draws by its own random numbers: a seed gives other frames than framepred's, "
+                "the same only at temperature 0"
+            ),
+            stacklevel=3,
+        )
+
+
+def _decoder(engine: str, decoder: str) -> str | None:
+    if engine != "framepred":
+        return None
+    return "speculative" if decoder == "auto" else decoder
 
 
 def choose_device(device: str) -> str:

@@ -72,3 +72,40 @@ METRICS = {"mse": Metric(mse, False), "psnr": Metric(psnr, True), "ssim": Metric
 def copy_last(context: Tensor, horizon: int) -> Tensor:
     """The baseline that predicts nothing: the last context frame, `horizon` times."""
     return context[-1:].expand(horizon, *context.shape[1:])
+
+
+def extrapolate(context: Tensor, horizon: int) -> Tensor:
+    """The baseline whose pixels go on as they changed last: context uint8 (C, 3, H, W) → (horizon, 3, H, W).
+
+    A context of one frame has no last change: this is then `copy_last`.
+    """
+    last = context[-1].int()
+    change = last - context[-2].int() if len(context) > 1 else torch.zeros_like(last)
+    steps = torch.arange(1, horizon + 1, device=context.device).view(-1, 1, 1, 1)
+    return (last + steps * change).clamp(0, 255).to(torch.uint8)
+
+
+def moving(prediction: Tensor, truth: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared error where the truth moves: → weighted error float64 (…, T) and the weight (T,) it stands on.
+
+    A pixel's weight is how much it changed from the true frame before; `before` (3, H, W) precedes the
+    first. The motion-weighted error of a set of frames is the sum of errors over the sum of weights.
+    """
+    earlier = torch.cat([before[None], truth[:-1]])
+    weight = ((truth.double() - earlier.double()) / 255).abs().mean(-3)
+    squares = ((prediction.double() - truth.double()) / 255).square().mean(-3)
+    return (squares * weight).mean((-2, -1)), weight.mean((-2, -1))
+
+
+FROZEN_BELOW = 1 / 255
+
+
+def frozen(prediction: Tensor, before: Tensor) -> Tensor:
+    """Say which frames uint8 (…, T, 3, H, W) all but repeat the one before → float64 (…, T) of 0 and 1.
+
+    That is a mean absolute change under one grey level; `before` (3, H, W) precedes the first.
+    """
+    first = before.expand(*prediction.shape[:-4], 1, *before.shape)
+    earlier = torch.cat([first, prediction[..., :-1, :, :, :]], -4)
+    change = ((prediction.double() - earlier.double()) / 255).abs().mean((-3, -2, -1))
+    return (change < FROZEN_BELOW).double()

@@ -71,3 +71,40 @@ def draw_cells(cells: list[tuple[str, Tensor | None, str]], side: int, colour: t
             canvas.paste(image.resize((width, height), Image.Resampling.NEAREST), (x, y))
         pen.text((x, y + height + 4), foot, FAINT, font=font(13))
     return torch.from_numpy(np.array(canvas)).permute(2, 0, 1)
+
+
+def draw_moments(context: Tensor, rows: dict[str, Tensor], side: int = 160) -> Iterator[Tensor]:
+    """Yield one picture uint8 (3, H', W') a moment: the rows' frames (T, 3, H, W) side by side, context first."""
+    for t, frame in enumerate(context):
+        yield draw_cells([(name, frame, f"context {t + 1 - len(context)}") for name in rows], side, _CONTEXT)
+    for t in range(len(next(iter(rows.values())))):
+        yield draw_cells([(name, frames[t], f"frame +{t + 1}") for name, frames in rows.items()], side, _PREDICTED)
+
+
+def draw_filmstrip(context: Tensor, rows: dict[str, Tensor], side: int = 72, most: int = 10) -> Tensor:
+    """Draw rows of frames (T, 3, H, W) over each other, the last context frame at the left: uint8 (3, H', W').
+
+    Of more than `most` frames, as many are shown, evenly spread.
+    """
+    from PIL import Image, ImageDraw
+
+    frames = next(iter(rows.values()))
+    shown = sorted({round(i * (len(frames) - 1) / (most - 1)) for i in range(most)} if len(frames) > most else
+                   range(len(frames)))  # fmt: skip
+    scale = side / min(frames.shape[-2:])
+    height, width, margin = round(frames.shape[-2] * scale), round(frames.shape[-1] * scale), 104
+    canvas = Image.new(
+        "RGB", (margin + (len(shown) + 1) * (width + 3) + 5, TITLE + len(rows) * (height + 3)), BACKGROUND
+    )
+    pen = ImageDraw.Draw(canvas)
+    for column, label in enumerate(["context", *(f"+{t + 1}" for t in shown)]):
+        x = margin + column * (width + 3) + (5 if column else 0)
+        pen.text((x + 2, 4), label, _CONTEXT if column == 0 else _PREDICTED, font=font(12))
+        for row, (name, future) in enumerate(rows.items()):
+            y = TITLE + row * (height + 3)
+            picture = context[-1] if column == 0 else future[shown[column - 1]]
+            image = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
+            canvas.paste(image.resize((width, height), Image.Resampling.NEAREST), (x, y))
+            if column == 0:
+                pen.text((6, y + height // 2 - 8), name, INK, font=font(13))
+    return torch.from_numpy(np.array(canvas)).permute(2, 0, 1)

@@ -40,6 +40,7 @@ from framepred.predictor import Llama
 from framepred.sequence import SequenceLayout, Vocabulary, fit_action_space
 from framepred.stages import llama_config, predictor_stage, tokenizer_stage
 from framepred.tokenizer.autoencoder import Autoencoder
+from framepred.tokenizer.base import Tokenizer
 from framepred.training import Budget, TrainProgress, fit, make_accelerator
 from framepred.video import probe_video
 
@@ -100,11 +101,11 @@ def _train(job: Job) -> Iterator[Progress]:
 
     given = job.tokenizer or (job.init_from if init else None) or _store_tokenizer(stores)
     ready = run / "tokenizer"
-    if not (ready / "model.safetensors").exists():
+    if not any(ready.glob("*.safetensors")):
         if given and job.only != "tokenizer":
             source = zoo.tokenizer_folder(given)
             if accelerator.is_main_process:
-                copy_tokenizer(source, ready)
+                copy_tokenizer(source, ready, read_store_info(stores[0]).frame_size if stores else recipe.data.size)
         elif job.only == "predictor":
             raise FramepredError(
                 "--only predictor needs a tokenizer: give --tokenizer NAME|DIR, a token store or --init-from RUN"
@@ -131,6 +132,11 @@ def _train(job: Job) -> Iterator[Progress]:
                 raise FramepredError(
                     f"token store {store} was made by tokenizer {info.tokenizer} ({info.tokenizer_sha256[:12]}), "
                     f"the run uses {sha256[:12]}: give that tokenizer, or tokenize again"
+                )
+            if info.frame_size != tokenizer.frame_size:
+                raise FramepredError(
+                    f"token store {store} is of frames of {info.frame_size}, the run's tokenizer takes "
+                    f"{tokenizer.frame_size}: tokenize again with that --size"
                 )
     else:
         stores = [str(run / "tokens")]
@@ -190,7 +196,13 @@ def _train_tokenizer(job: Job, videos: list[VideoFile], accelerator: Accelerator
     _warn_unvalidated(held_index)
     origin = job.tokenizer or job.init_from
     if origin:
-        model = load_tokenizer(zoo.tokenizer_folder(origin)).requires_grad_(True)
+        loaded = load_tokenizer(zoo.tokenizer_folder(origin))
+        if not isinstance(loaded, Autoencoder):
+            raise FramepredError(
+                f"tokenizer {origin} is a {loaded.name}: framepred trains only its own; use it as it is, "
+                "without --only tokenizer"
+            )
+        model = loaded.requires_grad_(True)
         if model.frame_size != recipe.data.size:
             raise FramepredError(
                 f"tokenizer {origin} takes frames of {model.frame_size}, data.size is {recipe.data.size}"
@@ -255,7 +267,7 @@ def _warn_unvalidated(held_index: list[int]) -> None:
 
 
 def _train_predictor(
-    job: Job, stores: Sequence[str], videos: list[VideoFile], tokenizer: Autoencoder, sha256: str,
+    job: Job, stores: Sequence[str], videos: list[VideoFile], tokenizer: Tokenizer, sha256: str,
     init: Run | None, accelerator: Accelerator, started: float,
 ) -> Iterator[Progress]:  # fmt: skip
     recipe = job.recipe
@@ -295,7 +307,7 @@ def _train_predictor(
 
 
 def _fit_layout(
-    episodes: list[TokenEpisode], stores: Sequence[str], tokenizer: Autoencoder, recipe: Recipe
+    episodes: list[TokenEpisode], stores: Sequence[str], tokenizer: Tokenizer, recipe: Recipe
 ) -> SequenceLayout:
     kinds = {(i.action_kind, i.action_names) for i in map(read_store_info, stores) if i.action_kind}
     if len(kinds) > 1:

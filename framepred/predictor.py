@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from framepred.errors import FramepredError
@@ -62,20 +63,39 @@ class LlamaConfig:
 
 
 class KVCache:
-    """Keys and values of every layer, preallocated: (layers, 2, B, kv heads, capacity, head dim)."""
+    """Keys and values of every layer, preallocated: (layers, 2, B, kv heads, capacity, head dim).
+
+    `length` positions are filled. Once `share` was called, the first of them are one `prefix` that
+    all rows read, (layers, 2, 1, kv heads, P, head dim), and `data` holds what follows it.
+    """
 
     def __init__(self, config: LlamaConfig, batch: int, capacity: int, like: Tensor) -> None:
         shape = (config.num_hidden_layers, 2, batch, config.num_key_value_heads, capacity, config.head_dim)
         self.data = like.new_zeros(shape)
+        self.prefix = self.data[:, :, :1, :, :0]
         self.length = 0
 
     @property
     def capacity(self) -> int:
-        return self.data.shape[4]
+        return self.prefix.shape[4] + self.data.shape[4]
 
-    def expand(self, batch: int) -> None:
-        """Give every one of `batch` rows the prefix that row 0 holds: one prefill serves all samples."""
-        self.data = self.data[:, :, :1].repeat(1, 1, batch, 1, 1, 1)
+    @property
+    def own(self) -> int:
+        """Positions filled behind the prefix."""
+        return self.length - self.prefix.shape[4]
+
+    def share(self, batch: int) -> None:
+        """Let `batch` rows go on from what row 0 holds: one prefill serves all samples, stored and read once."""
+        self.prefix = self.data[:, :, :1, :, : self.length].clone()
+        layers, two, _, heads, capacity, dim = self.data.shape
+        self.data = self.data.new_zeros(layers, two, batch, heads, capacity - self.length, dim)
+
+    def write(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store keys and values (B, kv heads, L, head dim) behind what is there; return the rows' own so far."""
+        store, end = self.data[layer], self.own + k.shape[2]
+        store[0, :, :, self.own : end] = k
+        store[1, :, :, self.own : end] = v
+        return store[0, :, :, :end], store[1, :, :, :end]
 
 
 class Attention(nn.Module):
@@ -92,21 +112,61 @@ class Attention(nn.Module):
         self.out = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
 
     def forward(
-        self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, store: Tensor | None, at: int
+        self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None, layer: int
     ) -> Tensor:
         batch, length, _ = x.shape
         qkv = self.qkv(x).view(batch, length, -1, self.head_dim)
         rotated = _rotate(qkv[:, :, : self.heads + self.kv_heads], rope)
         q, k = rotated.split((self.heads, self.kv_heads), 2)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), qkv[:, :, self.heads + self.kv_heads :].transpose(1, 2)
-        if store is not None:
-            store[0, :, :, at : at + length] = k
-            store[1, :, :, at : at + length] = v
-            k, v = store[0, :, :, : at + length], store[1, :, :, : at + length]
-        y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None and length > 1, enable_gqa=self.heads != self.kv_heads
-        )
+        if cache is not None:
+            k, v = cache.write(layer, k, v)
+        if cache is not None and cache.prefix.shape[4]:
+            prefix_k, prefix_v = cache.prefix[layer, :, 0]
+            y = _attend_to_both(q, prefix_k, prefix_v, k, v, mask)
+        elif cache is None and q.dtype == torch.bfloat16 and q.device.type == "cpu":
+            y = _attend_in_blocks(q, k, v)
+        else:
+            y = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=mask is None and length > 1, enable_gqa=self.heads != self.kv_heads
+            )
         return self.out(y.transpose(1, 2).reshape(batch, length, -1))
+
+
+def _attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, size: int = 256) -> Tensor:
+    """Causal attention of q (B, H, L, d) to k, v (B, K, L, d), each block of queries to no key after it.
+
+    On CPUs torch's fused bf16 attention takes twice as long, forward and backward (scripts/bench_train).
+    """
+    length, dim = q.shape[2:]
+    k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
+    q = q * dim**-0.5
+    parts = []
+    for start in range(0, length, size):
+        end = min(start + size, length)
+        later = torch.ones(end - start, end, dtype=torch.bool, device=q.device).triu_(start + 1)
+        scores = q[:, :, start:end] @ k[:, :, :end].mT
+        parts.append(scores.masked_fill(later, -torch.inf).softmax(-1) @ v[:, :, :end])
+    return torch.cat(parts, 2)
+
+
+def _attend_to_both(q: Tensor, prefix_k: Tensor, prefix_v: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Attend from q (B, H, L, d) to a prefix (K, P, d) that all rows share and to each row's own (B, K, T, d).
+
+    All rows' queries meet the prefix in one product, which reads it once, not once a row.
+    """
+    batch, heads, length, dim = q.shape
+    kv_heads, prefix = prefix_k.shape[:2]
+    q = q.reshape(batch, kv_heads, -1, dim) * dim**-0.5
+    folded = rearrange(q, "b k l d -> k (b l) d")
+    shared = rearrange(folded @ prefix_k.mT, "k (b l) p -> b k l p", b=batch)
+    own = q @ k.mT
+    if mask is not None:
+        own = own.masked_fill(~mask.repeat(heads // kv_heads, 1), -torch.inf)
+    weights = torch.cat([shared, own], -1).softmax(-1)
+    read = rearrange(weights[..., :prefix], "b k l p -> k (b l) p") @ prefix_v
+    y = rearrange(read, "k (b l) d -> b k l d", b=batch) + weights[..., prefix:] @ v
+    return y.reshape(batch, heads, length, dim)
 
 
 def _rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
@@ -128,9 +188,9 @@ class Layer(nn.Module):
         self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(
-        self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, store: Tensor | None, at: int
+        self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None, layer: int
     ) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), rope, mask, store, at)
+        x = x + self.attention(self.attention_norm(x), rope, mask, cache, layer)
         gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, -1)
         return x + self.down(F.silu(gate) * up)
 
@@ -178,10 +238,10 @@ class Llama(nn.Module):
         rope = self.cos[at : at + length], self.sin[at : at + length]
         mask = None
         if cache is not None and at and length > 1:
-            mask = torch.ones(length, at + length, dtype=torch.bool, device=ids.device).tril_(at)
+            mask = torch.ones(length, cache.own + length, dtype=torch.bool, device=ids.device).tril_(cache.own)
         x = self.embed(ids)
         for i, layer in enumerate(self.layers):
-            x = layer(x, rope, mask, cache.data[i] if cache else None, at)
+            x = layer(x, rope, mask, cache, i)
         if cache is not None:
             cache.length = at + length
         return self.norm(x)

@@ -72,7 +72,7 @@ def predict(
             # At first all samples share one past: it is read once.
             past = history[:1] if stream is None else history
             passes += stream.passes if stream else 0
-            stream = prefill(run.predictor, _window_ids(run, past, action_ids[start:frame]), samples, capacity)
+            stream = prefill(run.predictor, window_ids(run, past, action_ids[start:frame]), samples, capacity)
         else:
             stream.pending = torch.cat([stream.pending, action_ids[frame - 1].expand(samples, -1)], 1)
         noise = frame_noise(layout, sampling, rows, frame)
@@ -82,7 +82,7 @@ def predict(
         yield Prediction(frame, run.tokenizer.decode(grids).cpu(), grids.cpu(), passes + stream.passes)
 
 
-def _window_ids(run: Run, history: Tensor, action_ids: Tensor) -> Tensor:
+def window_ids(run: Run, history: Tensor, action_ids: Tensor) -> Tensor:
     """History (S, T, N) and action ids (T, slots) → ids (S, T · stride), the last action included."""
     rows = [run.layout.pack(row.view(-1, *run.layout.grid), action_ids) for row in history]
     return torch.stack(rows)

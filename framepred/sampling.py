@@ -57,9 +57,12 @@ def gumbel_noise(seed: int, samples: Tensor, frame: int, positions: Tensor, size
     key = _mix(key + samples.to(device).long() * _GOLDEN)[:, None]
     key = _mix(key + torch.tensor(frame + 1, device=device) * -4417276706812531889)
     key = _mix(key + (positions + 1) * -2643881736870682267)[:, :, None]
-    bits = _mix(key + (torch.arange(size, device=device) + 1) * _GOLDEN)
-    uniform = (_shift(bits, 12).double() + 0.5) * 2.0**-52
-    return uniform.log_().neg_().log_().neg_().float()
+    # A hash of 64 bits serves two ids.
+    bits = _mix(key + (torch.arange((size + 1) // 2, device=device) + 1) * _GOLDEN)
+    count = (bits.view(torch.int32)[..., :size] & 0x7FFFFFFF).float()
+    # An exponential is -log(1 - u): small ones, which win, keep all digits of a small u.
+    uniform = count.add_(0.5).mul_(2.0**-31).clamp_(max=1 - 2.0**-24)
+    return uniform.neg_().log1p_().neg_().log_().neg_()
 
 
 def choose(logits: Tensor, noise: Tensor | None, sampling: Sampling) -> Tensor:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from framepred.config import PredictorRecipe, Recipe
+from framepred.config import PredictorRecipe, Recipe, TokenizerRecipe
 from framepred.data.windows import Windows, step_generator
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.predictor import Llama, LlamaConfig
@@ -35,6 +35,7 @@ def tokenizer_stage(
     tok, seed = recipe.tokenizer, recipe.training.seed
     mine = _share(accelerator, tok.batch_size)
     seen = torch.zeros(model.codebook_size)
+    watch = _CollapseWatch(tok, accelerator.is_main_process)
 
     def loss(run: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
         generator = step_generator(seed, 1, step)
@@ -43,18 +44,14 @@ def tokenizer_stage(
         batch = to_float(drawn.to(accelerator.device))
         reconstruction, ids, auxiliary = run(batch)
         seen.mul_(0.98).add_(torch.bincount(ids.flatten().cpu(), minlength=len(seen)))
-        usage = float((seen > 1e-3).float().mean())
-        if step == 500 and usage < 0.1:
-            warnings.warn(
-                FramepredWarning(
-                    f"the codebook is collapsing: {usage:.0%} of {len(seen)} codes in use; "
-                    "lower tokenizer.learning_rate, or take tokenizer.quantizer=fsq"
-                ),
-                stacklevel=2,
-            )
+        used = int((seen > 1e-3).sum())
+        watch.look(used, min(len(seen), ids.numel()))
         shares = seen / seen.sum()
         perplexity = float(torch.exp(-(shares * shares.clamp(min=1e-12).log()).sum()))
-        return reconstruction_loss(reconstruction, batch) + auxiliary, {"usage": usage, "perplexity": perplexity}
+        return reconstruction_loss(reconstruction, batch) + auxiliary, {
+            "usage": used / len(seen),
+            "perplexity": perplexity,
+        }
 
     def validate(_: nn.Module) -> dict[str, float]:
         if not len(held_out):
@@ -65,6 +62,37 @@ def tokenizer_stage(
     return Stage(
         "tokenizer", model, loss, validate, tok.learning_rate, tok.weight_decay, tok.ema_decay, tok.batch_size, "frames"
     )  # fmt: skip
+
+
+class _CollapseWatch:
+    """Warns while few codes are in use: at 500 steps, then each time the steps have doubled."""
+
+    def __init__(self, recipe: TokenizerRecipe, speaks: bool) -> None:
+        self.recipe, self.speaks, self.steps, self.next = recipe, speaks, 0, 500
+
+    def look(self, used: int, reachable: int) -> None:
+        """Take note of a step: `used` codes were drawn lately, where a batch alone has room for `reachable`."""
+        self.steps += 1
+        if self.steps < self.next or used >= 0.1 * reachable or not self.speaks:
+            return
+        self.next = 2 * self.steps
+        tok = self.recipe
+        advice = {
+            "fsq": "fewer tokenizer.levels",
+            "ema": f"tokenizer.distance=cosine, a tokenizer.codebook_size below {tok.codebook_size}",
+            "residual": f"a tokenizer.codebook_size below {tok.codebook_size}",
+            "lfq": f"a tokenizer.entropy_weight above {tok.entropy_weight}",
+            "bsq": f"a tokenizer.entropy_weight above {tok.entropy_weight}",
+        }[tok.quantizer]
+        other = "" if tok.quantizer == "fsq" else ", or tokenizer.quantizer=fsq"
+        warnings.warn(
+            FramepredWarning(
+                f"the codebook is collapsing: {used} codes in use after {self.steps} steps, of {reachable} that a "
+                f"batch could have; start anew with a tokenizer.learning_rate below {tok.learning_rate:g}, "
+                f"{advice}{other}"
+            ),
+            stacklevel=3,
+        )
 
 
 def _augment(frames: Tensor, share: float, generator: torch.Generator) -> Tensor:
@@ -106,9 +134,7 @@ def llama_config(recipe: PredictorRecipe, layout: SequenceLayout) -> LlamaConfig
     )
 
 
-def predictor_stage(
-    model: Llama, train: Windows, held_out: Windows, recipe: Recipe, accelerator: Accelerator
-) -> Stage:
+def predictor_stage(model: Llama, train: Windows, held_out: Windows, recipe: Recipe, accelerator: Accelerator) -> Stage:
     """Train `model` to predict each frame's tokens from the frames and actions before it."""
     pred, loop, layout = recipe.predictor, recipe.training, train.layout
     mine = _share(accelerator, pred.batch_size)

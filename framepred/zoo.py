@@ -1,7 +1,8 @@
-"""Names → folders: the tokenizers and runs that come with framepred."""
+"""Names → folders: the tokenizers and runs that come with framepred, and those on the Hugging Face Hub."""
 
 from pathlib import Path
 
+from framepred import hub
 from framepred.errors import FramepredError
 
 DEFAULT = "doom-64"
@@ -19,7 +20,9 @@ def names(kind: str) -> list[str]:
 
 
 def resolve(kind: str, name_or_dir: str | Path) -> Path:
-    """Return the folder that a name or path means; "tokenizers" or "models" say which zoo."""
+    """Return the folder that a name, a path or hf://owner/name means; "tokenizers" or "models" say which zoo."""
+    if hub.is_address(name_or_dir):
+        return hub.resolve(name_or_dir)
     path = Path(name_or_dir)
     if path.is_dir():
         return path

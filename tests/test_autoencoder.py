@@ -13,7 +13,7 @@ from framepred.tokenizer.base import Tokenizer
 def recipe(size: tuple[int, int], downsampling: int = 8, quantizer: str = "fsq") -> TokenizerRecipe:
     table = {
         "levels": [4, 4, 4],
-        "codebook_size": 32,
+        "codebook_size": 64,
         "code_dim": 4,
         "width": 8,
         "encoder_blocks": 1,
@@ -32,7 +32,7 @@ def noisy(count: int, size: tuple[int, int], seed: int = 0) -> Tensor:
     return torch.randint(0, 256, (count, 3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("quantizer", ["fsq", "ema"])
+@pytest.mark.parametrize("quantizer", ["fsq", "ema", "lfq", "bsq", "residual"])
 @pytest.mark.parametrize("downsampling", [4, 8, 16])
 @pytest.mark.parametrize("size", [(32, 32), (16, 48), (64, 32)])
 def test_frames_become_a_grid_and_frames_again(size: tuple[int, int], downsampling: int, quantizer: str) -> None:

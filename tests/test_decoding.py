@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from framepred import decoding
 from framepred.decoding import DECODERS, DRAFTS, Stream, decode_sequential, decode_speculative, frame_noise, prefill
 from framepred.predictor import Llama, LlamaConfig
 from framepred.sampling import Sampling
@@ -90,6 +91,19 @@ def test_speculative_decoding_gives_the_sequential_tokens(kind: str, sampling: S
         assert fast <= slow
         assert torch.equal(stream.pending, reference.pending)
         assert stream.cache.length == reference.cache.length
+
+
+@pytest.mark.parametrize("reach", [1, 2, 5, 100])
+@pytest.mark.parametrize("samples", [1, 4])
+def test_how_far_a_pass_reaches_changes_no_token(reach: int, samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout, sampling = LAYOUTS["discrete"], Sampling(1, seed=6)
+    model = build(layout)
+    expected, reference, slow = decode("sequential", model, layout, sampling, samples)
+    monkeypatch.setitem(decoding._PASS_TOKENS, "cpu", reach * samples)
+    tokens, stream, passes = decode("speculative", model, layout, sampling, samples)
+    assert torch.equal(tokens, expected)
+    assert stream.cache.length == reference.cache.length
+    assert (passes == slow) if reach == 1 else (passes <= slow)
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
@@ -201,14 +215,15 @@ def test_a_trained_model_decodes_alike_in_fewer_passes() -> None:
     frame = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0]])
     stills = torch.stack([frame.roll(k, 1) for k in range(12)]).expand(12, 5, 12).reshape(12, 60)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
-    for _ in range(80):
+    for _ in range(200):
         logits = model(stills[:, :-1])
         loss = torch.nn.functional.cross_entropy(logits[:, 11:].flatten(0, 1), stills[:, 12:].flatten())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert loss.item() < 0.1
+    assert loss.item() < 0.02
     model.eval()
+    expected, undisturbed = stills[3:4, :12].expand(3, -1), 0
     for sampling in SAMPLINGS:
         passes = {}
         made = {}
@@ -221,7 +236,8 @@ def test_a_trained_model_decodes_alike_in_fewer_passes() -> None:
             passes[name] = stream.passes - before
         assert torch.equal(made["slow"], made["fast"])
         assert passes["slow"] == 12
-        assert passes["fast"] <= 4
-        if sampling.temperature == 0:
-            assert torch.equal(made["fast"], stills[3:4, :12].expand(3, -1))
+        # A rare draw leads off what was learned; then there is nothing to guess.
+        if torch.equal(made["slow"], expected):
+            undisturbed += 1
             assert passes["fast"] == 1
+    assert undisturbed >= 4

@@ -66,7 +66,11 @@ _REFUSED: list[tuple[str, Any, str]] = [
     ("tokenizer.levels", [65], "one or more whole numbers from 2 to 64"),
     ("tokenizer.levels", [2.5], "not a int"),
     ("tokenizer.levels", 8, "not a list of"),
-    ("tokenizer.quantizer", "lfq", "choose one of fsq, ema"),
+    ("tokenizer.quantizer", "vq", "choose one of fsq, ema, lfq, bsq, residual"),
+    ("tokenizer.distance", "manhattan", "choose one of euclidean, cosine"),
+    ("tokenizer.gradient", "none", "choose one of straight, rotation"),
+    ("tokenizer.residual_depth", 0, "1 to 8"),
+    ("tokenizer.entropy_weight", -0.1, "0 or more"),
     ("tokenizer.codebook_size", 0, "at least 1"),
     ("tokenizer.code_dim", 0, "at least 1"),
     ("tokenizer.width", 0, "at least 1"),
@@ -117,6 +121,28 @@ def test_value_that_is_not_allowed_is_named_with_what_is(key: str, value: Any, a
     assert key in message
     assert allowed in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "size", "depth", "allowed"),
+    [
+        ("lfq", 1000, 2, "a power of 2 up to 262144 for lfq"),
+        ("bsq", 1, 2, "a power of 2 up to 262144 for bsq"),
+        ("lfq", 2**19, 2, "a power of 2 up to 262144 for lfq"),
+        ("residual", 1000, 2, "a whole number to the power tokenizer.residual_depth = 2"),
+        ("residual", 1, 2, "a whole number to the power tokenizer.residual_depth = 2"),
+        ("residual", 1024, 4, "a whole number to the power tokenizer.residual_depth = 4"),
+        ("residual", 2**20, 2, "a whole number to the power tokenizer.residual_depth = 2, up to 262144"),
+    ],
+)
+def test_a_codebook_that_its_quantizer_cannot_have_is_refused(
+    quantizer: str, size: int, depth: int, allowed: str
+) -> None:
+    table = {"quantizer": quantizer, "codebook_size": size, "residual_depth": depth}
+    with pytest.raises(FramepredError) as caught:
+        apply(Recipe(), {"tokenizer": table})
+    assert f"tokenizer.codebook_size = {size} is not allowed; it must be {allowed}" in str(caught.value)
+    assert apply(Recipe(), {"tokenizer": table | {"quantizer": "ema"}}).tokenizer.codebook_size == size
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from framepred.checkpoint import load_predictor, save_run
 from framepred.errors import FramepredError
-from framepred.predictor import KVCache, Llama, LlamaConfig, from_hugging_face, to_hugging_face
+from framepred.predictor import KVCache, Llama, LlamaConfig, _attend_in_blocks, from_hugging_face, to_hugging_face
 from framepred.sequence import SequenceLayout, Vocabulary
 
 CONFIG = LlamaConfig(
@@ -111,15 +111,33 @@ def test_a_cache_that_is_set_back_forgets() -> None:
         assert torch.allclose(model.hidden(tokens[:, 7:], cache), model.hidden(tokens)[:, 7:], atol=1e-10)
 
 
-def test_one_prefill_serves_all_samples() -> None:
-    model = build().double()
-    prefix, rest = ids(1, 10), ids(3, 5, seed=1)
-    cache = KVCache(CONFIG, 1, 15, model.embed.weight)
+@pytest.mark.parametrize("config", VARIANTS[:2] + VARIANTS[3:])
+@settings(deadline=None, max_examples=25)
+@given(cuts=st.lists(st.integers(11, 29), max_size=4, unique=True), batch=st.integers(1, 4))
+def test_one_prefill_serves_all_samples(config: LlamaConfig, cuts: list[int], batch: int) -> None:
+    model = build(config).double()
+    prefix, rest = ids(1, 10), ids(batch, 20, seed=1)
+    cache = KVCache(config, 1, 30, model.embed.weight)
+    edges = [10, *sorted(cuts), 30]
     with torch.inference_mode():
         model.hidden(prefix, cache)
-        cache.expand(3)
-        whole = torch.cat([prefix.expand(3, -1), rest], 1)
-        assert torch.allclose(model.hidden(rest, cache), model.hidden(whole)[:, 10:], atol=1e-10)
+        cache.share(batch)
+        assert cache.capacity == 30
+        whole = torch.cat([prefix.expand(batch, -1), rest], 1)
+        parts = [model.hidden(whole[:, a:b], cache) for a, b in pairwise(edges)]
+        assert torch.allclose(torch.cat(parts, 1), model.hidden(whole)[:, 10:], atol=1e-10)
+        cache.length = 17
+        assert torch.allclose(model.hidden(whole[:, 17:], cache), model.hidden(whole)[:, 17:], atol=1e-10)
+
+
+@settings(deadline=None, max_examples=25)
+@given(length=st.integers(1, 40), size=st.integers(1, 41), kv_heads=st.sampled_from([1, 2, 4]))
+def test_attention_in_blocks_is_causal_attention(length: int, size: int, kv_heads: int) -> None:
+    generator = torch.Generator().manual_seed(length)
+    q = torch.randn(2, 4, length, 8, generator=generator, dtype=torch.float64)
+    k, v = torch.randn(2, 2, kv_heads, length, 8, generator=generator, dtype=torch.float64)
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+    assert torch.allclose(_attend_in_blocks(q, k, v, size), expected, atol=1e-12)
 
 
 @settings(deadline=None, max_examples=25)

@@ -76,8 +76,10 @@ def test_from_video_to_predicted_video(clips_dir: Path, tiny_run: Path, tmp_path
     framepred.write_video(tmp_path / "future.mp4", frames, clip.fps)
     back = framepred.read_video(tmp_path / "future.mp4")
     assert (len(back.frames), back.fps) == (6, 10.0)
-    # A lossy copy, yet of these frames in this order.
-    assert float((back.frames.float() - torch.stack(frames).float()).abs().mean()) < 12
+    # A lossy copy, yet of these frames in this order: each is nearest to its own.
+    apart = (back.frames[:, None].float() - torch.stack(frames).float()).abs().mean((2, 3, 4))
+    assert apart.argmin(1).tolist() == list(range(6))
+    assert float(apart.diagonal().mean()) < 16
 
 
 def test_actions_and_samples(clips_dir: Path, tiny_run: Path) -> None:

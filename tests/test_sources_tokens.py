@@ -72,6 +72,23 @@ def test_a_folder_gives_its_videos_sorted_and_once(clips_dir: Path, tmp_path: Pa
     assert {v.source for v in found} == {str(tmp_path)}
 
 
+def test_linked_folders_are_followed_and_loops_end(clips_dir: Path, tmp_path: Path) -> None:
+    real, source = tmp_path / "real", tmp_path / "source"
+    (real / "deep").mkdir(parents=True)
+    source.mkdir()
+    shutil.copy(clips_dir / "clip0.mp4", real / "a.mp4")
+    shutil.copy(clips_dir / "clip1.mp4", real / "deep" / "b.mp4")
+    (source / "link").symlink_to(real)
+    (real / "deep" / "up").symlink_to(real)
+    (real / "deep" / "self").symlink_to(real / "deep")
+    (real / "home").symlink_to(source)
+    (source / "gone").symlink_to(tmp_path / "nowhere")
+    assert [str(v.path.relative_to(source)) for v in find_videos([source])] == ["link/a.mp4", "link/deep/b.mp4"]
+    (source / "again").symlink_to(real)
+    assert len(find_videos([source])) == 2
+    assert len(find_videos([source / "link"])) == 2
+
+
 def test_sources_without_video_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FramepredError, match="does not exist"):
         find_videos([tmp_path / "none"])
@@ -212,9 +229,8 @@ list(tokens.tokenize(find_videos([{str(clips_dir)!r}]), {str(tmp_path / "s")!r},
     from datasets import load_dataset
 
     assert len(load_dataset(str(tmp_path / "s"), split="train", cache_dir=str(tmp_path / "hf"))) == 2
-    rest = CountingTokenizer()
-    run(find_videos([clips_dir]), tmp_path / "s", rest)
-    assert sum(rest.calls) == 3 * 24
+    progress = run(find_videos([clips_dir]), tmp_path / "s", load_tokenizer(tiny_run / "tokenizer"))
+    assert progress[-1].frames == 3 * 24
     assert not (tmp_path / "s" / ".episodes.partial").exists()
 
 
@@ -224,6 +240,14 @@ def test_tokens_of_another_tokenizer_are_not_mixed_in(clips_dir: Path, tmp_path:
     with pytest.raises(FramepredError, match=r"aaaaaaaaaaaa.*bbbbbbbbbbbb.*--overwrite"):
         run(find_videos([clips_dir]), tmp_path / "s", CountingTokenizer(), "b" * 64)
     assert _state(tmp_path / "s") == before
+
+
+def test_frames_of_another_size_are_not_mixed_in(clips_dir: Path, tmp_path: Path) -> None:
+    run(find_videos([clips_dir])[:1], tmp_path / "s", CountingTokenizer())
+    larger = CountingTokenizer()
+    larger.frame_size = (32, 32)
+    with pytest.raises(FramepredError, match=r"is of frames of \(16, 16\), these are \(32, 32\): give another -o"):
+        run(find_videos([clips_dir]), tmp_path / "s", larger)
 
 
 def test_other_actions_are_not_mixed_in(clips_dir: Path, tmp_path: Path) -> None:

@@ -54,11 +54,23 @@ def find_videos(sources: Sequence[str | os.PathLike[str]]) -> list[VideoFile]:
             raise FramepredError(f"source {source} does not exist: give a video file or a folder of videos")
         paths = [path]
         if path.is_dir():
-            paths = sorted(
-                p for p in path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith(".")
-            )
+            paths = sorted(p for p in _files(path) if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith("."))
             if not paths:
                 raise FramepredError(f"source {source} holds no video: framepred looks for {', '.join(VIDEO_SUFFIXES)}")
         for p in paths:
             found.setdefault(p.resolve(), VideoFile(p, str(source)))
     return list(found.values())
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield every file below a folder, through linked folders too, each real folder once."""
+    seen = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()
+        real = os.path.realpath(parent)
+        if real in seen:
+            # A link to where the walk has been, or is: it would never end.
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(parent) / name for name in files)

@@ -4,7 +4,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,11 +16,10 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from framepred.data.episode import check_action_count
+from framepred.data.encoding import News, Workers, encode_here, encode_in_processes, file_bytes, source_key
 from framepred.data.sources import VideoFile
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.tokenizer.base import Tokenizer
-from framepred.video import probe_video
 
 _FLUSH_TOKENS = 4_000_000
 _FLUSH_SECONDS = 30.0
@@ -52,12 +51,18 @@ class StoreInfo:
 
 @dataclass(frozen=True)
 class TokenizeProgress:
-    """How far tokenizing is: episodes of `total` in the store, and frames done by this call."""
+    """How far tokenizing is: episodes of `total` in the store; frames, frames a second and skipped by this call.
+
+    `remaining` is in seconds, None where nothing is known yet.
+    """
 
     episode: str
     done: int
     total: int
     frames: int
+    rate: float
+    remaining: float | None
+    skipped: int
 
 
 def is_store(path: str | os.PathLike[str]) -> bool:
@@ -85,7 +90,7 @@ def read_store_info(path: str | os.PathLike[str]) -> StoreInfo:
         ) from error
 
 
-def _write_info(path: Path, info: StoreInfo) -> None:
+def _write_info(path: Path, writer: str, info: StoreInfo) -> None:
     about = {
         "kind": "tokens",
         "tokenizer": {"name": info.tokenizer, "sha256": info.tokenizer_sha256, "path": info.tokenizer_path},
@@ -93,7 +98,7 @@ def _write_info(path: Path, info: StoreInfo) -> None:
         "frame_size": list(info.frame_size),
         "actions": {"kind": info.action_kind, "names": list(info.action_names)},
     }
-    partial = path / ".framepred.json.partial"
+    partial = path / f".framepred.json.{writer}.partial"
     try:
         partial.write_text(json.dumps(about, indent=1) + "\n")
         os.replace(partial, path / "framepred.json")
@@ -137,10 +142,6 @@ def _read_shard(file: Path, columns: list[str]) -> pa.Table:
         ) from error
 
 
-def _key(video: VideoFile) -> str:
-    return str(video.path.resolve())
-
-
 def _schema(info: StoreInfo) -> pa.Schema:
     action = pa.list_(pa.list_(pa.float32())) if info.action_kind == "continuous" else pa.list_(pa.int64())
     token = pa.uint16() if info.codebook_size <= 65536 else pa.int32()
@@ -160,59 +161,96 @@ def tokenize(
     sha256: str,
     where: str = "",
     fps: float | None = None,
-) -> Iterator[TokenizeProgress]:
+    workers: Workers | None = None,
+    shard: tuple[int, int] = (1, 1),
+) -> Generator[TokenizeProgress, None, None]:
     """Encode videos into the token store `out`, adding only those that it lacks.
 
-    A video is streamed, so it may be longer than memory. Every file appears whole or not at all.
+    `shard` (i, n) takes every n-th video from the i-th, counted from 1; shards may write into one folder
+    at once. The rows are the same whatever `workers` and shards. Every file appears whole or not at all.
     Raises FramepredError where `out` holds another tokenizer's tokens or another kind of actions.
     """
     folder = Path(out)
+    number, shards = shard
+    # All videos, not this shard's: what the shards write must fit together.
     kind, names = _common_actions(videos)
     wanted = StoreInfo(name, sha256, where, tokenizer.codebook_size, tokenizer.frame_size, kind, names)
-    info, done = _open_store(folder, wanted)
+    info, stored = _open_store(folder, wanted)
+    mine = videos[number - 1 :: shards]
+    missing = [v for v in mine if source_key(v) not in stored]
+    if not missing:
+        return
+    files = _Files(folder, "episodes" if shards == 1 else f"episodes-{number}of{shards}", info)
+    meter = _Meter([file_bytes(v) for v in missing])
+    news = encode_in_processes(missing, workers, fps) if workers else encode_here(missing, tokenizer, fps)
     rows: list[dict[str, Any]] = []
-    held, since, frames_done, skipped = 0, time.monotonic(), 0, 0
-    finished = len([v for v in videos if _key(v) in done])
-    for video in videos:
-        if _key(video) in done:
-            continue
-        try:
-            parts = []
-            for frames in video.stream(tokenizer.frame_size, fps):
-                parts.append(tokenizer.encode(frames).to(torch.int32).cpu())
-                frames_done += len(frames)
-                yield TokenizeProgress(video.name, finished, len(videos), frames_done)
-            rows.append(_row(video, torch.cat(parts), fps))
-        except FramepredError as error:
-            # One bad file among many must not stop the rest.
-            if len(videos) == 1:
-                raise
-            skipped += 1
-            if skipped == len(videos):
-                raise FramepredError(
-                    f"none of the {len(videos)} videos could be tokenized; the last: {error}"
-                ) from error
-            warnings.warn(FramepredWarning(f"skipped: {error}"), stacklevel=2)
-            continue
-        finished += 1
-        held += len(rows[-1]["tokens"])
-        if held > _FLUSH_TOKENS or time.monotonic() - since > _FLUSH_SECONDS:
-            _flush(folder, rows, info)
-            rows, held, since = [], 0, time.monotonic()
-        yield TokenizeProgress(video.name, finished, len(videos), frames_done)
+    held, since, skipped = 0, time.monotonic(), 0
+    done = len(mine) - len(missing)
+    try:
+        for item in news:
+            if item.error:
+                # One bad file among many must not stop the rest.
+                if len(videos) == 1:
+                    raise item.error
+                skipped += 1
+                if skipped == len(videos):
+                    raise FramepredError(
+                        f"none of the {len(videos)} videos could be tokenized; the last: {item.error}"
+                    ) from item.error
+                warnings.warn(FramepredWarning(f"skipped: {item.error}"), stacklevel=2)
+            elif item.row:
+                rows.append(item.row)
+                held += item.row["tokens"].size
+                done += 1
+            if rows and (held > _FLUSH_TOKENS or time.monotonic() - since > _FLUSH_SECONDS):
+                files.write(rows)
+                rows, held, since = [], 0, time.monotonic()
+            meter.note(item)
+            yield meter.progress(missing[item.index].name, done, len(mine), skipped)
+    except (KeyboardInterrupt, GeneratorExit):
+        # An interrupt may fall between a file's appearing and its rows' being let go.
+        stored = _stored_sources(folder)
+        rows = [row for row in rows if row["source"] not in stored]
+        if rows:
+            files.write(rows)
+        raise
+    finally:
+        news.close()
     if rows:
-        _flush(folder, rows, info)
+        files.write(rows)
+
+
+class _Meter:
+    """Counts frames, and guesses the time left from the share of all bytes that is done."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        self.sizes, self.shares = sizes, [0.0] * len(sizes)
+        self.frames, self.began, self.bytes = 0, time.monotonic(), 0.0
+
+    def note(self, item: News) -> None:
+        self.bytes += (item.share - self.shares[item.index]) * self.sizes[item.index]
+        self.shares[item.index] = item.share
+        self.frames += item.frames
+
+    def progress(self, episode: str, done: int, total: int, skipped: int) -> TokenizeProgress:
+        elapsed = max(time.monotonic() - self.began, 1e-9)
+        left = elapsed * (sum(self.sizes) / self.bytes - 1) if self.bytes else None
+        return TokenizeProgress(episode, done, total, self.frames, self.frames / elapsed, left, skipped)
 
 
 def _open_store(folder: Path, wanted: StoreInfo) -> tuple[StoreInfo, set[str]]:
     """Return what the store will hold and the keys of what it holds; what does not fit together is an error."""
-    if not folder.is_dir() or not any(folder.iterdir()):
+    if not folder.is_dir() or all(p.name.startswith(".") for p in folder.iterdir()):
         return wanted, set()
     old = read_store_info(folder)
     if old.tokenizer_sha256 != wanted.tokenizer_sha256:
         raise FramepredError(
             f"token store {folder} was made by tokenizer {old.tokenizer} ({old.tokenizer_sha256[:12]}), "
             f"not {wanted.tokenizer} ({wanted.tokenizer_sha256[:12]}): give another -o, or --overwrite"
+        )
+    if old.frame_size != wanted.frame_size:
+        raise FramepredError(
+            f"token store {folder} is of frames of {old.frame_size}, these are {wanted.frame_size}: give another -o"
         )
     shards = _shards(folder)
     if old.action_kind is None and wanted.action_kind == "continuous" and shards:
@@ -224,42 +262,39 @@ def _open_store(folder: Path, wanted: StoreInfo) -> tuple[StoreInfo, set[str]]:
             f"token store {folder} has {old.action_kind} actions {list(old.action_names)}, "
             f"these are {wanted.action_kind} {list(wanted.action_names)}: give another -o"
         )
-    return wanted, {key for shard in shards for key in _read_shard(shard, ["source"]).column("source").to_pylist()}
+    return wanted, _stored_sources(folder)
 
 
-def _row(video: VideoFile, tokens: Tensor, fps: float | None) -> dict[str, Any]:
-    loaded = video.actions()
-    if loaded:
-        check_action_count(loaded[0], len(tokens), str(video.actions_file))
-    return {
-        "episode": video.name,
-        "source": _key(video),
-        "fps": fps if fps and not loaded else probe_video(video.path).fps,
-        "num_frames": len(tokens),
-        "grid_height": tokens.shape[1],
-        "grid_width": tokens.shape[2],
-        "tokens": tokens.flatten().numpy(),
-        "actions": loaded[0].tolist() if loaded else None,
-    }
+def _stored_sources(folder: Path) -> set[str]:
+    return {key for file in _shards(folder) for key in _read_shard(file, ["source"]).column("source").to_pylist()}
 
 
-def _flush(folder: Path, rows: list[dict[str, Any]], info: StoreInfo) -> None:
-    # Hidden until whole: datasets and this module pass over names that begin with a dot.
-    partial = folder / ".episodes.partial"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_info(folder, info)
-        number = 1 + max((int(p.stem.split("-")[1]) for p in _shards(folder)), default=-1)
-        pq.write_table(pa.Table.from_pylist(rows, schema=_schema(info)), partial, compression="zstd")
-        os.replace(partial, folder / f"episodes-{number:05d}.parquet")
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise FramepredError(
-            f"cannot write to token store {folder} ({reason}): free space or choose another -o"
-        ) from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()
+class _Files:
+    """Where one process's rows go: PREFIX-00000.parquet and on, beside the store's framepred.json."""
+
+    def __init__(self, folder: Path, prefix: str, info: StoreInfo) -> None:
+        self.folder, self.prefix, self.info = folder, prefix, info
+
+    def write(self, rows: list[dict[str, Any]]) -> None:
+        # Hidden until whole: datasets and this module pass over names that begin with a dot.
+        partial = self.folder / f".{self.prefix}.partial"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _write_info(self.folder, self.prefix, self.info)
+            pq.write_table(pa.Table.from_pylist(rows, schema=_schema(self.info)), partial, compression="zstd")
+            os.replace(partial, self.folder / f"{self.prefix}-{self._next():05d}.parquet")
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise FramepredError(
+                f"cannot write to token store {self.folder} ({reason}): free space or choose another -o"
+            ) from error
+        finally:
+            with suppress(OSError):
+                partial.unlink()
+
+    def _next(self) -> int:
+        taken = [p.stem.rsplit("-", 1) for p in _shards(self.folder)]
+        return 1 + max((int(number) for prefix, number in taken if prefix == self.prefix), default=-1)
 
 
 def _common_actions(videos: Sequence[VideoFile]) -> tuple[str | None, tuple[str, ...]]:
@@ -268,7 +303,11 @@ def _common_actions(videos: Sequence[VideoFile]) -> tuple[str | None, tuple[str,
     names: tuple[str, ...] = ()
     first: VideoFile | None = None
     for video in videos:
-        loaded = video.actions()
+        try:
+            loaded = video.actions()
+        except FramepredError:
+            # Its own error comes when it is its turn, and stops only it.
+            continue
         if loaded is None:
             continue
         mine = "discrete" if loaded[0].ndim == 1 and not loaded[0].is_floating_point() else "continuous"
