@@ -192,10 +192,15 @@ class Condition:
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> "Condition":
-        odds, usual = value["reliability"], dict(value["usual"])
-        known: dict[str, Any] = {name: Scale(**usual.pop(name)) for name in Figures._fields} | usual
-        reliability = Reliability(tuple(odds["count"]), tuple(odds["confidence"]), tuple(odds["accuracy"]), odds["ece"])
-        return Condition(value["nats"], value["accuracy"], reliability, Usual(**known))
+        odds, usual = value["reliability"], value["usual"]
+        counts, confidence, accuracy = (tuple(odds[name]) for name in ("count", "confidence", "accuracy"))
+        local, whole, excess, entropy = (Scale(**usual[name]) for name in Figures._fields)
+        return Condition(
+            value["nats"],
+            value["accuracy"],
+            Reliability(counts, confidence, accuracy, odds["ece"]),
+            Usual(local, whole, excess, entropy, usual["limit"], usual["frames"]),
+        )
 
 
 @dataclass(frozen=True)

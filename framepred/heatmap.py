@@ -43,8 +43,8 @@ def colour(values: Tensor) -> Tensor:
 def overlay(frame: Tensor, heat: Tensor) -> Tensor:
     """Lay heat in [0, 1], float (h, w), over a frame uint8 (3, H, W) in grey: the hotter, the less is seen of it."""
     enlarged = F.interpolate(heat[None, None].float(), frame.shape[1:], mode="bilinear")[0, 0]
-    grey = frame.float().mean(0) * 0.75
-    share = 0.2 + 0.7 * enlarged.clamp(0, 1)
+    grey = frame.float().mean(0)
+    share = 0.15 + 0.75 * enlarged.clamp(0, 1)
     return torch.lerp(grey.expand(3, -1, -1), colour(enlarged), share).round().to(torch.uint8)
 
 
@@ -65,7 +65,11 @@ def draw_surprise(
         else:
             nats, entropy = float(moment.nats.mean()), float(moment.entropy.mean())
             cells += [
-                ("surprise: what came", overlay(frame, moment.nats / top), f"{nats:.1f} nats a token"),
+                (
+                    "surprise: what came",
+                    overlay(frame, moment.nats / top),
+                    f"{nats:.1f} nats a token (brightest: {top:.0f})",
+                ),
                 ("unsure: what was expected", overlay(frame, moment.entropy / top), f"entropy {entropy:.1f} nats"),
             ]
         panels = draw_cells(cells, side, _tint(moment.verdict))

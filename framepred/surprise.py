@@ -175,17 +175,13 @@ def _calibration(run: Run, given: str | None, with_actions: bool) -> Calibration
 def _taken_actions(run: Run, tokens: Tensor, actions: Tensor, watch: _Watch) -> Iterator[TakenAction]:
     ids = run.layout.action_ids(actions, len(tokens))
     candidates = candidate_actions(run.layout, ids[: len(tokens) - 1])
-    starts = torch.tensor([start for start, _ in map(run.layout.legal, _action_slots(run))])
+    starts = torch.tensor([run.layout.legal(slot)[0] for slot in range(run.layout.frame_tokens, run.layout.stride)])
     for frame, log_p in watch(after_other_actions(run, tokens, actions, candidates), len(tokens) - 1):
         given = (candidates == ids[frame - 1]).all(1)
         best = (candidates[int(log_p.argmax())] - starts).tolist()
         space = run.layout.actions
         likeliest = best[0] if space and space.kind == "discrete" else best
         yield TakenAction(likeliest, action_odds(log_p, given))
-
-
-def _action_slots(run: Run) -> range:
-    return range(run.layout.frame_tokens, run.layout.stride)
 
 
 def action_odds(log_p: Tensor, given: Tensor) -> float:
@@ -217,14 +213,14 @@ def _write_arrays(surprise: Surprise, out: Path) -> None:
     partial = out.with_name(f".{out.stem}.partial.npz")
     shape = (-1, *surprise.run.layout.grid)
     nothing = torch.full((1, surprise.run.layout.frame_tokens), torch.nan)
-    maps: dict[str, Any] = {
-        name: torch.cat([nothing, torch.stack([getattr(s, name) for s in surprise.scores])]).view(shape).numpy()
-        for name in ("nats", "entropy")
-    }
+    nats = torch.cat([nothing, *(s.nats[None] for s in surprise.scores)]).view(shape)
+    entropy = torch.cat([nothing, *(s.entropy[None] for s in surprise.scores)]).view(shape)
     curve = np.array([np.nan if v is None else v for v in surprise.curve()])
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(partial, tokens=surprise.tokens.numpy(), surprise=curve, **maps)
+        np.savez_compressed(
+            partial, tokens=surprise.tokens.numpy(), surprise=curve, nats=nats.numpy(), entropy=entropy.numpy()
+        )
         partial.replace(out)
     except OSError as error:
         raise FramepredError(f"cannot write {out} ({error.strerror}): free space or choose another -o") from error
