@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from framepred.compat import ensure_torchvision
 from framepred.errors import FramepredError
-from framepred.tokenizer.autoencoder import to_float, to_uint8
+from framepred.tokenizer.autoencoder import decode_in_parts, encode_in_parts
 
 _CHUNK = 16
 _SIZE = (256, 256)
@@ -59,20 +59,12 @@ class AdaptedTokenizer(nn.Module):
     @torch.inference_mode()
     def encode(self, frames: Tensor) -> Tensor:
         """Frames uint8 (T, 3, H, W) → tokens int64 (T, h, w) in [0, V)."""
-        if frames.shape[-2:] != self.frame_size:
-            raise ValueError(f"frames are {tuple(frames.shape[-2:])}, the tokenizer takes {self.frame_size}")
-        parts = [
-            self.to_ids(to_float(part.to(self.device))).view(-1, *self.grid).long()
-            for part in frames.split(_CHUNK)
-            if len(part)
-        ]
-        return torch.cat(parts) if parts else torch.empty(0, *self.grid, dtype=torch.int64)
+        return encode_in_parts(self, frames, _CHUNK, self.to_ids)
 
     @torch.inference_mode()
     def decode(self, tokens: Tensor) -> Tensor:
         """Tokens int64 (T, h, w) in [0, V) → frames uint8 (T, 3, H, W)."""
-        parts = [to_uint8(self.to_frames(part.to(self.device))) for part in tokens.split(_CHUNK) if len(part)]
-        return torch.cat(parts) if parts else torch.empty(0, 3, *self.frame_size, dtype=torch.uint8)
+        return decode_in_parts(self, tokens, _CHUNK, self.to_frames)
 
 
 class VQModelTokenizer(AdaptedTokenizer):

@@ -1,6 +1,8 @@
 """The convolutional autoencoder around a quantizer: framepred's own image tokenizer."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -84,24 +86,30 @@ class Autoencoder(nn.Module):
     @torch.inference_mode()
     def encode(self, frames: Tensor) -> Tensor:
         """Frames uint8 (T, 3, H, W) → tokens int64 (T, h, w) in [0, V)."""
-        if frames.shape[-2:] != self.frame_size:
-            raise ValueError(f"frames are {tuple(frames.shape[-2:])}, the tokenizer takes {self.frame_size}")
-        parts = [
-            self.quantizer(self.encoder(to_float(part.to(self.device))))[1]
-            for part in frames.split(_CHUNK)
-            if len(part)
-        ]
-        return torch.cat(parts) if parts else torch.empty(0, *self.grid, dtype=torch.int64)
+        return encode_in_parts(self, frames, _CHUNK, lambda part: self.quantizer(self.encoder(part))[1])
 
     @torch.inference_mode()
     def decode(self, tokens: Tensor) -> Tensor:
         """Tokens int64 (T, h, w) in [0, V) → frames uint8 (T, 3, H, W)."""
-        parts = [
-            to_uint8(self.decoder(self.quantizer.lookup(part.to(self.device))))
-            for part in tokens.split(_CHUNK)
-            if len(part)
-        ]
-        return torch.cat(parts) if parts else torch.empty(0, 3, *self.frame_size, dtype=torch.uint8)
+        return decode_in_parts(self, tokens, _CHUNK, lambda part: self.decoder(self.quantizer.lookup(part)))
+
+
+def encode_in_parts(tokenizer: Any, frames: Tensor, chunk: int, to_ids: Callable[[Tensor], Tensor]) -> Tensor:
+    """Frames uint8 (T, 3, H, W) → tokens int64 (T, h, w), `to_ids` of `chunk` float frames at a time."""
+    if frames.shape[-2:] != tokenizer.frame_size:
+        raise ValueError(f"frames are {tuple(frames.shape[-2:])}, the tokenizer takes {tokenizer.frame_size}")
+    parts = [
+        to_ids(to_float(part.to(tokenizer.device))).view(-1, *tokenizer.grid).long()
+        for part in frames.split(chunk)
+        if len(part)
+    ]
+    return torch.cat(parts) if parts else torch.empty(0, *tokenizer.grid, dtype=torch.int64)
+
+
+def decode_in_parts(tokenizer: Any, tokens: Tensor, chunk: int, to_frames: Callable[[Tensor], Tensor]) -> Tensor:
+    """Tokens int64 (T, h, w) → frames uint8 (T, 3, H, W), `to_frames` of `chunk` grids at a time."""
+    parts = [to_uint8(to_frames(part.to(tokenizer.device))) for part in tokens.split(chunk) if len(part)]
+    return torch.cat(parts) if parts else torch.empty(0, 3, *tokenizer.frame_size, dtype=torch.uint8)
 
 
 def to_float(frames: Tensor) -> Tensor:
