@@ -35,6 +35,7 @@ from framepred.data.tokens import (
     tokenize,
 )  # fmt: skip
 from framepred.data.windows import Windows, group_weights, split_episodes, step_generator
+from framepred.embedding import merge_digits, share_digits
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.predictor import Llama
 from framepred.sequence import SequenceLayout, Vocabulary, fit_action_space
@@ -289,12 +290,16 @@ def _train_predictor(
     )
     if not len(train_windows):
         raise FramepredError("no training episode has two frames: give longer videos")
-    if init:
+    generator = None if init else step_generator(recipe.training.seed, 4)
+    if generator is None:
+        assert init is not None
         model = init.predictor.requires_grad_(True)
     else:
         model = Llama(llama_config(recipe.predictor, layout))
-        model.initialise(step_generator(recipe.training.seed, 4))
+        model.initialise(generator)
     model.to(accelerator.device)
+    # Foreign tokenizers' ids have no known parts.
+    share_digits(model, getattr(tokenizer, "digits", ()), layout.vocabulary.visual[0], generator)
     loop = recipe.training
     budget = Budget(loop.predictor_steps)
     if loop.minutes:
@@ -302,6 +307,7 @@ def _train_predictor(
     yield from fit(
         predictor_stage(model, train_windows, held_windows, recipe, accelerator), accelerator, budget, loop, job.out
     )
+    merge_digits(model)
     if accelerator.is_main_process:
         save_run(job.out, model, layout, window, _common_fps([e for e, _ in episodes]), tokenizer.frame_size, sha256)
 

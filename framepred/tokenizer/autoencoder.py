@@ -43,7 +43,7 @@ class Autoencoder(nn.Module):
         self.frame_size = frame_size
         self.grid = (frame_size[0] // recipe.downsampling, frame_size[1] // recipe.downsampling)
         self.quantizer = QUANTIZERS[recipe.quantizer](recipe)
-        self.codebook_size = self.quantizer.codebook_size
+        self.codebook_size, self.digits = self.quantizer.codebook_size, self.quantizer.digits
         halvings = int(math.log2(recipe.downsampling)) - 2
         widths = [recipe.width * 2**i for i in range(halvings + 1)]
 

@@ -14,10 +14,17 @@ from framepred.config import TokenizerRecipe
 
 
 class Quantizer(nn.Module):
-    """What all of them are: `dim` channels in, ids below `codebook_size` out."""
+    """What all of them are: `dim` channels in, ids below `codebook_size` out.
+
+    An id is a number of `digits`, the least first: each the count of values it has.
+    """
 
     dim: int
-    codebook_size: int
+    digits: tuple[int, ...]
+
+    @property
+    def codebook_size(self) -> int:
+        return math.prod(self.digits)
 
     def lookup(self, ids: Tensor) -> Tensor:
         """Return the codes (B, D, h, w) that ids int64 (B, h, w) name."""
@@ -29,8 +36,7 @@ class FSQ(Quantizer):
 
     def __init__(self, levels: tuple[int, ...]) -> None:
         super().__init__()
-        self.dim = len(levels)
-        self.codebook_size = math.prod(levels)
+        self.dim, self.digits = len(levels), tuple(levels)
         counts = torch.tensor(levels)
         self.register_buffer("levels", counts, persistent=False)
         self.register_buffer("basis", torch.cumprod(torch.tensor([1, *levels[:-1]]), 0), persistent=False)
@@ -63,7 +69,7 @@ class EMAVQ(Quantizer):
         cosine: bool = False, rotation: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.dim, self.codebook_size, self.decay, self.commitment = dim, codebook_size, decay, commitment
+        self.dim, self.digits, self.decay, self.commitment = dim, (codebook_size,), decay, commitment
         self.cosine, self.rotation = cosine, rotation
         self.register_buffer("codebook", self._place(torch.randn(codebook_size, dim)))
         self.register_buffer("counts", torch.ones(codebook_size))
@@ -126,9 +132,10 @@ class ResidualVQ(Quantizer):
 
     def __init__(self, codebook_size: int, dim: int, depth: int, rotation: bool = False) -> None:
         super().__init__()
-        self.dim, self.codebook_size, self.rotation = dim, codebook_size, rotation
+        self.dim, self.rotation = dim, rotation
         self.base = round(codebook_size ** (1 / depth))
         assert self.base**depth == codebook_size, "the recipe is validated"
+        self.digits = (self.base,) * depth
         self.quantizers = nn.ModuleList([EMAVQ(self.base, dim) for _ in range(depth)])
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -159,7 +166,7 @@ class LookupFree(Quantizer):
 
     def __init__(self, bits: int, spherical: bool, entropy_weight: float) -> None:
         super().__init__()
-        self.dim, self.codebook_size, self.spherical = bits, 2**bits, spherical
+        self.dim, self.digits, self.spherical = bits, (2,) * bits, spherical
         self.entropy_weight = entropy_weight
         self.scale = bits**-0.5 if spherical else 1.0
         self.register_buffer("basis", 2 ** torch.arange(bits).view(-1, 1, 1), persistent=False)
