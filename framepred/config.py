@@ -35,8 +35,8 @@ class TokenizerRecipe:
 
     `distance` is EMA VQ's, `gradient` past the codes EMA VQ's and residual VQ's, whose `residual_depth`
     codebooks multiply to `codebook_size`; LFQ and BSQ have a bit a channel and `entropy_weight`.
-    `augment` is the share of training frames that are shown as from elsewhere (mirrored, turned, scaled,
-    tilted): with few frames of a scene, its things are otherwise known only as they stood.
+    `augment` is the share of training frames that are varied in each of three ways (pasted over, in another
+    light, from elsewhere): with few frames of a scene, its things are otherwise known only as they stood.
     """
 
     quantizer: Literal["fsq", "ema", "lfq", "bsq", "residual"] = "fsq"

@@ -1,6 +1,5 @@
 """The two things that are trained: the tokenizer on frames, the predictor on token windows."""
 
-import math
 import warnings
 
 import torch
@@ -9,6 +8,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from framepred.config import PredictorRecipe, Recipe, TokenizerRecipe
+from framepred.data.augment import augment
 from framepred.data.windows import Windows, step_generator
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.predictor import Llama, LlamaConfig
@@ -40,7 +40,7 @@ def tokenizer_stage(
     def loss(run: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
         generator = step_generator(seed, 1, step)
         index = torch.multinomial(weights, tok.batch_size, replacement=True, generator=generator)
-        drawn = _augment(frames[index], tok.augment, generator)[mine]
+        drawn = augment(frames[index], tok.augment, generator)[mine]
         batch = to_float(drawn.to(accelerator.device))
         reconstruction, ids, auxiliary = run(batch)
         seen.mul_(0.98).add_(torch.bincount(ids.flatten().cpu(), minlength=len(seen)))
@@ -93,32 +93,6 @@ class _CollapseWatch:
             ),
             stacklevel=3,
         )
-
-
-def _augment(frames: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Show a share of frames uint8 (B, 3, H, W) as from elsewhere: mirrored, turned, scaled, shifted, tilted."""
-    chosen = torch.rand(len(frames), generator=generator) < share
-    count = int(chosen.sum())
-    if not count:
-        return frames
-    draws = torch.rand(count, 8, generator=generator) * 2 - 1
-    turn, wide, high, shear, right, down, tilt_x, tilt_y = draws.unbind(1)
-    mirror = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
-    cos, sin = (turn * math.radians(15)).cos(), (turn * math.radians(15)).sin()
-    wide, high = torch.exp2(wide * 0.4) * mirror, torch.exp2(high * 0.4)
-    rows = [
-        torch.stack([cos * wide, (shear * 0.15 - sin) * high, right * 0.5], 1),
-        torch.stack([sin * wide, cos * high, down * 0.5], 1),
-        torch.stack([tilt_x * 0.2, tilt_y * 0.2, torch.ones(count)], 1),
-    ]
-    height, width = frames.shape[-2:]
-    plain = F.affine_grid(torch.eye(2, 3)[None], [1, 1, height, width], align_corners=False)
-    points = torch.cat([plain, torch.ones(1, height, width, 1)], -1) @ torch.stack(rows, 1).transpose(1, 2)[:, None]
-    grid = points[..., :2] / points[..., 2:]
-    moved = F.grid_sample(frames[chosen].float(), grid, padding_mode="reflection", align_corners=False)
-    result = frames.clone()
-    result[chosen] = moved.round_().to(torch.uint8)
-    return result
 
 
 def llama_config(recipe: PredictorRecipe, layout: SequenceLayout) -> LlamaConfig:
