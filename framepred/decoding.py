@@ -45,10 +45,12 @@ def prefill(model: Llama, stream_ids: Tensor, samples: int, capacity: int) -> St
     return stream
 
 
-def _logits(model: Llama, stream: Stream, ids: Tensor, count: int, legal: tuple[int, int]) -> Tensor:
+def _logits(
+    model: Llama, stream: Stream, ids: Tensor, count: int, legal: tuple[int, int], at: Tensor | None = None
+) -> Tensor:
     """Run ids (S, L) through the model → logits (S, count, legal ids) after each of the last `count`."""
     stream.passes += 1
-    hidden = model.hidden(ids, stream.cache)[:, -count:]
+    hidden = model.hidden(ids, stream.cache, at)[:, -count:]
     return torch.nn.functional.linear(hidden, model.head.weight[legal[0] : legal[1]])
 
 
@@ -85,25 +87,33 @@ def decode_speculative(
     A pass reads the guess and samples every slot under the frame's noise. Where the guess equals the
     sample from the left, both are right, and the first that differs is right too, for its past is.
     The rest takes what the pass sampled: with shared noise it settles fast (arXiv 2510.24211). Many
-    samples at once fill the machine with fewer slots each: a pass reaches no further than pays.
+    samples at once fill the machine with fewer slots each: a pass reaches no further than pays, and
+    each sample goes on from where its own guess failed.
     """
     first, count = layout.vocabulary.visual[0], layout.frame_tokens
-    reach = max(1, _PASS_TOKENS.get(guess.device.type, _PASS_TOKENS["cuda"]) // len(guess))
+    device, rows = guess.device, len(guess)
+    reach = max(1, _PASS_TOKENS.get(device.type, _PASS_TOKENS["cuda"]) // rows)
     tokens = guess.clone()
-    settled = 0
-    base = stream.cache.length + stream.pending.shape[1]
-    while settled < count:
-        end = min(settled + reach, count)
-        ids = tokens[:, max(settled - 1, 0) : end - 1] + first
-        if not settled:
-            ids = torch.cat([stream.pending, ids], 1)
-        logits = _logits(model, stream, ids, end - settled, layout.vocabulary.visual)
-        chosen = choose(logits, None if noise is None else noise[:, settled:end], sampling)
-        matched = int((chosen == tokens[:, settled:end]).long().cumprod(1).sum(1).min())
-        tokens[:, settled:end] = chosen
-        settled = min(settled + matched + 1, end)
+    before = stream.pending.shape[1] - 1
+    base = stream.cache.length + before
+    settled = torch.zeros(rows, dtype=torch.int64, device=device)
+    least = 0
+    while least < count:
+        length = min(reach, count - least)
+        start = settled.clamp(max=count - length)
+        slots = start[:, None] + torch.arange(length, device=device)
+        ids = torch.cat([stream.pending[:, -1:], tokens[:, :-1] + first], 1).gather(1, slots)
+        if not least:
+            ids = torch.cat([stream.pending[:, :-1], ids], 1)
+        logits = _logits(model, stream, ids, length, layout.vocabulary.visual, base + start if least else None)
+        drawn = None if noise is None else noise[torch.arange(rows, device=device)[:, None], slots]
+        chosen = choose(logits, drawn, sampling)
+        matched = (chosen == tokens.gather(1, slots)).long().cumprod(1).sum(1)
+        tokens.scatter_(1, slots, chosen)
         # Inputs up to the last match are cached as they should be; the corrected one is read again.
-        stream.cache.length = base + settled - 1
+        settled = start + (matched + 1).clamp(max=length)
+        least = int(settled.min())
+    stream.cache.length = base + count
     stream.pending = tokens[:, -1:] + first
     return tokens
 

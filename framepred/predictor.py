@@ -74,6 +74,8 @@ class KVCache:
         self.data = like.new_zeros(shape)
         self.prefix = self.data[:, :, :1, :, :0]
         self.length = 0
+        self._slots: Tensor | None = None
+        self._end = 0
 
     @property
     def capacity(self) -> int:
@@ -90,12 +92,39 @@ class KVCache:
         layers, two, _, heads, capacity, dim = self.data.shape
         self.data = self.data.new_zeros(layers, two, batch, heads, capacity - self.length, dim)
 
+    def place(self, length: int, at: Tensor | None = None) -> int:
+        """Say where the next `length` positions are written, and return where the last ends.
+
+        That is behind what is there, or for each row from `at` (B,).
+        """
+        if at is None:
+            self._slots, self._end = None, self.own + length
+        else:
+            own = at - self.prefix.shape[4]
+            self._slots = (own[:, None] + torch.arange(length, device=at.device))[:, None, :, None]
+            self._end = int(own.max()) + length
+        return self.prefix.shape[4] + self._end
+
     def write(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store keys and values (B, kv heads, L, head dim) behind what is there; return the rows' own so far."""
-        store, end = self.data[layer], self.own + k.shape[2]
-        store[0, :, :, self.own : end] = k
-        store[1, :, :, self.own : end] = v
+        """Store keys and values (B, kv heads, L, head dim) at their place; return the rows' own up to the last."""
+        store, end = self.data[layer], self._end
+        if self._slots is None:
+            store[0, :, :, end - k.shape[2] : end] = k
+            store[1, :, :, end - k.shape[2] : end] = v
+        else:
+            slots = self._slots.expand_as(k)
+            store[0].scatter_(2, slots, k)
+            store[1].scatter_(2, slots, v)
         return store[0, :, :, :end], store[1, :, :, :end]
+
+    def visible(self, length: int) -> Tensor | None:
+        """Which of the rows' own positions each of the placed ones may see, (1 or B, 1, L, T); None for all."""
+        if self._slots is not None:
+            return torch.arange(self._end, device=self.data.device) <= self._slots
+        if length == 1 or not self.length:
+            return None
+        seen = torch.ones(1, 1, length, self._end, dtype=torch.bool, device=self.data.device)
+        return seen.tril_(self._end - length)
 
 
 class Attention(nn.Module):
@@ -162,7 +191,7 @@ def _attend_to_both(q: Tensor, prefix_k: Tensor, prefix_v: Tensor, k: Tensor, v:
     shared = rearrange(folded @ prefix_k.mT, "k (b l) p -> b k l p", b=batch)
     own = q @ k.mT
     if mask is not None:
-        own = own.masked_fill(~mask.repeat(heads // kv_heads, 1), -torch.inf)
+        own = own.masked_fill(~mask.repeat(1, 1, heads // kv_heads, 1), -torch.inf)
     weights = torch.cat([shared, own], -1).softmax(-1)
     read = rearrange(weights[..., :prefix], "b k l p -> k (b l) p") @ prefix_v
     y = rearrange(read, "k (b l) d -> b k l d", b=batch) + weights[..., prefix:] @ v
@@ -229,21 +258,24 @@ class Llama(nn.Module):
             std = 0.02 / math.sqrt(2 * self.config.num_hidden_layers) if residual else 0.02
             nn.init.normal_(parameter, std=std, generator=generator)
 
-    def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Ids int64 (B, L) → final hidden states (B, L, D); a cache is read, and written in place."""
-        at = cache.length if cache else 0
-        length = ids.shape[1]
-        if at + length > len(self.cos):
-            raise FramepredError(f"{at + length} tokens are more than the model's context of {len(self.cos)}")
-        rope = self.cos[at : at + length], self.sin[at : at + length]
-        mask = None
-        if cache is not None and at and length > 1:
-            mask = torch.ones(length, cache.own + length, dtype=torch.bool, device=ids.device).tril_(cache.own)
+    def hidden(self, ids: Tensor, cache: KVCache | None = None, at: Tensor | None = None) -> Tensor:
+        """Ids int64 (B, L) → final hidden states (B, L, D); a cache is read, and written in place.
+
+        With `at` (B,), each row's ids stand at its own position, up to which its cache must be filled; the
+        cache's length stays.
+        """
+        length, before, end, mask = ids.shape[1], 0, ids.shape[1], None
+        if cache is not None:
+            before, end, mask = cache.length, cache.place(length, at), cache.visible(length)
+        if end > len(self.cos):
+            raise FramepredError(f"{end} tokens are more than the model's context of {len(self.cos)}")
+        positions = torch.arange(length, device=ids.device) + (before if at is None else at[:, None])
+        rope = self.cos[positions], self.sin[positions]
         x = self.embed(ids)
         for i, layer in enumerate(self.layers):
             x = layer(x, rope, mask, cache, i)
-        if cache is not None:
-            cache.length = at + length
+        if cache is not None and at is None:
+            cache.length = end
         return self.norm(x)
 
     def forward(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:

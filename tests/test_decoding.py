@@ -106,6 +106,30 @@ def test_how_far_a_pass_reaches_changes_no_token(reach: int, samples: int, monke
     assert (passes == slow) if reach == 1 else (passes <= slow)
 
 
+@pytest.mark.parametrize("reach", [2, 5, 100])
+def test_each_sample_goes_on_from_where_its_own_guess_failed(reach: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout, sampling, samples = LAYOUTS["discrete"], Sampling(1, seed=6), 6
+    model = build(layout)
+    expected, _, _ = decode("sequential", model, layout, sampling, samples)
+    generator = torch.Generator().manual_seed(2)
+    wrong = torch.rand(expected.shape, generator=generator) < 0.3
+    guess = torch.where(wrong, (expected + 1) % layout.vocabulary.visual_size, expected)
+
+    alone = []
+    monkeypatch.setitem(decoding._PASS_TOKENS, "cpu", reach)
+    for row in range(samples):
+        stream, _ = begin(model, layout, 1)
+        noise = frame_noise(layout, sampling, torch.tensor([row]), FRAMES)
+        before = stream.passes
+        DECODERS["speculative"](model, stream, layout, sampling, noise, guess[row : row + 1])
+        alone.append(stream.passes - before)
+
+    monkeypatch.setitem(decoding._PASS_TOKENS, "cpu", reach * samples)
+    tokens, _, passes = decode("speculative", model, layout, sampling, samples, guess)
+    assert torch.equal(tokens, expected)
+    assert len(set(alone)) > 1 and passes == max(alone)
+
+
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
 def test_a_right_guess_takes_one_pass(sampling: Sampling) -> None:
     layout = LAYOUTS["discrete"]

@@ -196,9 +196,7 @@ def test_predictions_know_where_they_are_and_what_they_cost(run: Run) -> None:
 def test_frames_come_one_by_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
     hidden = Llama.hidden
-    monkeypatch.setattr(
-        Llama, "hidden", lambda self, ids, cache=None: read.append(ids.shape[1]) or hidden(self, ids, cache)
-    )
+    monkeypatch.setattr(Llama, "hidden", lambda self, ids, *rest: read.append(ids.shape[1]) or hidden(self, ids, *rest))
     future = predict(run, context_tokens(), None, 100_000)
     assert read == []
     next(future)
