@@ -65,14 +65,14 @@ class FrameScores:
 def score_frames(
     run: Run, tokens: Tensor, actions: Tensor | None, pasts: Pasts | None = None
 ) -> Iterator[tuple[int, FrameScores]]:
-    """Yield (frame, scores) for every frame of tokens int64 (T, h, w) but the first, given the real past.
+    """Yield (frame, scores) for every one of T frames but the first, given their tokens: given the real past.
 
     `actions` (≥ T - 1) or None for none; `pasts` are what came before in other footage. What the model
     sees is what a rollout would show it.
     """
     strange = after_other_pasts(run, tokens, actions, pasts) if pasts else repeat((0, None))
     for (frame, logits), (_, other) in zip(token_logits(run, tokens, actions), strange, strict=False):
-        wanted = tokens[frame].flatten().to(logits.device)
+        wanted = run.layout.steps(tokens)[frame].to(logits.device)
         log_p = logits.log_softmax(-1)
         best, guess = log_p.max(-1)
         scores = FrameScores(
@@ -288,8 +288,9 @@ def calibrate(run: Run, videos: Sequence[VideoFile]) -> Iterator[CalibrationProg
 
 
 def _read(run: Run, video: VideoFile, with_actions: bool) -> tuple[Tensor, Tensor | None]:
-    """Return a video's tokens (T, h, w) and its actions, checked against each other."""
-    tokens = torch.cat([run.tokenizer.encode(f).cpu() for f in video.stream(run.tokenizer.frame_size, run.fps)])
+    """Return a video's tokens and its actions, checked against each other."""
+    chunks = video.stream(run.tokenizer.frame_size, run.fps)
+    tokens = torch.cat([part.cpu() for part in run.tokenizer.encode_stream(chunks)])
     if len(tokens) < 2:
         raise FramepredError(f"{video.path} has {len(tokens)} frame, 2 are needed: give longer videos")
     loaded = video.actions() if with_actions else None

@@ -21,8 +21,15 @@ from framepred.sequence import SequenceLayout
 from framepred.tokenizer.adapters import AdaptedTokenizer, is_foreign, load_adapted
 from framepred.tokenizer.autoencoder import Autoencoder
 from framepred.tokenizer.base import Tokenizer
+from framepred.tokenizer.delta import DeltaAutoencoder
 
 _ADAPTER = "adapter.json"
+
+KINDS: dict[str, type[Autoencoder] | type[DeltaAutoencoder]] = {
+    "framepred-autoencoder": Autoencoder,
+    "framepred-delta": DeltaAutoencoder,
+}
+"""framepred's own tokenizers, which it trains, by the `kind` in their config.json."""
 
 
 @dataclass(frozen=True)
@@ -127,10 +134,12 @@ def _replace_files(folder: Path, files: dict[str, str], weights: dict[str, Tenso
             leftover.unlink()
 
 
-def save_tokenizer(folder: Path, tokenizer: Autoencoder, recipe_toml: str, dtype: torch.dtype = torch.float32) -> str:
+def save_tokenizer(
+    folder: Path, tokenizer: Autoencoder | DeltaAutoencoder, recipe_toml: str, dtype: torch.dtype = torch.float32
+) -> str:
     """Write a tokenizer folder; return its sha256."""
     config = {
-        "kind": "framepred-autoencoder",
+        "kind": next(kind for kind, made in KINDS.items() if isinstance(tokenizer, made)),
         "frame_size": list(tokenizer.frame_size),
         "grid": list(tokenizer.grid),
         "codebook_size": tokenizer.codebook_size,
@@ -152,7 +161,7 @@ def save_tokenizer(folder: Path, tokenizer: Autoencoder, recipe_toml: str, dtype
 
 def load_tokenizer(
     name_or_dir: str | Path = zoo.DEFAULT, size: tuple[int, int] | None = None, device: str = "cpu"
-) -> Autoencoder | AdaptedTokenizer:
+) -> Autoencoder | DeltaAutoencoder | AdaptedTokenizer:
     """Load a tokenizer by its name in the zoo, its folder, or the folder of a run that has it.
 
     Folders of `diffusers` and `transformers` tokenizers are read too. Those take frames of many sizes:
@@ -162,7 +171,7 @@ def load_tokenizer(
     config = _read_json(folder / "config.json", "tokenizer")
     if is_foreign(config) and "kind" not in config:
         return load_adapted(folder, config, _stored_size(folder) or size).to(device)
-    if config.get("kind") != "framepred-autoencoder":
+    if config.get("kind") not in KINDS:
         raise FramepredError(f"{folder} is no framepred tokenizer: its config.json says kind {config.get('kind')!r}")
     weights, about = _read_weights(folder / "model.safetensors")
     if json.loads(about.get("config", "{}")) != config:
@@ -171,7 +180,7 @@ def load_tokenizer(
         raise FramepredError(f"{folder}/config.json has no recipe of the tokenizer: restore it")
     recipe = apply(Recipe(), {"tokenizer": config["recipe"]}).tokenizer
     size = config["frame_size"]
-    tokenizer = Autoencoder(recipe, (size[0], size[1]))
+    tokenizer = KINDS[config["kind"]](recipe, (size[0], size[1]))
     _load_into(tokenizer, weights, folder / "model.safetensors")
     return tokenizer.eval().requires_grad_(False).to(device)
 
@@ -250,7 +259,9 @@ def load_run(name_or_dir: str | Path = zoo.DEFAULT, device: str = "cpu") -> Run:
         window, fps = int(about["window"]), float(about["fps"])
     except (KeyError, ValueError, TypeError) as error:
         raise FramepredError(f"{folder}/framepred.json is not valid ({error!r}): restore it") from error
-    if layout.vocabulary.size > predictor.config.vocab_size or layout.vocabulary.visual_size != tokenizer.codebook_size:
+    sizes = layout.vocabulary.visual_size, layout.vocabulary.key_size
+    codes = tokenizer.codebook_size, tokenizer.key_codebook_size
+    if layout.vocabulary.size > predictor.config.vocab_size or sizes != codes:
         raise FramepredError(f"{folder}: vocabulary, weights and tokenizer do not fit each other; restore the run")
     return Run(folder, predictor.to(device), tokenizer.to(device), layout, window, fps, sha256)
 

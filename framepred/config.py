@@ -35,6 +35,8 @@ class TokenizerRecipe:
 
     `distance` is EMA VQ's, `gradient` past the codes EMA VQ's and residual VQ's, whose `residual_depth`
     codebooks multiply to `codebook_size`; LFQ and BSQ have a bit a channel and `entropy_weight`.
+    `delta_downsampling` 16 or 32 codes each frame given the one before it, in a grid of size / that of FSQ's
+    `delta_levels` (or `codebook_size`), trained on `clip_frames` in a row; the rest is then of the keys.
     `augment` is the share of training frames that are varied in each of three ways (pasted over, in another
     light, from elsewhere): with few frames of a scene, its things are otherwise known only as they stood.
     """
@@ -48,6 +50,9 @@ class TokenizerRecipe:
     residual_depth: int = 2
     entropy_weight: float = 0.02
     downsampling: int = 8
+    delta_downsampling: int = 0
+    delta_levels: tuple[int, ...] = (8, 8, 8, 8)
+    clip_frames: int = 8
     width: int = 64
     encoder_blocks: int = 2
     decoder_blocks: int = 3
@@ -132,6 +137,21 @@ def _validate(recipe: Recipe) -> None:
         tok.levels,
         "one or more whole numbers from 2 to 64",
     )
+    _require(
+        len(tok.delta_levels) > 0 and all(2 <= level <= 64 for level in tok.delta_levels),
+        "tokenizer.delta_levels",
+        tok.delta_levels,
+        "one or more whole numbers from 2 to 64",
+    )
+    delta = tok.delta_downsampling
+    _require(delta in (0, 16, 32), "tokenizer.delta_downsampling", delta, "0 (each frame for itself), 16 or 32")
+    _require(
+        not delta or (data.size[0] % delta == 0 and data.size[1] % delta == 0),
+        "data.size",
+        data.size,
+        f"multiples of tokenizer.delta_downsampling = {delta}",
+    )
+    _require(tok.clip_frames >= 2, "tokenizer.clip_frames", tok.clip_frames, "at least 2")
     _require(tok.width % 8 == 0, "tokenizer.width", tok.width, "a multiple of 8")
     _validate_codes(tok)
     for name in ("code_dim", "width", "encoder_blocks", "decoder_blocks", "batch_size"):

@@ -23,7 +23,7 @@ _PAST_FRAMES = 3
 
 @dataclass(frozen=True)
 class Pasts:
-    """What came before in other footage: tokens int64 (K, C, h, w), vocabulary action ids (K, C - 1, slots)."""
+    """What came before in other footage: tokens of C frames each (K, C, …), vocabulary action ids (K, C - 1, slots)."""
 
     tokens: Tensor
     action_ids: Tensor
@@ -42,7 +42,7 @@ class Pasts:
 
 
 def take_past(run: Run, tokens: Tensor, actions: Tensor | None) -> Pasts | None:
-    """Take one past from the middle of footage, tokens int64 (T, h, w); None where it is too short."""
+    """Take one past from the middle of footage, the tokens of T frames; None where it is too short."""
     length = min(_PAST_FRAMES, run.window - 1)
     if len(tokens) < length:
         return None
@@ -74,12 +74,12 @@ def candidate_actions(layout: SequenceLayout, action_ids: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def after_other_actions(run: Run, tokens: Tensor, actions: Tensor, candidates: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Yield (frame, log p float64 (K,)) for every frame of tokens int64 (T, h, w) but the first.
+    """Yield (frame, log p float64 (K,)) for every one of T frames but the first, given their tokens.
 
     The log-likelihood of the whole frame had each of `candidates` (K, slots) led to it. What happened
     before is as given, by `actions` (≥ T - 1) as well.
     """
-    layout, model = run.layout, run.predictor
+    layout, model, steps = run.layout, run.predictor, run.layout.steps(tokens)
     device = model.embed.weight.device
     action_ids = layout.action_ids(actions, len(tokens))
     for start, group in groupby(range(1, len(tokens)), lambda frame: window_start(frame, run.window)):
@@ -88,20 +88,20 @@ def after_other_actions(run: Run, tokens: Tensor, actions: Tensor, candidates: T
         past = KVCache(model.config, 1, len(ids), model.embed.weight)
         model.hidden(ids[None], past)
         for frame in frames:
-            at = (frame - start) * layout.stride - layout.action_slots - 1
+            at = layout.start(frame - start) - layout.action_slots - 1
             branch = KVCache(model.config, len(candidates), at + layout.stride, model.embed.weight)
             branch.data[..., :at, :] = past.data[..., :at, :]
             branch.length = at
-            yield frame, _log_p(run, branch, ids[at].cpu().expand(len(candidates)), candidates, tokens[frame])
+            yield frame, _log_p(run, branch, ids[at].cpu().expand(len(candidates)), candidates, steps[frame])
 
 
 @torch.inference_mode()
 def after_other_pasts(run: Run, tokens: Tensor, actions: Tensor | None, pasts: Pasts) -> Iterator[tuple[int, Tensor]]:
-    """Yield (frame, log p float64 (K,)) for every frame of tokens int64 (T, h, w) but the first.
+    """Yield (frame, log p float64 (K,)) for every one of T frames but the first, given their tokens.
 
     The log-likelihood of the whole frame had each of K `pasts` come before it, and then the same action.
     """
-    layout, model = run.layout, run.predictor
+    layout, model, steps = run.layout, run.predictor, run.layout.steps(tokens)
     action_ids = layout.action_ids(actions, len(tokens))
     rows = [layout.pack(t, a) for t, a in zip(pasts.tokens, pasts.action_ids, strict=True)]
     ids = torch.stack(rows)
@@ -110,14 +110,14 @@ def after_other_pasts(run: Run, tokens: Tensor, actions: Tensor | None, pasts: P
     model.hidden(ids[:, :-1].to(model.embed.weight.device), cache)
     for frame in range(1, len(tokens)):
         cache.length = before
-        yield frame, _log_p(run, cache, ids[:, -1], action_ids[frame - 1].expand(len(pasts), -1), tokens[frame])
+        yield frame, _log_p(run, cache, ids[:, -1], action_ids[frame - 1].expand(len(pasts), -1), steps[frame])
 
 
 def _log_p(run: Run, cache: KVCache, last: Tensor, action_ids: Tensor, frame: Tensor) -> Tensor:
-    """Log-likelihood (K,) of `frame` (h, w) after what the cache holds, each row's `last` token and its action."""
+    """Log-likelihood (K,) of a frame's tokens (N,) after what the cache holds, each row's `last` and its action."""
     layout = run.layout
     first, stop = layout.vocabulary.visual
-    real = (frame.flatten().long().cpu() + first).expand(len(last), -1)
+    real = (frame.long().cpu() + first).expand(len(last), -1)
     # The last token of the past is read again: where there are no actions, it speaks of the first.
     inputs = torch.cat([last[:, None], action_ids, real[:, :-1]], 1).to(cache.data.device)
     hidden = run.predictor.hidden(inputs, cache)[:, layout.action_slots :]

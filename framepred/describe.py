@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from framepred import hub, zoo
-from framepred.checkpoint import load_run, load_tokenizer, tokenizer_sha256
+from framepred.checkpoint import KINDS, load_run, load_tokenizer, tokenizer_sha256
 from framepred.config import recipe_names
 from framepred.data.actions import actions_path, read_actions
 from framepred.data.sources import find_videos
 from framepred.data.tokens import is_store, read_store, read_store_info
 from framepred.errors import FramepredError
 from framepred.tokenizer.adapters import AdaptedTokenizer
-from framepred.tokenizer.autoencoder import Autoencoder
 from framepred.video import probe_video
 
 
@@ -57,7 +56,7 @@ def describe_zoo() -> list[dict[str, Any]]:
 
 def _is_tokenizer(path: Path) -> bool:
     try:
-        return json.loads((path / "config.json").read_text()).get("kind") == "framepred-autoencoder"
+        return json.loads((path / "config.json").read_text()).get("kind") in KINDS
     except (OSError, ValueError, AttributeError):
         return False
 
@@ -85,9 +84,11 @@ def _folder(path: Path) -> dict[str, Any]:
 
 def _store(path: Path) -> dict[str, Any]:
     info, episodes = read_store_info(path), read_store(path)
+    grid = info.grid if info.key_codebook_size else episodes[0].tokens.shape[1:]
     return {
         "path": str(path), "kind": "token store", "episodes": len(episodes),
-        "frames": sum(len(e.tokens) for e in episodes), "grid": list(episodes[0].tokens.shape[1:]),
+        "frames": sum(len(e.tokens) for e in episodes), "grid": list(grid),
+        **_keys(info.key_grid, info.key_codebook_size),
         "codebook_size": info.codebook_size, "frame_size": list(info.frame_size),
         "tokenizer": info.tokenizer, "tokenizer_sha256": info.tokenizer_sha256,
         "actions": f"{info.action_kind}: {', '.join(info.action_names)}" if info.action_kind else None,
@@ -99,9 +100,10 @@ def _tokenizer(path: Path) -> dict[str, Any]:
     tokens = tokenizer.grid[0] * tokenizer.grid[1]
     facts = {
         "path": str(path), "kind": "tokenizer",
-        "quantizer": tokenizer.recipe.quantizer if isinstance(tokenizer, Autoencoder) else tokenizer.name,
+        "quantizer": tokenizer.recipe.quantizer if not isinstance(tokenizer, AdaptedTokenizer) else tokenizer.name,
         "frame_size": list(tokenizer.frame_size), "grid": list(tokenizer.grid),
         "tokens_per_frame": tokens, "codebook_size": tokenizer.codebook_size,
+        **_keys(tokenizer.key_grid, tokenizer.key_codebook_size),
         "parameters": sum(p.numel() for p in tokenizer.parameters()), "sha256": tokenizer_sha256(path),
     }  # fmt: skip
     if isinstance(tokenizer, AdaptedTokenizer) and tokenizer.group > 1:
@@ -109,6 +111,11 @@ def _tokenizer(path: Path) -> dict[str, Any]:
             f"{tokens} tokens for {tokenizer.group} frames of a video; here for each frame, as for pictures"
         )
     return facts
+
+
+def _keys(grid: tuple[int, int], codebook_size: int) -> dict[str, Any]:
+    """What there is to say of keys, where frames are coded given the one before."""
+    return {"key_grid": list(grid), "key_codebook_size": codebook_size} if codebook_size else {}
 
 
 def _run(path: Path) -> dict[str, Any]:
@@ -121,6 +128,7 @@ def _run(path: Path) -> dict[str, Any]:
     return {
         "path": str(path), "kind": "run", "frame_size": list(run.tokenizer.frame_size), "fps": run.fps,
         "grid": list(run.layout.grid), "tokens_per_frame": run.layout.frame_tokens,
+        **_keys(run.layout.key_grid, run.tokenizer.key_codebook_size),
         "codebook_size": run.tokenizer.codebook_size, "vocabulary": run.layout.vocabulary.size,
         "window_frames": run.window, "actions": actions, "layers": config.num_hidden_layers,
         "hidden_size": config.hidden_size, "parameters": sum(p.numel() for p in run.predictor.parameters()),

@@ -47,7 +47,7 @@ class DigitSum(nn.Module):
 def share_digits(model: Llama, digits: tuple[int, ...], first: int, generator: torch.Generator | None = None) -> None:
     """Train embedding and head of `model` through a DigitSum; with a generator, as a new model's.
 
-    Nothing is shared where a code has one digit (EMA VQ).
+    Nothing is shared where a code has one digit (EMA VQ). A model with two ranges of codes is given them in turn.
     """
     if len(digits) < 2:
         return
@@ -60,7 +60,8 @@ def share_digits(model: Llama, digits: tuple[int, ...], first: int, generator: t
             shared.initialise(generator)
             with torch.no_grad():
                 # Most of a new code is what it shares.
-                layer.weight[first : first + len(shared.members)] *= 0.3
+                own = layer.parametrizations.weight.original if parametrize.is_parametrized(layer) else layer.weight
+                own[first : first + len(shared.members)] *= 0.3  # type: ignore[index, operator]
         parametrize.register_parametrization(layer, "weight", shared)
     if model.config.tie_word_embeddings and layers:
         parametrize.register_parametrization(model.head, "weight", shared)

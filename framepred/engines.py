@@ -187,9 +187,10 @@ def predict_by(
         raise FramepredError(f"engine {name!r} is not known; give one of framepred, {', '.join(ENGINES)}")
     engine = ENGINES[name](run, sampling, server)
     action_ids = layout.action_ids(actions, context + horizon)
-    history = tokens.cpu().reshape(1, context, layout.frame_tokens).expand(samples, -1, -1)
+    history = tokens.cpu().reshape(1, context, -1).expand(samples, -1, -1)
     legal, count = layout.vocabulary.visual, layout.frame_tokens
     device = run.predictor.embed.weight.device
+    shown = run.tokenizer.decode(tokens.to(device))[-1:].expand(samples, -1, -1, -1)
     for frame in range(context, context + horizon):
         start = window_start(frame, run.window)
         rows = []
@@ -203,11 +204,12 @@ def predict_by(
                     f"{legal[1] - 1}: it runs another model than {run.path}"
                 )
             rows.append(made)
-        frames = torch.tensor(rows) - legal[0]
-        history = torch.cat([history, frames[:, None]], 1)
-        grids = frames.view(samples, *layout.grid)
+        steps = torch.tensor(rows) - legal[0]
+        row = torch.cat([run.tokenizer.encode_key(shown).cpu(), steps], 1)
+        history = torch.cat([history, row[:, None]], 1)
+        shown = run.tokenizer.decode_next(shown, steps.view(samples, *layout.grid).to(device))
         passes = (frame - context + 1) * samples * count
-        yield Prediction(frame, run.tokenizer.decode(grids.to(device)).cpu(), grids, passes)
+        yield Prediction(frame, shown.cpu(), layout.rows(row), passes)
 
 
 def _illegal(vocab_size: int, legal: tuple[int, int]) -> list[int]:

@@ -42,11 +42,11 @@ class Scores:
 def score(frames: Tensor, truth: Tensor, context: Tensor, tokenizer: Tokenizer) -> Scores:
     """Score predicted frames uint8 (S, T, 3, H, W) against the truth (T, 3, H, W) after `context`.
 
-    The ceiling is the truth encoded and decoded. A sample's squared errors and SSIM are averaged
+    The ceiling is the truth encoded and decoded, after the context. A sample's squared errors and SSIM are averaged
     over samples, so PSNR is of the mean error: what one future drawn at random is off by.
     """
     copied = copy_last(context, len(truth))
-    ceiling = tokenizer.decode(tokenizer.encode(truth)).cpu()
+    ceiling = tokenizer.decode(tokenizer.encode(torch.cat([context, truth])))[len(context) :].cpu()
     return Scores(
         mse={"model": mse(frames, truth).mean(0), "copy_last": mse(copied, truth), "ceiling": mse(ceiling, truth)},
         ssim={

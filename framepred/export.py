@@ -106,6 +106,6 @@ def _bits(run: Run, video: VideoFile) -> tuple[int, float]:
     known = video.actions() if run.layout.actions else None
     total = 0.0
     for frame, logits in token_logits(run, tokens, known[0] if known else None):
-        wanted = tokens[frame].flatten()
+        wanted = run.layout.steps(tokens)[frame]
         total += float(F.cross_entropy(logits.double(), wanted, reduction="sum")) / math.log(2)
     return len(tokens) - 1, total

@@ -30,7 +30,7 @@ _Watch = Callable[[Iterator[Prediction]], Iterator[Prediction]]
 
 @dataclass(frozen=True)
 class Forecast:
-    """Predicted frames uint8 (S, T, 3, H, W) after `context`, beside the truth as far as it goes."""
+    """Predicted frames uint8 (S, T, 3, H, W) after `context`, their tokens, and the truth as far as it goes."""
 
     run: Run
     context: Tensor
@@ -63,7 +63,7 @@ class Forecast:
             "decoder": self.decoder,
             "actions": self.actions is not None,
             "seconds": self.seconds,
-            "tokens_per_second": self.tokens.numel() / max(self.seconds, 1e-9),
+            "tokens_per_second": samples * horizon * self.run.layout.frame_tokens / max(self.seconds, 1e-9),
             "forward_passes": self.passes,
         }
         empty: dict[str, list[float]] = {"model": [], "copy_last": [], "ceiling": []}
@@ -221,13 +221,14 @@ def write_forecast(forecast: Forecast, out: Path) -> None:
 
 def _write_arrays(forecast: Forecast, out: Path) -> None:
     partial = out.with_name(f".{out.stem}.partial.npz")
-    actions = forecast.actions
+    actions, layout = forecast.actions, forecast.run.layout
+    grids = torch.stack([layout.steps(sample).unflatten(1, layout.grid) for sample in forecast.tokens])
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(
             partial,
             frames=forecast.frames.numpy(),
-            tokens=forecast.tokens.numpy(),
+            tokens=grids.numpy(),
             ids=forecast.sequence().numpy(),
             actions=np.empty(0, np.int64) if actions is None else actions.numpy(),
         )

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 
 from framepred import zoo
 from framepred.checkpoint import (
@@ -24,6 +23,7 @@ from framepred.checkpoint import (
     tokenizer_sha256,
 )  # fmt: skip
 from framepred.config import Recipe, load_recipe, to_toml
+from framepred.data.frames import sample_frames
 from framepred.data.sources import VideoFile, find_videos
 from framepred.data.tokens import (
     StoreInfo,
@@ -34,16 +34,17 @@ from framepred.data.tokens import (
     read_store_info,
     tokenize,
 )  # fmt: skip
-from framepred.data.windows import Windows, group_weights, split_episodes, step_generator
+from framepred.data.windows import Windows, split_episodes, step_generator
 from framepred.embedding import merge_digits, share_digits
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.predictor import Llama
 from framepred.sequence import SequenceLayout, Vocabulary, fit_action_space
 from framepred.stages import llama_config, predictor_stage, tokenizer_stage
+from framepred.tokenizer.adapters import AdaptedTokenizer
 from framepred.tokenizer.autoencoder import Autoencoder
 from framepred.tokenizer.base import Tokenizer
+from framepred.tokenizer.delta import DeltaAutoencoder
 from framepred.training import Budget, TrainProgress, fit, make_accelerator
-from framepred.video import probe_video
 
 Progress = TrainProgress | TokenizeProgress
 
@@ -186,75 +187,55 @@ def _train_tokenizer(job: Job, videos: list[VideoFile], accelerator: Accelerator
     recipe = job.recipe
     train_index, held_index = split_episodes([v.name for v in videos], recipe.data.validation_fraction)
     lenient = len(videos) > 1
-    frames, groups = _sample_frames(
-        [videos[i] for i in train_index], recipe.data.size, recipe.data.max_tokenizer_frames, lenient
+    model = _tokenizer_to_train(recipe, job.tokenizer or job.init_from)
+    train_frames, held_frames = (
+        sample_frames([videos[i] for i in index], recipe.data.size, most, model.clip_frames, lenient)
+        for index, most in ((train_index, recipe.data.max_tokenizer_frames), (held_index, 512))
     )
-    if not groups:
+    if not len(train_frames.frames):
         raise FramepredError(
             f"no training video of {len(videos)} videos could be read: give videos that FFmpeg can read"
         )
-    held_out, _ = _sample_frames([videos[i] for i in held_index], recipe.data.size, 512, lenient)
+    if not len(train_frames.starts):
+        raise FramepredError(
+            f"no training video has {model.clip_frames} frames in a row (tokenizer.clip_frames): give longer videos"
+        )
     _warn_unvalidated(held_index)
-    origin = job.tokenizer or job.init_from
-    if origin:
-        loaded = load_tokenizer(zoo.tokenizer_folder(origin))
-        if not isinstance(loaded, Autoencoder):
-            raise FramepredError(
-                f"tokenizer {origin} is a {loaded.name}: framepred trains only its own; use it as it is, "
-                "without --only tokenizer"
-            )
-        model = loaded.requires_grad_(True)
-        if model.frame_size != recipe.data.size:
-            raise FramepredError(
-                f"tokenizer {origin} takes frames of {model.frame_size}, data.size is {recipe.data.size}"
-            )
-    else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.training.seed)
-            model = Autoencoder(recipe.tokenizer, recipe.data.size)
     model.to(accelerator.device)
-    weights = group_weights(groups, [1] * len(groups), recipe.data.source_power)
-    stage = tokenizer_stage(model, frames, weights, held_out, recipe, accelerator)
+    stage = tokenizer_stage(model, train_frames, held_frames, recipe, accelerator)
     # Counted only now: what reading the frames took comes off it.
     yield from fit(stage, accelerator, _tokenizer_budget(job, started), recipe.training, job.out)
     if accelerator.is_main_process:
         save_tokenizer(job.out / "tokenizer", model, to_toml(recipe))
 
 
-def _sample_frames(
-    videos: list[VideoFile], size: tuple[int, int], most: int, lenient: bool
-) -> tuple[Tensor, list[str]]:
-    """Read up to `most` frames → (uint8 (T, 3, H, W), each one's source).
-
-    Sources take turns, so that each is there; a video longer than its share is read in strides. A
-    bad file is skipped with a warning if `lenient`.
-    """
-    turns: dict[str, int] = {}
-    order = []
-    generator = step_generator(0, 3)
-    for i in torch.randperm(len(videos), generator=generator).tolist():
-        source = videos[i].source
-        order.append((turns.get(source, 0), i))
-        turns[source] = turns.get(source, 0) + 1
-    share = max(256, most // max(1, len(videos)))
-    parts, groups, total = [], list[str](), 0
-    for _, i in sorted(order):
-        if total >= most:
-            break
+def _tokenizer_to_train(recipe: Recipe, origin: str | None) -> Autoencoder | DeltaAutoencoder:
+    """Return a new tokenizer, or one that goes on from `origin`; a plain one becomes the keys of a delta recipe's."""
+    loaded = load_tokenizer(zoo.tokenizer_folder(origin)) if origin else None
+    if isinstance(loaded, AdaptedTokenizer):
+        raise FramepredError(
+            f"tokenizer {origin} is a {loaded.name}: framepred trains only its own; use it as it is, "
+            "without --only tokenizer"
+        )
+    if loaded and loaded.frame_size != recipe.data.size:
+        raise FramepredError(f"tokenizer {origin} takes frames of {loaded.frame_size}, data.size is {recipe.data.size}")
+    given = recipe.tokenizer.delta_downsampling and isinstance(loaded, Autoencoder)
+    if loaded and not given:
+        return loaded.requires_grad_(True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.training.seed)
+        if not recipe.tokenizer.delta_downsampling:
+            return Autoencoder(recipe.tokenizer, recipe.data.size)
+        delta = DeltaAutoencoder(recipe.tokenizer, recipe.data.size)
+    if loaded:
         try:
-            stride = max(1, (probe_video(videos[i].path).num_frames or 0) // share)
-            seen = 0
-            for chunk in videos[i].stream(size, None):
-                part = chunk[-seen % stride :: stride].clone()
-                seen += len(chunk)
-                parts.append(part)
-                groups += [videos[i].source] * len(part)
-                total += len(part)
-        except FramepredError as error:
-            if not lenient:
-                raise
-            warnings.warn(FramepredWarning(f"skipped: {error}"), stacklevel=2)
-    return (torch.cat(parts) if parts else torch.empty(0, 3, *size, dtype=torch.uint8)), groups
+            delta.key.load_state_dict(loaded.state_dict())
+        except RuntimeError as error:
+            raise FramepredError(
+                f"tokenizer {origin} does not have the shape of the recipe's keys: give --recipe its levels, "
+                "downsampling, width and blocks"
+            ) from error
+    return delta
 
 
 def _warn_unvalidated(held_index: list[int]) -> None:
@@ -299,7 +280,8 @@ def _train_predictor(
         model.initialise(generator)
     model.to(accelerator.device)
     # Foreign tokenizers' ids have no known parts.
-    share_digits(model, getattr(tokenizer, "digits", ()), layout.vocabulary.visual[0], generator)
+    for (first, _), digits in ((layout.vocabulary.visual, "digits"), (layout.vocabulary.key, "key_digits")):
+        share_digits(model, getattr(tokenizer, digits, ()), first, generator)
     loop = recipe.training
     budget = Budget(loop.predictor_steps)
     if loop.minutes:
@@ -320,7 +302,10 @@ def _fit_layout(
         raise FramepredError(f"the sources' actions differ: {sorted(map(str, kinds))}; one run has one action space")
     actions = [e.actions for e in episodes if e.actions is not None and len(e.actions)]
     space = fit_action_space(actions, next(iter(kinds))[1], recipe.predictor.action_bins) if actions else None
-    return SequenceLayout(Vocabulary(0, tokenizer.codebook_size, space.size if space else 0), tokenizer.grid, space)
+    vocabulary = Vocabulary(
+        0, tokenizer.codebook_size, space.size if space else 0, key_size=tokenizer.key_codebook_size
+    )
+    return SequenceLayout(vocabulary, tokenizer.grid, space, tokenizer.key_grid)
 
 
 def _common_fps(episodes: list[TokenEpisode]) -> float:

@@ -17,7 +17,7 @@ MAX_HORIZON = 100_000
 
 @dataclass(frozen=True)
 class Prediction:
-    """One predicted moment of S futures: frames uint8 (S, 3, H, W), tokens int64 (S, h, w).
+    """One predicted moment of S futures: frames uint8 (S, 3, H, W), tokens int64 (S, h, w) or (S, K + N).
 
     `index` counts frames from the clip's first; `passes` is what the model has run so far.
     """
@@ -49,7 +49,10 @@ def predict(
     sampling: Sampling | None = None,
     decoder: str = "auto",
 ) -> Iterator[Prediction]:
-    """Predict `horizon` frames after context tokens int64 (T, h, w), yielding each as it is made.
+    """Predict `horizon` frames after the tokens of T context frames, yielding each as it is made.
+
+    What a frame is given is the frame before it as it was yielded; a window that has slid begins with the
+    key of that. So a rollout that goes on from the tokens of another is one with it.
 
     `actions` (≥ T + horizon - 1) or None for none. Raises FramepredError for what is not allowed.
     """
@@ -60,9 +63,10 @@ def predict(
     decode = DECODERS["speculative" if decoder == "auto" else decoder]
     device = run.predictor.embed.weight.device
     action_ids = layout.action_ids(actions, context + horizon).to(device)
-    history = tokens.to(device).reshape(1, context, layout.frame_tokens).expand(samples, -1, -1)
+    history = tokens.to(device).reshape(1, context, -1).expand(samples, -1, -1)
+    shown = run.tokenizer.decode(tokens.to(device))[-1:].expand(samples, -1, -1, -1)
     rows = torch.arange(samples, device=device)
-    capacity = run.window * layout.stride
+    capacity = layout.start(run.window)
     stream: Stream | None = None
     passes, start = 0, 0
     for frame in range(context, context + horizon):
@@ -76,16 +80,17 @@ def predict(
         else:
             stream.pending = torch.cat([stream.pending, action_ids[frame - 1].expand(samples, -1)], 1)
         noise = frame_noise(layout, sampling, rows, frame)
-        made = decode(run.predictor, stream, layout, sampling, noise, DRAFTS["previous"](history, noise))
-        history = torch.cat([history, made[:, None]], 1)
-        grids = made.view(samples, *layout.grid)
-        yield Prediction(frame, run.tokenizer.decode(grids).cpu(), grids.cpu(), passes + stream.passes)
+        guess = DRAFTS["previous"](history[..., layout.key_tokens :], noise)
+        made = decode(run.predictor, stream, layout, sampling, noise, guess)
+        row = torch.cat([run.tokenizer.encode_key(shown), made], 1)
+        history = torch.cat([history, row[:, None]], 1)
+        shown = run.tokenizer.decode_next(shown, made.view(samples, *layout.grid))
+        yield Prediction(frame, shown.cpu(), layout.rows(row).cpu(), passes + stream.passes)
 
 
 def window_ids(run: Run, history: Tensor, action_ids: Tensor) -> Tensor:
-    """History (S, T, N) and action ids (T, slots) → ids (S, T · stride), the last action included."""
-    rows = [run.layout.pack(row.view(-1, *run.layout.grid), action_ids) for row in history]
-    return torch.stack(rows)
+    """History (S, T, K + N) and action ids (T, slots) → ids (S, K + T · stride), the last action included."""
+    return torch.stack([run.layout.pack(past, action_ids) for past in history])
 
 
 def check_lengths(context: int, horizon: int, samples: int) -> None:

@@ -39,7 +39,7 @@ class Scorer:
 @dataclass(frozen=True)
 class Futures:
     """A clip's true frames uint8 (C + T, 3, H, W), and each row's future: frames (S, T, 3, H, W), where it has
-    them tokens (S, T, h, w), and the frame before its first, which `frozen` asks for.
+    them tokens (S, T, N), and the frame before its first, which `frozen` asks for.
 
     `context` is as the tokenizer gives it back, `past` the tokens of its last frame.
     """
@@ -77,8 +77,8 @@ def own_row(variants: dict[str, Tensor | None]) -> str:
 
 
 def make_futures(scorer: Scorer, clip: EvalClip, variants: dict[str, Tensor | None], tokens: Tensor) -> Futures:
-    """Predict and copy a clip's future in every row: tokens int64 (C + T, h, w) are its frames' encoded."""
-    run, protocol = scorer.run, scorer.protocol
+    """Predict and copy a clip's future in every row: tokens are those of its C + T frames."""
+    run, protocol, steps = scorer.run, scorer.protocol, scorer.run.layout.steps
     assert clip.frames is not None
     truth, count = clip.frames, protocol.context
     size = (truth.shape[-2], truth.shape[-1])
@@ -89,7 +89,7 @@ def make_futures(scorer: Scorer, clip: EvalClip, variants: dict[str, Tensor | No
         "ceiling": decoded[None, count:],
     }
     before = dict.fromkeys(("copy_last", "linear"), truth[count - 1])
-    made = {"ceiling": tokens[None, count:].cpu()}
+    made = {"ceiling": steps(tokens[count:])[None].cpu()}
     retrieved = None
     if scorer.index is not None:
         seen = fit_frames(truth[:count], run.tokenizer.frame_size)
@@ -99,12 +99,13 @@ def make_futures(scorer: Scorer, clip: EvalClip, variants: dict[str, Tensor | No
         retrieved = {"episode": scorer.index.episodes[episode].name, "frame": start, "distance": distance}
     sampling = Sampling(protocol.temperature, protocol.top_k, protocol.top_p, protocol.seed)
     for row, actions in variants.items():
-        steps = list(predict(run, tokens[:count], actions, protocol.horizon, protocol.samples, sampling))
-        future = torch.stack([step.frames for step in steps], 1)
+        moments = list(predict(run, tokens[:count], actions, protocol.horizon, protocol.samples, sampling))
+        future = torch.stack([moment.frames for moment in moments], 1)
         frames[row] = fit_frames(future.flatten(0, 1), size).view(*future.shape[:2], 3, *size)
-        made[row] = torch.stack([step.tokens for step in steps], 1)
+        made[row] = torch.stack([steps(moment.tokens) for moment in moments], 1)
     before = dict.fromkeys(frames, decoded[count - 1]) | before
-    return Futures(truth, decoded[:count], tokens[count - 1].cpu(), frames, before, made, retrieved)
+    past = steps(tokens[:count])[-1].cpu()
+    return Futures(truth, decoded[:count], past, frames, before, made, retrieved)
 
 
 def score_clip(scorer: Scorer, clip: EvalClip, others: Tensor | None) -> dict[str, Any]:
@@ -134,7 +135,8 @@ def score_clip(scorer: Scorer, clip: EvalClip, others: Tensor | None) -> dict[st
             record["spread"] = _spread(futures.frames[record["own"]], futures.future)
     for row, actions in variants.items():
         record["rows"].setdefault(row, {}).update(_token_scores(run, tokens, actions, protocol.context))
-    unchanged = (tokens[protocol.context :] == tokens[protocol.context - 1 : -1]).double().mean((1, 2))
+    steps = run.layout.steps(tokens)
+    unchanged = (steps[protocol.context :] == steps[protocol.context - 1 : -1]).double().mean(1)
     record["rows"].setdefault("copy_last", {})["accuracy"] = unchanged.tolist()
     return record
 
@@ -176,8 +178,8 @@ def _statistic(values: Tensor, best: bool, higher: bool) -> Tensor:
 def _repetition(futures: Futures, row: str) -> Tensor:
     """Return the share (T,) of a row's tokens that repeat those at their place in its frame before."""
     tokens = futures.tokens[row]
-    earlier = torch.cat([futures.past.expand(len(tokens), 1, -1, -1), tokens[:, :-1]], 1)
-    return (tokens == earlier).double().mean((0, 2, 3))
+    earlier = torch.cat([futures.past.expand(len(tokens), 1, -1), tokens[:, :-1]], 1)
+    return (tokens == earlier).double().mean((0, 2))
 
 
 def _token_scores(run: Run, tokens: Tensor, actions: Tensor | None, context: int) -> dict[str, list[float]]:
@@ -185,7 +187,7 @@ def _token_scores(run: Run, tokens: Tensor, actions: Tensor | None, context: int
     entropy, right = [], []
     for frame, logits in token_logits(run, tokens, actions):
         if frame >= context:
-            target = tokens[frame].flatten().to(logits.device)
+            target = run.layout.steps(tokens)[frame].to(logits.device)
             entropy.append(float(F.cross_entropy(logits.double(), target)))
             right.append(float((logits.argmax(-1) == target).double().mean()))
     bits = [e * run.layout.frame_tokens / math.log(2) for e in entropy]

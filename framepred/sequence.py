@@ -1,6 +1,7 @@
 """The flat sequence: frame tokens and action tokens ⇄ ids of one vocabulary.
 
-`frame_0 action_0 frame_1 action_1 …`: a frame is its grid in raster order, an action D tokens.
+`frame_0 action_0 frame_1 action_1 …`: a frame is its grid in raster order, an action D tokens. Where frames
+are coded given the one before, `key frame_0 action_0 …`: a window begins with the picture its first is given.
 """
 
 from dataclasses import dataclass
@@ -91,19 +92,27 @@ def fit_action_space(actions: list[Tensor], names: tuple[str, ...], bins: int) -
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """One id space: `[text | visual | action | special]`, each a half-open range; specials are single ids."""
+    """One id space: `[text | visual | key | action | special]`, each a half-open range; specials are single ids.
+
+    `visual` are the codes of frames, which are predicted; `key` those of the pictures that windows begin with.
+    """
 
     text_size: int
     visual_size: int
     action_size: int
+    key_size: int = 0
 
     @property
     def visual(self) -> tuple[int, int]:
         return self.text_size, self.text_size + self.visual_size
 
     @property
+    def key(self) -> tuple[int, int]:
+        return self.visual[1], self.visual[1] + self.key_size
+
+    @property
     def action(self) -> tuple[int, int]:
-        return self.visual[1], self.visual[1] + self.action_size
+        return self.key[1], self.key[1] + self.action_size
 
     @property
     def no_action(self) -> int:
@@ -118,13 +127,14 @@ class Vocabulary:
         return {
             "text": [0, self.text_size],
             "visual": list(self.visual),
+            **({"key": list(self.key)} if self.key_size else {}),
             "action": list(self.action),
             "special": {"no_action": self.no_action},
         }
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> "Vocabulary":
-        sizes = [value[part][1] - value[part][0] for part in ("text", "visual", "action")]
+        sizes = [stop - start for start, stop in (value.get(p, (0, 0)) for p in ("text", "visual", "action", "key"))]
         vocabulary = Vocabulary(*sizes)
         if vocabulary.to_json() != value:
             raise ValueError(f"vocabulary ranges {value} are not contiguous")
@@ -133,16 +143,26 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class SequenceLayout:
-    """Where everything stands in the sequence: frames of `grid` (h, w) tokens, then an action's slots."""
+    """Where everything stands in a window: its key, then frames of `grid` (h, w) tokens, an action's slots after each.
+
+    The tokens of T frames come as (T, h, w), or as rows (T, K + N) where there are keys: for each frame the
+    key of what it is given, then its own tokens. So a window may begin at any frame; it shows one key.
+    """
 
     vocabulary: Vocabulary
     grid: tuple[int, int]
     actions: ActionSpace | None = None
+    key_grid: tuple[int, int] = (0, 0)
 
     @property
     def frame_tokens(self) -> int:
         """N, the tokens of a frame."""
         return self.grid[0] * self.grid[1]
+
+    @property
+    def key_tokens(self) -> int:
+        """K, the tokens that a window begins with: 0 where each frame stands for itself."""
+        return self.key_grid[0] * self.key_grid[1]
 
     @property
     def action_slots(self) -> int:
@@ -153,8 +173,20 @@ class SequenceLayout:
         """Tokens from one frame's first to the next frame's first."""
         return self.frame_tokens + self.action_slots
 
+    def start(self, frame: int) -> int:
+        """Return where a window's `frame` begins: the tokens of the key and of the frames before it."""
+        return self.key_tokens + frame * self.stride
+
+    def steps(self, tokens: Tensor) -> Tensor:
+        """Tokens of frames (T, h, w) or (T, K + N) → each frame's own, in raster order (T, N)."""
+        return tokens.flatten(1)[:, self.key_tokens :]
+
+    def rows(self, tokens: Tensor) -> Tensor:
+        """Flat tokens (…, K + N) of frames → as tokenizers give them: (…, h, w) where there are no keys."""
+        return tokens if self.key_tokens else tokens.unflatten(-1, self.grid)
+
     def legal(self, slot: int) -> tuple[int, int]:
-        """Return the half-open range of ids that may be sampled at position `slot` of a stride."""
+        """Return the half-open range of ids that may stand at position `slot` of a stride."""
         if slot < self.frame_tokens:
             return self.vocabulary.visual
         assert self.actions is not None
@@ -170,32 +202,36 @@ class SequenceLayout:
         return ids
 
     def pack(self, tokens: Tensor, action_ids: Tensor) -> Tensor:
-        """Token grids (T, h, w) and vocabulary action ids (T or T-1, slots) → ids int64 (L,)."""
-        frames = rearrange(tokens, "t h w -> t (h w)").long() + self.vocabulary.visual[0]
+        """Tokens of T frames and vocabulary action ids (T or T-1, slots) → ids int64 (L,), the first key first."""
+        key = tokens[:1].flatten()[: self.key_tokens].long() + self.vocabulary.key[0]
+        frames = self.steps(tokens).long() + self.vocabulary.visual[0]
         count = min(len(action_ids), len(frames))
         steps = torch.cat([frames[:count], action_ids[:count].long()], 1).flatten()
-        return torch.cat([steps, frames[count:].flatten()])
+        return torch.cat([key, steps, frames[count:].flatten()])
 
-    def unpack(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Ids (L,), the inverse of `pack` → token grids (T, h, w), action ids (T or T-1, slots)."""
+    def unpack(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Ids (L,), the inverse of `pack` → key (K,), token grids (T, h, w), action ids (T or T-1, slots)."""
+        key, ids = ids[: self.key_tokens] - self.vocabulary.key[0], ids[self.key_tokens :]
         whole, rest = divmod(len(ids), self.stride)
-        if rest not in (0, self.frame_tokens):
-            raise ValueError(f"{len(ids)} ids are not whole frames of {self.stride}")
+        if rest not in (0, self.frame_tokens) or len(key) < self.key_tokens:
+            raise ValueError(f"{len(key) + len(ids)} ids are not {self.key_tokens} and whole frames of {self.stride}")
         steps = ids[: whole * self.stride].view(whole, self.stride)
         frames = torch.cat([steps[:, : self.frame_tokens].reshape(-1), ids[whole * self.stride :]])
         height, width = self.grid
         tokens = rearrange(frames, "(t h w) -> t h w", h=height, w=width) - self.vocabulary.visual[0]
-        return tokens, steps[:, self.frame_tokens :]
+        return key, tokens, steps[:, self.frame_tokens :]
 
     def to_json(self) -> dict[str, Any]:
+        shape = {"order": ["frame", "action"], "grid": list(self.grid), "action_slots": self.action_slots}
         return {
             "vocabulary": self.vocabulary.to_json(),
-            "layout": {"order": ["frame", "action"], "grid": list(self.grid), "action_slots": self.action_slots},
+            "layout": shape | ({"key_grid": list(self.key_grid)} if self.key_tokens else {}),
             "actions": self.actions.to_json() if self.actions else None,
         }
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> "SequenceLayout":
         actions = ActionSpace.from_json(value["actions"]) if value["actions"] else None
-        grid = value["layout"]["grid"]
-        return SequenceLayout(Vocabulary.from_json(value["vocabulary"]), (grid[0], grid[1]), actions)
+        grid, key = value["layout"]["grid"], value["layout"].get("key_grid", (0, 0))
+        vocabulary = Vocabulary.from_json(value["vocabulary"])
+        return SequenceLayout(vocabulary, (grid[0], grid[1]), actions, (key[0], key[1]))

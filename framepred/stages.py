@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 from framepred.config import PredictorRecipe, Recipe, TokenizerRecipe
 from framepred.data.augment import augment
-from framepred.data.windows import Windows, step_generator
+from framepred.data.frames import Frames
+from framepred.data.windows import Windows, group_weights, step_generator
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.predictor import Llama, LlamaConfig
 from framepred.sequence import SequenceLayout
 from framepred.tokenizer.autoencoder import Autoencoder, reconstruction_loss, to_float
+from framepred.tokenizer.delta import DeltaAutoencoder
 from framepred.training import Stage, arithmetic
 
 
@@ -29,18 +31,20 @@ def _share(accelerator: Accelerator, batch: int) -> slice:
 
 
 def tokenizer_stage(
-    model: Autoencoder, frames: Tensor, weights: Tensor, held_out: Tensor, recipe: Recipe, accelerator: Accelerator
+    model: Autoencoder | DeltaAutoencoder, train: Frames, held_out: Frames, recipe: Recipe, accelerator: Accelerator
 ) -> Stage:
-    """Train `model` to reconstruct `frames` uint8 (T, 3, H, W), drawn by `weights` (T,)."""
+    """Train `model` to reconstruct clips of frames, single ones where it codes each by itself."""
     tok, seed = recipe.tokenizer, recipe.training.seed
     mine = _share(accelerator, tok.batch_size)
+    weights = group_weights(train.groups, [1] * len(train.groups), recipe.data.source_power)
     seen = torch.zeros(model.codebook_size)
     watch = _CollapseWatch(tok, accelerator.is_main_process)
 
     def loss(run: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
         generator = step_generator(seed, 1, step)
         index = torch.multinomial(weights, tok.batch_size, replacement=True, generator=generator)
-        drawn = augment(frames[index], tok.augment, generator)[mine]
+        # The frames of a clip are varied alike, for they are channels of one picture.
+        drawn = augment(train.clips(index, model.clip_frames), tok.augment, generator)[mine]
         batch = to_float(drawn.to(accelerator.device))
         reconstruction, ids, auxiliary = run(batch)
         seen.mul_(0.98).add_(torch.bincount(ids.flatten().cpu(), minlength=len(seen)))
@@ -54,14 +58,17 @@ def tokenizer_stage(
         }
 
     def validate(_: nn.Module) -> dict[str, float]:
-        if not len(held_out):
+        runs = [run for run in held_out.frames.split(held_out.runs) if len(run)]
+        if not runs:
             return {}
-        error = (model.decode(model.encode(held_out)).cpu().float() - held_out.float()).div(255).square().mean()
+        decoded = torch.cat([model.decode(model.encode(run)).cpu() for run in runs])
+        error = (decoded.float() - held_out.frames.float()).div(255).square().mean()
         return {"validation_psnr": float(-10 * error.clamp(min=1e-10).log10())}
 
+    shown = tok.batch_size * model.clip_frames
     return Stage(
-        "tokenizer", model, loss, validate, tok.learning_rate, tok.weight_decay, tok.ema_decay, tok.batch_size, "frames"
-    )  # fmt: skip
+        "tokenizer", model, loss, validate, tok.learning_rate, tok.weight_decay, tok.ema_decay, shown, "frames"
+    )
 
 
 class _CollapseWatch:
@@ -104,7 +111,7 @@ def llama_config(recipe: PredictorRecipe, layout: SequenceLayout) -> LlamaConfig
         num_hidden_layers=recipe.layers,
         num_attention_heads=recipe.heads,
         num_key_value_heads=recipe.kv_heads,
-        max_position_embeddings=recipe.window * layout.stride,
+        max_position_embeddings=layout.start(recipe.window),
     )
 
 
@@ -113,8 +120,8 @@ def predictor_stage(model: Llama, train: Windows, held_out: Windows, recipe: Rec
     pred, loop, layout = recipe.predictor, recipe.training, train.layout
     mine = _share(accelerator, pred.batch_size)
     # The first frame has nothing to be predicted from, and actions are given, not predicted.
-    grid = torch.arange(1, train.window)[:, None] * layout.stride + torch.arange(layout.frame_tokens)
-    targets = grid.flatten().to(accelerator.device)
+    starts = torch.tensor([layout.start(frame) for frame in range(1, train.window)])
+    targets = (starts[:, None] + torch.arange(layout.frame_tokens)).flatten().to(accelerator.device)
 
     def cross_entropy(run: nn.Module, ids: Tensor, real: Tensor) -> Tensor:
         logits = run(ids, targets - 1)
@@ -122,9 +129,10 @@ def predictor_stage(model: Llama, train: Windows, held_out: Windows, recipe: Rec
         return F.cross_entropy(logits.flatten(0, 1).float(), wanted.flatten())
 
     def without_actions(ids: Tensor, rows: Tensor) -> Tensor:
-        steps = ids.view(len(ids), -1, layout.stride).clone()
+        ids = ids.clone()
+        steps = ids[:, layout.key_tokens :].unflatten(1, (-1, layout.stride))
         steps[rows, :, layout.frame_tokens :] = layout.vocabulary.no_action
-        return steps.flatten(1)
+        return ids
 
     def loss(run: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
         generator = step_generator(loop.seed, 2, step)
@@ -149,7 +157,7 @@ def predictor_stage(model: Llama, train: Windows, held_out: Windows, recipe: Rec
             values[name] = float(torch.stack(losses).mean())
         return values
 
-    tokens = pred.batch_size * train.window * layout.stride
+    tokens = pred.batch_size * layout.start(train.window)
     hidden = tuple(p for p in model.layers.parameters() if p.ndim == 2) if pred.optimizer == "muon" else ()
     return Stage(
         "predictor", model, loss, validate, pred.learning_rate, pred.weight_decay, pred.ema_decay, tokens, "tokens",

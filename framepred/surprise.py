@@ -126,7 +126,7 @@ def measure_surprise(
     known = _calibration(run, calibration, given is not None)
     rate = None if given else rate_of_run(file, run, actions)
     chunks = stream_video(file.path, run.tokenizer.frame_size, rate)
-    tokens = torch.cat([run.tokenizer.encode(frames).cpu() for frames in chunks])
+    tokens = torch.cat([part.cpu() for part in run.tokenizer.encode_stream(chunks)])
     if len(tokens) < 2:
         raise FramepredError(f"{video} has {len(tokens)} frame, 2 are needed: the first has nothing before it")
     taken = None
@@ -212,15 +212,14 @@ def _write_arrays(surprise: Surprise, out: Path) -> None:
     """Write tokens int64 (T, h, w), nats and entropy float32 (T, h, w) and surprise (T,), NaN for the first frame."""
     partial = out.with_name(f".{out.stem}.partial.npz")
     shape = (-1, *surprise.run.layout.grid)
+    tokens = surprise.run.layout.steps(surprise.tokens).reshape(shape)
     nothing = torch.full((1, surprise.run.layout.frame_tokens), torch.nan)
     nats = torch.cat([nothing, *(s.nats[None] for s in surprise.scores)]).view(shape)
     entropy = torch.cat([nothing, *(s.entropy[None] for s in surprise.scores)]).view(shape)
     curve = np.array([np.nan if v is None else v for v in surprise.curve()])
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(
-            partial, tokens=surprise.tokens.numpy(), surprise=curve, nats=nats.numpy(), entropy=entropy.numpy()
-        )
+        np.savez_compressed(partial, tokens=tokens.numpy(), surprise=curve, nats=nats.numpy(), entropy=entropy.numpy())
         partial.replace(out)
     except OSError as error:
         raise FramepredError(f"cannot write {out} ({error.strerror}): free space or choose another -o") from error

@@ -13,7 +13,7 @@ from framepred.rollout import window_start
 
 @torch.inference_mode()
 def token_logits(run: Run, tokens: Tensor, actions: Tensor | None) -> Iterator[tuple[int, Tensor]]:
-    """Yield (frame, logits float32 (N, V)) for every frame of tokens int64 (T, h, w) but the first.
+    """Yield (frame, logits float32 (N, V)) for every one of T frames but the first, given their tokens.
 
     Row n scores each visual token at place n of the frame's grid, in raster order, given the real past:
     the frames and actions of the window that a rollout would see, and the places before n. `actions`
@@ -29,5 +29,5 @@ def token_logits(run: Run, tokens: Tensor, actions: Tensor | None) -> Iterator[t
         hidden = run.predictor.hidden(ids[None, :-1])[0]
         for frame in frames:
             # The state after a token speaks of the next one.
-            at = (frame - start) * layout.stride - 1
+            at = layout.start(frame - start) - 1
             yield frame, F.linear(hidden[at : at + count], run.predictor.head.weight[first:stop]).float()

@@ -12,10 +12,12 @@ TOKENIZER_JSON = "tokenizer.json"
 
 
 def token_names(vocabulary: Vocabulary) -> dict[int, str]:
-    """Return the name of every id that is no text: `<|v_0123|>`, `<|a_3|>`, `<|no_action|>`."""
-    visual, action = range(*vocabulary.visual), range(*vocabulary.action)
-    digits = max(4, len(str(len(visual) - 1)))
-    names = {id: f"<|v_{code:0{digits}}|>" for code, id in enumerate(visual)}
+    """Return the name of every id that is no text: `<|v_0123|>`, `<|k_0123|>`, `<|a_3|>`, `<|no_action|>`."""
+    names: dict[int, str] = {}
+    for letter, codes in (("v", range(*vocabulary.visual)), ("k", range(*vocabulary.key))):
+        digits = max(4, len(str(len(codes) - 1)))
+        names |= {id: f"<|{letter}_{code:0{digits}}|>" for code, id in enumerate(codes)}
+    action = range(*vocabulary.action)
     names |= {id: f"<|a_{code}|>" for code, id in enumerate(action)}
     return names | {id: f"<|{name}|>" for name, id in vocabulary.to_json()["special"].items()}
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from framepred.tokenizer.base import FrameByFrame
 
-class Blocks:
+
+class Blocks(FrameByFrame):
     """A token is the mean of a frame of 16x16."""
 
     codebook_size = 256

@@ -1,6 +1,7 @@
 """The flat sequence: frames and actions ⇄ ids, nothing lost, every id in its range."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -28,11 +29,19 @@ def action_spaces(draw: st.DrawFn) -> ActionSpace | None:
 def layouts(draw: st.DrawFn) -> SequenceLayout:
     space = draw(action_spaces())
     vocabulary = Vocabulary(draw(st.integers(0, 50)), draw(st.integers(1, 300)), space.size if space else 0)
-    return SequenceLayout(vocabulary, (draw(st.integers(1, 5)), draw(st.integers(1, 5))), space)
+    grid = draw(st.integers(1, 5)), draw(st.integers(1, 5))
+    if not draw(st.booleans()):
+        return SequenceLayout(vocabulary, grid, space)
+    keys = draw(st.integers(1, 300)), (draw(st.integers(1, 5)), draw(st.integers(1, 5)))
+    return SequenceLayout(replace(vocabulary, key_size=keys[0]), grid, space, keys[1])
 
 
 def random_tokens(layout: SequenceLayout, frames: int, generator: torch.Generator) -> Tensor:
-    return torch.randint(0, layout.vocabulary.visual_size, (frames, *layout.grid), generator=generator)
+    """Return tokens of frames as a tokenizer gives them: (T, h, w), or (T, K + N) where there are keys."""
+    own = torch.randint(0, layout.vocabulary.visual_size, (frames, layout.frame_tokens), generator=generator)
+    most = max(1, layout.vocabulary.key_size)
+    keys = torch.randint(0, most, (frames, layout.key_tokens), generator=generator)
+    return layout.rows(torch.cat([keys, own], 1))
 
 
 def random_actions(space: ActionSpace | None, count: int, generator: torch.Generator) -> Tensor | None:
@@ -51,9 +60,11 @@ def test_unpack_undoes_pack(layout: SequenceLayout, frames: int, spare: bool, se
     count = frames if spare else frames - 1
     actions = layout.action_ids(random_actions(layout.actions, count, generator), count)
     ids = layout.pack(tokens, actions)
-    assert ids.shape == (frames * layout.frame_tokens + count * layout.action_slots,)
-    got_tokens, got_actions = layout.unpack(ids)
-    assert torch.equal(got_tokens, tokens)
+    assert ids.shape == (layout.key_tokens + frames * layout.frame_tokens + count * layout.action_slots,)
+    key, grids, got_actions = layout.unpack(ids)
+    assert torch.equal(key, tokens[0].flatten()[: layout.key_tokens])
+    assert grids.shape == (frames, *layout.grid)
+    assert torch.equal(grids.flatten(1), layout.steps(tokens))
     assert torch.equal(got_actions[:count], actions)
 
 
@@ -63,16 +74,20 @@ def test_every_id_is_legal_in_its_slot(layout: SequenceLayout, frames: int, seed
     generator = torch.Generator().manual_seed(seed)
     actions = layout.action_ids(random_actions(layout.actions, frames, generator), frames)
     ids = layout.pack(random_tokens(layout, frames, generator), actions)
-    for position, value in enumerate(ids.tolist()):
-        start, stop = layout.legal(position % layout.stride)
-        assert start <= value < stop
+    assert all(layout.vocabulary.key[0] <= id < layout.vocabulary.key[1] for id in ids[: layout.key_tokens].tolist())
+    for frame in range(frames):
+        for slot, value in enumerate(ids[layout.start(frame) : layout.start(frame + 1)].tolist()):
+            start, stop = layout.legal(slot)
+            assert start <= value < stop
+    assert layout.start(frames) == len(ids)
 
 
 @given(layout=layouts())
 def test_ranges_partition_the_vocabulary(layout: SequenceLayout) -> None:
     vocabulary = layout.vocabulary
     owners = [0] * vocabulary.size
-    ranges = [(0, vocabulary.text_size), layout.legal(0), (vocabulary.no_action, vocabulary.no_action + 1)]
+    ranges = [(0, vocabulary.text_size), layout.legal(0), vocabulary.key]
+    ranges += [(vocabulary.no_action, vocabulary.no_action + 1)]
     ranges += [layout.legal(slot) for slot in range(layout.frame_tokens, layout.stride)]
     for start, stop in ranges:
         for i in range(start, stop):
@@ -102,8 +117,21 @@ def test_an_action_that_is_not_given_is_no_action() -> None:
 
 def test_a_half_frame_cannot_be_unpacked() -> None:
     layout = SequenceLayout(Vocabulary(0, 8, 4), (2, 2), ActionSpace("discrete", ("a",), count=4))
-    with pytest.raises(ValueError, match="7 ids are not whole frames of 5"):
+    with pytest.raises(ValueError, match="7 ids are not 0 and whole frames of 5"):
         layout.unpack(torch.zeros(7, dtype=torch.int64))
+    keyed = replace(layout, key_grid=(2, 2))
+    with pytest.raises(ValueError, match="5 ids are not 4 and whole frames of 5"):
+        keyed.unpack(torch.zeros(5, dtype=torch.int64))
+    with pytest.raises(ValueError, match="3 ids are not 4 and whole frames of 5"):
+        keyed.unpack(torch.zeros(3, dtype=torch.int64))
+
+
+def test_a_window_shows_the_key_of_its_first_frame_alone() -> None:
+    layout = SequenceLayout(Vocabulary(10, 4, 2, key_size=5), (1, 2), ActionSpace("discrete", ("a",), 2), (1, 3))
+    rows = torch.tensor([[0, 1, 2, 3, 0], [4, 3, 2, 1, 2]])
+    actions = layout.action_ids(torch.tensor([1, 0]), 2)
+    assert layout.pack(rows, actions).tolist() == [14, 15, 16, 13, 10, 20, 11, 12, 19]
+    assert layout.pack(rows[1:], actions[1:]).tolist() == [18, 17, 16, 11, 12, 19]
 
 
 def test_vocabulary_with_a_gap_is_refused() -> None:

@@ -21,10 +21,11 @@ from framepred.data.sources import VideoFile, find_videos
 from framepred.data.tokens import is_store, read_store, read_store_info, tokenize
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.tokenizer.autoencoder import Autoencoder
+from framepred.tokenizer.base import FrameByFrame
 from framepred.video import read_video, write_video
 
 
-class CountingTokenizer:
+class CountingTokenizer(FrameByFrame):
     """A tokenizer that thresholds 8x8 means: exact, instant, and it counts how much it is given at once."""
 
     codebook_size = 256

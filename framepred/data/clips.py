@@ -23,7 +23,7 @@ ALTERATIONS: tuple[Alteration, ...] = get_args(Alteration)
 
 @dataclass(frozen=True)
 class EvalClip:
-    """A clip of context + horizon frames: uint8 (T, 3, H, W), or tokens int32 (T, h, w) where it is from a store.
+    """A clip of context + horizon frames: uint8 (T, 3, H, W), or their tokens int32 where it is from a store.
 
     `actions` (T - 1) as in an Episode, None where there are none.
     """

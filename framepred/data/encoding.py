@@ -66,11 +66,11 @@ def encode_here(videos: Sequence[VideoFile], tokenizer: Tokenizer, fps: float | 
             info = probe_video(video.path)
             parts: list[Tensor] = []
             seen = 0
-            for frames in video.stream(tokenizer.frame_size, fps):
-                parts.append(tokenizer.encode(frames).to(torch.int32).cpu())
-                seen += len(frames)
-                yield News(index, len(frames), min(1.0, seen / _expected_frames(info, video, fps, seen)))
-            yield News(index, row=_row(video, torch.cat(parts), info, fps))
+            for tokens in tokenizer.encode_stream(video.stream(tokenizer.frame_size, fps)):
+                parts.append(tokens.to(torch.int32).cpu())
+                seen += len(tokens)
+                yield News(index, len(tokens), min(1.0, seen / _expected_frames(info, video, fps, seen)))
+            yield News(index, row=_row(video, torch.cat(parts).flatten(1), tokenizer, info, fps))
         except FramepredError as error:
             yield News(index, error=error)
 
@@ -81,7 +81,9 @@ def _expected_frames(info: VideoInfo, video: VideoFile, fps: float | None, seen:
     return max(seen, info.num_frames or 2 * seen)
 
 
-def _row(video: VideoFile, tokens: Tensor, info: VideoInfo, fps: float | None) -> dict[str, Any]:
+def _row(video: VideoFile, tokens: Tensor, tokenizer: Tokenizer, info: VideoInfo, fps: float | None) -> dict[str, Any]:
+    (height, width), (key_height, key_width) = tokenizer.grid, tokenizer.key_grid
+    keys, steps = tokens.split((key_height * key_width, height * width), 1)
     loaded = video.actions()
     if loaded:
         check_action_count(loaded[0], len(tokens), str(video.actions_file))
@@ -90,9 +92,12 @@ def _row(video: VideoFile, tokens: Tensor, info: VideoInfo, fps: float | None) -
         "source": source_key(video),
         "fps": fps if fps and not loaded else info.fps,
         "num_frames": len(tokens),
-        "grid_height": tokens.shape[1],
-        "grid_width": tokens.shape[2],
-        "tokens": tokens.flatten().numpy(),
+        "grid_height": height,
+        "grid_width": width,
+        "tokens": steps.flatten().numpy(),
+        "key_height": key_height,
+        "key_width": key_width,
+        "key_tokens": keys.flatten().numpy(),
         "actions": loaded[0].tolist() if loaded else None,
     }
 

@@ -1,4 +1,8 @@
-"""The token store: Parquet that `datasets.load_dataset` opens, one row an episode."""
+"""The token store: Parquet that `datasets.load_dataset` opens, one row an episode.
+
+The store of a tokenizer with keys has three columns more: `key_height`, `key_width` and `key_tokens`, flat, one
+key of `key_height · key_width` tokens a frame.
+"""
 
 import json
 import os
@@ -27,7 +31,7 @@ _FLUSH_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class TokenEpisode:
-    """One row of a store: tokens int32 (T, h, w); actions as in an Episode, or None."""
+    """One row of a store: tokens int32 of T frames, as the tokenizer gave them; actions as in an Episode, or None."""
 
     name: str
     source: str
@@ -44,6 +48,9 @@ class StoreInfo:
     tokenizer_sha256: str
     tokenizer_path: str
     codebook_size: int
+    grid: tuple[int, int]
+    key_codebook_size: int
+    key_grid: tuple[int, int]
     frame_size: tuple[int, int]
     action_kind: str | None
     action_names: tuple[str, ...]
@@ -79,9 +86,12 @@ def read_store_info(path: str | os.PathLike[str]) -> StoreInfo:
     try:
         about = json.loads(file.read_text())
         tok = about["tokenizer"]
-        size = about["frame_size"]
+        size, keys = about["frame_size"], about.get("keys", {"codebook_size": 0, "grid": (0, 0)})
+        # Stores of framepred 0.1 do not say their grid here; they have no keys either.
+        grid, key_grid = about.get("grid", (0, 0)), keys["grid"]
         return StoreInfo(
-            tok["name"], tok["sha256"], tok["path"], about["codebook_size"], (size[0], size[1]),
+            tok["name"], tok["sha256"], tok["path"], about["codebook_size"], (grid[0], grid[1]),
+            keys["codebook_size"], (key_grid[0], key_grid[1]), (size[0], size[1]),
             about["actions"]["kind"], tuple(about["actions"]["names"]),
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -95,6 +105,8 @@ def _write_info(path: Path, writer: str, info: StoreInfo) -> None:
         "kind": "tokens",
         "tokenizer": {"name": info.tokenizer, "sha256": info.tokenizer_sha256, "path": info.tokenizer_path},
         "codebook_size": info.codebook_size,
+        "grid": list(info.grid),
+        "keys": {"codebook_size": info.key_codebook_size, "grid": list(info.key_grid)},
         "frame_size": list(info.frame_size),
         "actions": {"kind": info.action_kind, "names": list(info.action_names)},
     }
@@ -114,10 +126,12 @@ def read_store(path: str | os.PathLike[str]) -> list[TokenEpisode]:
         columns = [name for name in _schema(info).names if name != "actions" or info.action_kind]
         table = _read_shard(file, columns)
         # As Python numbers, an hour of video would take gigabytes.
-        flat = [row.values.to_numpy().astype(np.int32) for row in table["tokens"]]
-        for row, ids in zip(table.drop_columns(["tokens"]).to_pylist(), flat, strict=True):
-            grid = (row["num_frames"], row["grid_height"], row["grid_width"])
-            tokens = torch.from_numpy(ids).view(grid)
+        parts = {name: table[name] for name in ("tokens", "key_tokens") if name in columns}
+        for i, row in enumerate(table.drop_columns(list(parts)).to_pylist()):
+            flat = {name: torch.from_numpy(part[i].values.to_numpy().astype(np.int32)) for name, part in parts.items()}
+            tokens = flat["tokens"].view(row["num_frames"], row["grid_height"], row["grid_width"])
+            if "key_tokens" in flat:
+                tokens = torch.cat([flat["key_tokens"].view(len(tokens), -1), tokens.flatten(1)], 1)
             actions = row.get("actions")
             if actions is not None:
                 kind = torch.int64 if info.action_kind == "discrete" else torch.float32
@@ -144,11 +158,13 @@ def _read_shard(file: Path, columns: list[str]) -> pa.Table:
 
 def _schema(info: StoreInfo) -> pa.Schema:
     action = pa.list_(pa.list_(pa.float32())) if info.action_kind == "continuous" else pa.list_(pa.int64())
-    token = pa.uint16() if info.codebook_size <= 65536 else pa.int32()
+    token, key = (pa.uint16() if n <= 65536 else pa.int32() for n in (info.codebook_size, info.key_codebook_size))
+    keys = [("key_height", pa.int32()), ("key_width", pa.int32()), ("key_tokens", pa.list_(key))]
     return pa.schema(
         [
             ("episode", pa.string()), ("source", pa.string()), ("fps", pa.float64()), ("num_frames", pa.int64()),
             ("grid_height", pa.int32()), ("grid_width", pa.int32()), ("tokens", pa.list_(token)), ("actions", action),
+            *(keys if info.key_codebook_size else []),
         ]
     )  # fmt: skip
 
@@ -174,7 +190,10 @@ def tokenize(
     number, shards = shard
     # All videos, not this shard's: what the shards write must fit together.
     kind, names = _common_actions(videos)
-    wanted = StoreInfo(name, sha256, where, tokenizer.codebook_size, tokenizer.frame_size, kind, names)
+    wanted = StoreInfo(
+        name, sha256, where, tokenizer.codebook_size, tokenizer.grid, tokenizer.key_codebook_size, tokenizer.key_grid,
+        tokenizer.frame_size, kind, names,
+    )  # fmt: skip
     info, stored = _open_store(folder, wanted)
     mine = videos[number - 1 :: shards]
     missing = [v for v in mine if source_key(v) not in stored]
@@ -200,7 +219,7 @@ def tokenize(
                 warnings.warn(FramepredWarning(f"skipped: {item.error}"), stacklevel=2)
             elif item.row:
                 rows.append(item.row)
-                held += item.row["tokens"].size
+                held += item.row["tokens"].size + item.row["key_tokens"].size
                 done += 1
             if rows and (held > _FLUSH_TOKENS or time.monotonic() - since > _FLUSH_SECONDS):
                 files.write(rows)

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from framepred.compat import ensure_torchvision
 from framepred.errors import FramepredError
 from framepred.tokenizer.autoencoder import decode_in_parts, encode_in_parts
+from framepred.tokenizer.base import FrameByFrame
 
 _CHUNK = 16
 _SIZE = (256, 256)
 
 
-class AdaptedTokenizer(nn.Module):
+class AdaptedTokenizer(FrameByFrame, nn.Module):
     """A foreign model as a Tokenizer: a subclass says how float frames in [-1, 1] become ids and come back.
 
     `stride` is how many pixels a token is wide and high; `group` how many frames the model takes at once.

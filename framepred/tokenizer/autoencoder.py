@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from framepred.config import TokenizerRecipe
+from framepred.tokenizer.base import FrameByFrame
 from framepred.tokenizer.quantizers import QUANTIZERS
 
 _CHUNK = 64
@@ -30,12 +31,14 @@ class ResidualBlock(nn.Module):
         return x + self.conv2(F.silu(self.norm2(h)))
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(FrameByFrame, nn.Module):
     """Encoder, quantizer, decoder: a Tokenizer.
 
     Pixels are folded 4x4 into channels first: full-resolution convolutions cost most and give least.
     Below that the grid halves log2(downsampling / 4) times while the width doubles.
     """
+
+    clip_frames = 1
 
     def __init__(self, recipe: TokenizerRecipe, frame_size: tuple[int, int]) -> None:
         super().__init__()

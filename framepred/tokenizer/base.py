@@ -1,15 +1,23 @@
 """The tokenizer contract: what every tokenizer, built in or foreign, offers."""
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Turns uint8 frames into grids of integer tokens and back.
+    """Turns uint8 frames of a clip into integer tokens and back.
 
-    `codebook_size` is V; `grid` is (h, w) tokens a frame; `frame_size` is (H, W) pixels.
+    `codebook_size` is V; `grid` is (h, w) tokens a frame; `frame_size` is (H, W) pixels. The tokens of T frames
+    are int64 (T, h, w).
+
+    A frame may be coded given the one before it as it was given back (arXiv 2406.19320, 2405.15223). Then
+    that picture has tokens of its own, its key: `key_grid` (h', w') of `key_codebook_size` codes. The tokens
+    of T frames are rows (T, K + N): the key of what the frame is given (the first of a clip: itself), then its own
+    N = h · w. Decoding may begin at any row, from what its key gives back.
     """
 
     @property
@@ -21,10 +29,44 @@ class Tokenizer(Protocol):
     @property
     def frame_size(self) -> tuple[int, int]: ...
 
+    @property
+    def key_grid(self) -> tuple[int, int]: ...
+
+    @property
+    def key_codebook_size(self) -> int: ...
+
     def encode(self, frames: Tensor) -> Tensor:
-        """Frames uint8 (T, 3, H, W) → tokens int64 (T, h, w) in [0, V)."""
+        """Frames uint8 (T, 3, H, W) of a clip from its first → tokens."""
+        ...
+
+    def encode_stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Encode a clip that comes in chunks of frames, yielding the tokens of each."""
         ...
 
     def decode(self, tokens: Tensor) -> Tensor:
-        """Tokens int64 (T, h, w) in [0, V) → frames uint8 (T, 3, H, W)."""
+        """Tokens of T frames → frames uint8 (T, 3, H, W)."""
         ...
+
+    def encode_key(self, before: Tensor) -> Tensor:
+        """Pictures uint8 (S, 3, H, W) that frames are given → keys int64 (S, K)."""
+        ...
+
+    def decode_next(self, before: Tensor, grids: Tensor) -> Tensor:
+        """Pictures uint8 (S, 3, H, W) and the next frames' own tokens (S, h, w) → those frames uint8 (S, 3, H, W)."""
+        ...
+
+
+class FrameByFrame:
+    """What a tokenizer inherits whose frames each stand for themselves: nothing is given, and there are no keys."""
+
+    key_grid = (0, 0)
+    key_codebook_size = 0
+
+    def encode_stream(self: Any, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        return map(self.encode, chunks)
+
+    def encode_key(self, before: Tensor) -> Tensor:
+        return torch.empty(len(before), 0, dtype=torch.int64, device=before.device)
+
+    def decode_next(self: Any, before: Tensor, grids: Tensor) -> Tensor:
+        return self.decode(grids)

@@ -122,7 +122,7 @@ def test_npz_holds_frames_tokens_the_sequence_and_actions(
     about = json.loads((tiny_run / "framepred.json").read_text())
     layout = SequenceLayout.from_json(about)
     assert (ids.dtype, ids.shape) == (torch.int64, (9 * layout.stride - layout.action_slots,))
-    grids, action_ids = layout.unpack(ids)
+    _, grids, action_ids = layout.unpack(ids)
     context = model.tokenizer.encode(read_video(clip, (64, 64)).frames[:4])
     assert torch.equal(grids, torch.cat([context, tokens[0].long()]))
     if actions == "none":
