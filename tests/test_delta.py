@@ -174,6 +174,16 @@ def test_a_wrong_frame_size_is_an_error(tokenizer: DeltaAutoencoder) -> None:
         tokenizer.encode(frames_of(2)[:, :, ::2])
 
 
+def test_the_picture_before_cannot_drown_the_code() -> None:
+    model = make_tokenizer()
+    before, code = to_float(frames_of(1)), torch.rand(2, 2, 2, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    plain = [model._draw(before, c) for c in code.split(1)]
+    model.before.register_forward_hook(lambda _, __, features: [100 * f for f in features])
+    loud = [model._draw(before, c) for c in code.split(1)]
+    assert not torch.allclose(plain[0], plain[1], atol=0.05)
+    assert all(torch.allclose(a, b, atol=0.02) for a, b in zip(plain, loud, strict=True))
+
+
 def test_it_comes_back_from_its_folder(tokenizer: DeltaAutoencoder, tmp_path: Path) -> None:
     save_tokenizer(tmp_path / "t", tokenizer, "")
     again = load_tokenizer(tmp_path / "t")

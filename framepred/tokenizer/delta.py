@@ -57,7 +57,12 @@ class DeltaAutoencoder(nn.Module):
             nn.GroupNorm(8, widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], self.quantizer.dim, 1)
         )
         self.before = Pyramid(3, widths, 1)
+        # Not normed, what is seen of the picture before grows until the code is a whisper beside it, and collapses.
+        self.norms = nn.ModuleList([nn.GroupNorm(8, width) for width in widths])
         self.from_code = nn.Conv2d(self.quantizer.dim, widths[-1], 3, padding=1)
+        for convolution in (self.to_code[-1], self.from_code):
+            assert isinstance(convolution, nn.Conv2d)
+            nn.init.normal_(convolution.weight, std=1.5 / convolution.weight[0].numel() ** 0.5)
         self.decoder = nn.ModuleList()
         for i, width in reversed(list(enumerate(widths))):
             blocks: list[nn.Module] = [ResidualBlock(width) for _ in range(recipe.decoder_blocks)]
@@ -104,8 +109,10 @@ class DeltaAutoencoder(nn.Module):
     def _draw(self, before: Tensor, code: Tensor) -> Tensor:
         """Float pictures (B, 3, H, W) and codes (B, D, h, w) → the next frames (B, 3, H, W)."""
         x = self.from_code(code)
-        for stage, features in zip(self.decoder, reversed(self.before(before)), strict=True):
-            x = stage(x + features)
+        for stage, norm, features in zip(
+            self.decoder, reversed(self.norms), reversed(self.before(before)), strict=True
+        ):
+            x = stage(x + norm(features))
         x = self.norm(x)
         drawn = self.drawing(x).float()
         share = torch.sigmoid(drawn[:, 3:])
