@@ -1,6 +1,7 @@
 """The predictor's embedding while it is trained: what codes have in common is learned once, not once a code."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,8 +61,9 @@ def share_digits(model: Llama, digits: tuple[int, ...], first: int, generator: t
             shared.initialise(generator)
             with torch.no_grad():
                 # Most of a new code is what it shares.
-                own = layer.parametrizations.weight.original if parametrize.is_parametrized(layer) else layer.weight
-                own[first : first + len(shared.members)] *= 0.3  # type: ignore[index, operator]
+                parts: Any = getattr(layer, "parametrizations", None)
+                own = parts.weight.original if parts else layer.weight
+                own[first : first + len(shared.members)] *= 0.3
         parametrize.register_parametrization(layer, "weight", shared)
     if model.config.tie_word_embeddings and layers:
         parametrize.register_parametrization(model.head, "weight", shared)

@@ -100,3 +100,16 @@ def test_codes_of_one_digit_are_left_alone() -> None:
     model = model_of()
     share_digits(model, (24,), FIRST)
     assert model.embed.weight is model.head.weight
+
+
+def test_two_ranges_of_codes_each_share_their_own_digits() -> None:
+    model, plain, generator = model_of(), model_of(), torch.Generator().manual_seed(0)
+    share_digits(model, (8, 2), 0, generator)
+    share_digits(model, (4, 4), 20, generator)
+    merge_digits(model)
+    rows, before = model.embed.weight.detach(), plain.embed.weight.detach()
+    for start in (0, 20):
+        assert float(rows[start : start + 16].std()) == pytest.approx(0.02, rel=0.4)
+        # Three tenths of each row are its own.
+        assert not torch.allclose(rows[start : start + 16], before[start : start + 16], atol=1e-3)
+    assert torch.equal(rows[16:20], before[16:20]) and torch.equal(rows[36:], before[36:])
