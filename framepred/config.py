@@ -181,31 +181,47 @@ def _require(holds: bool, key: str, value: object, allowed: str) -> None:
         raise FramepredError(f"recipe: {key} = {value} is not allowed; it must be {allowed}")
 
 
-def recipe_names() -> list[str]:
-    """Return the names of the recipes that come with framepred."""
-    folder = resources.files("framepred") / "recipes"
+def built_in(kind: str) -> list[str]:
+    """Return the names of the recipes ("recipe") or protocols ("protocol") that come with framepred."""
+    folder = resources.files("framepred") / f"{kind}s"
     return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+
+
+def read_table(name_or_file: str | Path, kind: str) -> dict[str, Any]:
+    """Read a "recipe" or "protocol" by built-in name or TOML file."""
+    path = Path(name_or_file)
+    if str(name_or_file) in built_in(kind):
+        text = (resources.files("framepred") / f"{kind}s" / f"{name_or_file}.toml").read_text(encoding="utf-8")
+    elif path.suffix == ".toml" or path.exists():
+        if not path.is_file():
+            raise FramepredError(f"{kind} file {path} does not exist")
+        text = path.read_text(encoding="utf-8", errors="replace")
+    else:
+        raise FramepredError(
+            f"{kind} {str(name_or_file)!r} is neither a file nor a built-in; "
+            f"the built-ins are {', '.join(built_in(kind))}"
+        )
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise FramepredError(f"{kind} {name_or_file} is not valid TOML: {error}") from error
 
 
 def load_recipe(name_or_file: str | Path | None = None) -> Recipe:
     """Read a recipe by built-in name or TOML file; what it leaves out takes the defaults."""
-    if name_or_file is None:
-        return Recipe()
-    path = Path(name_or_file)
-    if path.suffix == ".toml" or path.exists():
-        if not path.is_file():
-            raise FramepredError(f"recipe file {path} does not exist")
-        text = path.read_text(encoding="utf-8", errors="replace")
-    elif str(name_or_file) in recipe_names():
-        text = (resources.files("framepred") / "recipes" / f"{name_or_file}.toml").read_text()
-    else:
-        raise FramepredError(
-            f"recipe {name_or_file!r} is neither a file nor a built-in; the built-ins are {', '.join(recipe_names())}"
-        )
-    try:
-        return apply(Recipe(), tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise FramepredError(f"recipe {name_or_file} is not valid TOML: {error}") from error
+    return Recipe() if name_or_file is None else apply(Recipe(), read_table(name_or_file, "recipe"))
+
+
+def check_sampling(temperature: float, top_k: int, top_p: float, seed: int, what: str = "") -> None:
+    """Raise FramepredError, which begins with `what`, unless tokens can be drawn so."""
+    for name, value, holds, allowed in (
+        ("temperature", temperature, 0 <= temperature <= 100, "0 (greedy) to 100"),
+        ("top_k", top_k, top_k >= 0, "0 (all) or more"),
+        ("top_p", top_p, 0 < top_p <= 1, "above 0, at most 1"),
+        ("seed", seed, 0 <= seed < 2**63, "0 to 2^63 - 1"),
+    ):
+        if not holds:
+            raise FramepredError(f"{what}{name} {value} is not allowed; it must be {allowed}")
 
 
 def apply(recipe: Recipe, table: Mapping[str, Any]) -> Recipe:

@@ -6,7 +6,7 @@ from typing import Any
 
 from framepred import hub, zoo
 from framepred.checkpoint import load_run, load_tokenizer, tokenizer_sha256
-from framepred.config import recipe_names
+from framepred.config import built_in
 from framepred.data.actions import actions_path, read_actions
 from framepred.data.sources import find_videos
 from framepred.data.tokens import is_store, read_store, read_store_info
@@ -50,7 +50,7 @@ def describe_zoo() -> list[dict[str, Any]]:
             line = f"{size}, {tokens}, {parameters}"
             items.append({"name": name, "kind": facts["kind"], "summary": line, "path": facts["path"]})
     items += [
-        {"name": n, "kind": "recipe", "summary": "for framepred train --recipe", "path": n} for n in recipe_names()
+        {"name": n, "kind": "recipe", "summary": "for framepred train --recipe", "path": n} for n in built_in("recipe")
     ]
     return items
 

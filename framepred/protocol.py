@@ -2,14 +2,12 @@
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from framepred.config import overlay, read_settings
+from framepred.config import check_sampling, overlay, read_settings, read_table
 from framepred.errors import FramepredError
 
 DEFAULT = "future"
@@ -62,15 +60,12 @@ class Protocol:
             ("start", self.start >= 0, "0 or more"),
             ("stride", self.stride >= 0, "0 (one clip a video) or more"),
             ("max_clips", self.max_clips >= 0, "0 (all) or more"),
-            ("temperature", 0 <= self.temperature <= 100, "0 (greedy) to 100"),
-            ("top_k", self.top_k >= 0, "0 (all) or more"),
-            ("top_p", 0 < self.top_p <= 1, "above 0, at most 1"),
-            ("seed", 0 <= self.seed < 2**63, "0 to 2^63 - 1"),
             ("bootstrap", 10 <= self.bootstrap <= 100_000, "10 to 100000"),
             ("confidence", 0.5 <= self.confidence < 1, "0.5 to below 1"),
         ):  # fmt: skip
             if not holds:
                 raise FramepredError(f"protocol: {name} = {getattr(self, name)} is not allowed; it must be {allowed}")
+        check_sampling(self.temperature, self.top_k, self.top_p, self.seed, "protocol: ")
 
     @property
     def sha256(self) -> str:
@@ -83,12 +78,6 @@ class Protocol:
         return asdict(self) | {"size": list(self.size), "sha256": self.sha256}
 
 
-def protocol_names() -> list[str]:
-    """Return the names of the protocols that come with framepred."""
-    folder = resources.files("framepred") / "protocols"
-    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
-
-
 def load_protocol(
     name_or_file: str | Path = DEFAULT, changes: Mapping[str, Any] | None = None, settings: Iterable[str] = ()
 ) -> Protocol:
@@ -96,22 +85,7 @@ def load_protocol(
 
     What the file leaves out takes the defaults.
     """
-    path = Path(name_or_file)
-    if str(name_or_file) in protocol_names():
-        text = (resources.files("framepred") / "protocols" / f"{name_or_file}.toml").read_text(encoding="utf-8")
-    elif path.suffix == ".toml" or path.exists():
-        if not path.is_file():
-            raise FramepredError(f"protocol file {path} does not exist")
-        text = path.read_text(encoding="utf-8", errors="replace")
-    else:
-        raise FramepredError(
-            f"protocol {str(name_or_file)!r} is neither a file nor a built-in; "
-            f"the built-ins are {', '.join(protocol_names())}"
-        )
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise FramepredError(f"protocol {name_or_file} is not valid TOML: {error}") from error
+    table = read_table(name_or_file, "protocol")
     changed = dict(changes or {}) | read_settings(settings)
     result: Protocol = overlay(Protocol(), table | changed, "protocol")
     if not changed:

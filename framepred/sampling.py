@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from framepred.errors import FramepredError
+from framepred.config import check_sampling
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,7 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, holds, allowed in (
-            ("temperature", 0 <= self.temperature <= 100, "0 (greedy) to 100"),
-            ("top_k", self.top_k >= 0, "0 (all) or more"),
-            ("top_p", 0 < self.top_p <= 1, "above 0, at most 1"),
-            ("seed", 0 <= self.seed < 2**63, "0 to 2^63 - 1"),
-        ):
-            if not holds:
-                raise FramepredError(f"{name} {getattr(self, name)} is not allowed; it must be {allowed}")
+        check_sampling(self.temperature, self.top_k, self.top_p, self.seed)
 
 
 def _mix(x: Tensor) -> Tensor:

@@ -13,10 +13,11 @@ ROOT = Path(framepred.__file__).parent
 # A name ending in a dot is a package, whose modules may import each other.
 FLOORS = {
     "errors": 0, "compat": 0,
-    "gguf_file": 1, "config": 1, "video": 1, "metrics": 1, "outputs": 1, "sampling": 1, "spread": 1, "bootstrap": 1,
+    "gguf_file": 1, "config": 1, "video": 1, "metrics": 1, "outputs": 1, "spread": 1, "bootstrap": 1,
     "plots": 1, "perceptual": 1, "splicing": 1, "hub": 1,
-    "zoo": 2, "protocol": 2, "tokenizer.": 2, "sequence": 2, "predictor": 2, "panels": 2,
+    "zoo": 2, "protocol": 2, "sampling": 2, "tokenizer.": 2, "sequence": 2, "predictor": 2, "panels": 2,
     "data.": 3, "decoding": 3, "evaluation": 3, "checkpoint": 3, "training": 3, "heatmap": 3, "token_names": 3,
+    "embedding": 3,
     "rollout": 4, "stages": 4, "retrieval": 4,
     "pipeline": 5, "describe": 5, "teacher": 5, "counterfactual": 5, "engines": 5,
     "forecast": 6, "export": 6, "scoring": 6, "calibration": 6, "tables": 7, "summary": 7, "surprise": 7,

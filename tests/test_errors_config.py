@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from framepred.config import Recipe, apply, apply_settings, load_recipe, recipe_names, to_toml
+from framepred.config import Recipe, apply, apply_settings, built_in, load_recipe, to_toml
 from framepred.errors import FramepredError, FramepredWarning, Interrupted
 
 
@@ -16,7 +16,7 @@ def test_interrupted_is_an_error_and_a_warning_is_none() -> None:
     assert not issubclass(FramepredWarning, FramepredError)
 
 
-@pytest.mark.parametrize("name", [None, *recipe_names()])
+@pytest.mark.parametrize("name", [None, *built_in("recipe")])
 def test_recipe_survives_toml(name: str | None, tmp_path: Path) -> None:
     recipe = load_recipe(name)
     file = tmp_path / "recipe.toml"

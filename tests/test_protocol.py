@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from framepred.config import built_in
 from framepred.errors import FramepredError
-from framepred.protocol import Protocol, load_protocol, protocol_names
+from framepred.protocol import Protocol, load_protocol
 
 # name: context, horizon, samples, statistic, counted, psnr
 BUILT_IN = {
@@ -21,7 +22,7 @@ BUILT_IN = {
 
 
 def test_the_built_in_protocols_are_the_fields() -> None:
-    assert set(protocol_names()) == set(BUILT_IN)
+    assert set(built_in("protocol")) == set(BUILT_IN)
     for name, (context, horizon, samples, statistic, counted, psnr) in BUILT_IN.items():
         p = load_protocol(name)
         assert (p.context, p.horizon, p.samples) == (context, horizon, samples)
