@@ -220,7 +220,10 @@ def _tokenizing(p: Any) -> str:
 @click.option("--recipe", help="Built-in name or TOML file.")
 @click.option("--tokenizer", help="Name in the zoo or folder, used as it is; without it one is trained.")
 @click.option("--only", type=click.Choice(["tokenizer", "predictor"]), help="Train only this part.")
-@click.option("--init-from", metavar="RUN|NAME", help="Go on from the weights of a run.")
+@click.option(
+    "--init-from", metavar="RUN|NAME|DIR|GGUF", help="Go on from the weights of a run, or of a Llama that knows text."
+)
+@click.option("--layers", type=click.IntRange(1), help="Keep only the first layers of such a Llama.")
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), help="The whole budget, all stages together.")
 @click.option("--steps", type=click.IntRange(1), help="Steps of each stage that is trained.")
 @click.option(
@@ -234,8 +237,8 @@ def _tokenizing(p: Any) -> str:
 @_JSON
 def train(
     sources: tuple[str, ...], out: Path, recipe: str | None, tokenizer: str | None, only: str | None,
-    init_from: str | None, minutes: float | None, steps: int | None, fps: float | None, resume: bool,
-    settings: tuple[str, ...], overwrite: bool, as_json: bool,
+    init_from: str | None, layers: int | None, minutes: float | None, steps: int | None, fps: float | None,
+    resume: bool, settings: tuple[str, ...], overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Train a run on videos or token stores: what is missing of tokenizer and predictor.
 
@@ -254,7 +257,14 @@ def train(
         loop["minutes"] = minutes
     if steps is not None:
         loop |= {"tokenizer_steps": steps, "predictor_steps": steps, "minutes": 0.0}
-    chosen = apply(base, {"training": loop, "data": {} if fps is None else {"fps": fps}})
+    chosen = apply(
+        base,
+        {
+            "training": loop,
+            "data": {} if fps is None else {"fps": fps},
+            "llm": {} if layers is None else {"layers": layers},
+        },
+    )
     chosen = apply_settings(chosen, settings)
     job = Job(sources, out, chosen, tokenizer, only, init_from, resume)
     main_process = os.environ.get("RANK", "0") == "0"

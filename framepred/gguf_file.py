@@ -108,7 +108,7 @@ def read_gguf_config(path: Path) -> dict[str, Any]:
     """Return what a Llama's GGUF says of its shape, as the content of a config.json."""
     with _opened(path) as reader:
         tensors = {t.name: t for t in reader.tensors}
-        scaling = _value(reader, "llama.rope.scaling.type", "none")
+        scaling = "llama3" if "rope_freqs.weight" in tensors else _value(reader, "llama.rope.scaling.type", "none")
         heads = _value(reader, "llama.attention.head_count")
         return {
             "model_type": "llama",
@@ -123,7 +123,7 @@ def read_gguf_config(path: Path) -> dict[str, Any]:
             # Stored in fp32, where 1e-5 is 9.99999974e-06.
             "rms_norm_eps": float(f"{_value(reader, 'llama.attention.layer_norm_rms_epsilon'):.6g}"),
             "rope_parameters": {
-                "rope_type": "llama3" if "rope_freqs.weight" in tensors else "default" if scaling == "none" else scaling,
+                "rope_type": "default" if scaling == "none" else scaling,
                 "rope_theta": _value(reader, "llama.rope.freq_base", 10000.0),
             },
             "tie_word_embeddings": "output.weight" not in tensors,

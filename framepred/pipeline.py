@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from framepred import zoo
+from framepred.adaptation import adapt, merge_updates
 from framepred.checkpoint import (
     Run,
     copy_tokenizer,
@@ -35,11 +36,13 @@ from framepred.data.tokens import (
     tokenize,
 )  # fmt: skip
 from framepred.data.windows import Windows, group_weights, split_episodes, step_generator
-from framepred.embedding import merge_digits, share_digits
+from framepred.embedding import merge_rows, part_text, share_digits
 from framepred.errors import FramepredError, FramepredWarning
+from framepred.llm import LanguageModel, check_names, extend, find_checkpoint, load_language_model
 from framepred.predictor import Llama
 from framepred.sequence import SequenceLayout, Vocabulary, fit_action_space
 from framepred.stages import llama_config, predictor_stage, tokenizer_stage
+from framepred.token_names import read_text_files
 from framepred.tokenizer.autoencoder import Autoencoder
 from framepred.tokenizer.base import Tokenizer
 from framepred.training import Budget, TrainProgress, fit, make_accelerator
@@ -50,7 +53,7 @@ Progress = TrainProgress | TokenizeProgress
 
 @dataclass(frozen=True)
 class Job:
-    """What to train: `only` one part, from a `tokenizer` or from another run's weights (`init_from`)."""
+    """What to train: `only` one part, from a `tokenizer`, from the weights of a run or language model (`init_from`)."""
 
     sources: Sequence[str]
     out: Path
@@ -90,7 +93,7 @@ def _train(job: Job) -> Iterator[Progress]:
     if stores and len(stores) != len(job.sources):
         raise FramepredError("sources mix videos and token stores: give only one kind")
     videos = [] if stores else find_videos(job.sources)
-    init = load_run(job.init_from) if job.init_from and job.only != "tokenizer" else None
+    init = _load_init(job)
     accelerator = make_accelerator()
     if accelerator.is_main_process:
         if not job.resume and run.is_dir() and any(run.iterdir()):
@@ -100,7 +103,7 @@ def _train(job: Job) -> Iterator[Progress]:
         _prepare(run, recipe)
     accelerator.wait_for_everyone()
 
-    given = job.tokenizer or (job.init_from if init else None) or _store_tokenizer(stores)
+    given = job.tokenizer or (job.init_from if isinstance(init, Run) else None) or _store_tokenizer(stores)
     ready = run / "tokenizer"
     if not any(ready.glob("*.safetensors")):
         if given and job.only != "tokenizer":
@@ -121,7 +124,7 @@ def _train(job: Job) -> Iterator[Progress]:
 
     tokenizer = load_tokenizer(ready)
     sha256 = tokenizer_sha256(ready)
-    if init and init.tokenizer_sha256 != sha256:
+    if isinstance(init, Run) and init.tokenizer_sha256 != sha256:
         raise FramepredError(
             f"--init-from {job.init_from} predicts tokens of its own tokenizer ({init.tokenizer_sha256[:12]}), "
             f"not of {sha256[:12]}: leave --tokenizer out"
@@ -146,6 +149,15 @@ def _train(job: Job) -> Iterator[Progress]:
             yield from tokenize(videos, stores[0], tokenizer, "run", sha256, str(ready), recipe.data.fps or None)
         accelerator.wait_for_everyone()
     yield from _train_predictor(job, stores, videos, tokenizer, sha256, init, accelerator, started)
+
+
+def _load_init(job: Job) -> Run | LanguageModel | None:
+    if not job.init_from or job.only == "tokenizer":
+        return None
+    path, is_text = find_checkpoint(job.init_from)
+    if is_text:
+        return load_language_model(path)
+    return load_run(path)
 
 
 def _prepare(run: Path, recipe: Recipe) -> None:
@@ -269,15 +281,20 @@ def _warn_unvalidated(held_index: list[int]) -> None:
 
 def _train_predictor(
     job: Job, stores: Sequence[str], videos: list[VideoFile], tokenizer: Tokenizer, sha256: str,
-    init: Run | None, accelerator: Accelerator, started: float,
+    init: Run | LanguageModel | None, accelerator: Accelerator, started: float,
 ) -> Iterator[Progress]:  # fmt: skip
     recipe = job.recipe
     episodes = [(episode, store) for store in stores for episode in read_store(store)]
     # A run's own store holds all its sources; each keeps its own share of the draws.
     origin = {str(v.path.resolve()): v.source for v in videos}
     groups = [origin.get(episode.source, store) for episode, store in episodes]
-    layout = init.layout if init else _fit_layout([e for e, _ in episodes], stores, tokenizer, recipe)
-    window = init.window if init else recipe.predictor.window
+    text_size = init.text_size if isinstance(init, LanguageModel) else 0
+    layout = (
+        init.layout
+        if isinstance(init, Run)
+        else _fit_layout([e for e, _ in episodes], stores, tokenizer, recipe, text_size)
+    )
+    window = init.window if isinstance(init, Run) else recipe.predictor.window
     if layout.actions is None and any(e.actions is not None for e, _ in episodes):
         warnings.warn(FramepredWarning(f"actions are not used: {job.init_from} was trained without"), stacklevel=2)
     train_index, held_index = split_episodes([e.name for e, _ in episodes], recipe.data.validation_fraction)
@@ -290,16 +307,15 @@ def _train_predictor(
     )
     if not len(train_windows):
         raise FramepredError("no training episode has two frames: give longer videos")
-    generator = None if init else step_generator(recipe.training.seed, 4)
-    if generator is None:
-        assert init is not None
-        model = init.predictor.requires_grad_(True)
-    else:
-        model = Llama(llama_config(recipe.predictor, layout))
-        model.initialise(generator)
-    model.to(accelerator.device)
+    generator = step_generator(recipe.training.seed, 4)
+    model, text_files = _make_model(init, layout, recipe, generator)
+    part_text(model, layout.vocabulary.text_size)
     # Foreign tokenizers' ids have no known parts.
-    share_digits(model, getattr(tokenizer, "digits", ()), layout.vocabulary.visual[0], generator)
+    digits = getattr(tokenizer, "digits", ())
+    share_digits(model, digits, layout.vocabulary.visual[0], None if isinstance(init, Run) else generator)
+    if layout.vocabulary.text_size:
+        adapt(model, recipe.llm, recipe.training.seed)
+    model.to(accelerator.device)
     loop = recipe.training
     budget = Budget(loop.predictor_steps)
     if loop.minutes:
@@ -307,20 +323,45 @@ def _train_predictor(
     yield from fit(
         predictor_stage(model, train_windows, held_windows, recipe, accelerator), accelerator, budget, loop, job.out
     )
-    merge_digits(model)
+    merge_updates(model)
+    merge_rows(model)
     if accelerator.is_main_process:
-        save_run(job.out, model, layout, window, _common_fps([e for e, _ in episodes]), tokenizer.frame_size, sha256)
+        save_run(
+            job.out, model, layout, window, _common_fps([e for e, _ in episodes]), tokenizer.frame_size, sha256,
+            text_files=text_files,
+        )  # fmt: skip
+
+
+def _make_model(
+    init: Run | LanguageModel | None, layout: SequenceLayout, recipe: Recipe, generator: torch.Generator
+) -> tuple[Llama, dict[str, str]]:
+    """Return the predictor before training, and the files of its text tokenizer."""
+    if isinstance(init, LanguageModel):
+        check_names(init, layout.vocabulary)
+        context = recipe.predictor.window * layout.stride
+        return extend(init, layout, context, recipe.llm.layers, generator), init.files
+    if recipe.llm.layers:
+        raise FramepredError(
+            f"llm.layers = {recipe.llm.layers} says how much of a language model stays: give one with --init-from, "
+            "or set predictor.layers"
+        )
+    if init is not None:
+        return init.predictor.requires_grad_(True), read_text_files(init.path) if layout.vocabulary.text_size else {}
+    model = Llama(llama_config(recipe.predictor, layout))
+    model.initialise(generator)
+    return model, {}
 
 
 def _fit_layout(
-    episodes: list[TokenEpisode], stores: Sequence[str], tokenizer: Tokenizer, recipe: Recipe
+    episodes: list[TokenEpisode], stores: Sequence[str], tokenizer: Tokenizer, recipe: Recipe, text_size: int
 ) -> SequenceLayout:
     kinds = {(i.action_kind, i.action_names) for i in map(read_store_info, stores) if i.action_kind}
     if len(kinds) > 1:
         raise FramepredError(f"the sources' actions differ: {sorted(map(str, kinds))}; one run has one action space")
     actions = [e.actions for e in episodes if e.actions is not None and len(e.actions)]
     space = fit_action_space(actions, next(iter(kinds))[1], recipe.predictor.action_bins) if actions else None
-    return SequenceLayout(Vocabulary(0, tokenizer.codebook_size, space.size if space else 0), tokenizer.grid, space)
+    vocabulary = Vocabulary(text_size, tokenizer.codebook_size, space.size if space else 0)
+    return SequenceLayout(vocabulary, tokenizer.grid, space)
 
 
 def _common_fps(episodes: list[TokenEpisode]) -> float:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from framepred.adaptation import inherited
 from framepred.config import PredictorRecipe, Recipe, TokenizerRecipe
 from framepred.data.augment import augment
 from framepred.data.windows import Windows, step_generator
@@ -150,8 +151,10 @@ def predictor_stage(model: Llama, train: Windows, held_out: Windows, recipe: Rec
         return values
 
     tokens = pred.batch_size * train.window * layout.stride
-    hidden = tuple(p for p in model.layers.parameters() if p.ndim == 2) if pred.optimizer == "muon" else ()
+    # Muon is for whole matrices, not for the thin factors of their updates.
+    by_muon = pred.optimizer == "muon" and recipe.llm.trained != "lora"
+    hidden = tuple(p for p in model.layers.parameters() if p.ndim == 2 and p.requires_grad) if by_muon else ()
     return Stage(
         "predictor", model, loss, validate, pred.learning_rate, pred.weight_decay, pred.ema_decay, tokens, "tokens",
-        hidden,
+        hidden, inherited(model) if layout.vocabulary.text_size else (), recipe.llm.learning_rate,
     )  # fmt: skip
