@@ -5,7 +5,7 @@ import shutil
 import time
 import warnings
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from framepred.checkpoint import (
     tokenizer_sha256,
 )  # fmt: skip
 from framepred.config import Recipe, load_recipe, to_toml
+from framepred.data.captions import find_texts, read_text
 from framepred.data.sources import VideoFile, find_videos
 from framepred.data.tokens import (
     StoreInfo,
@@ -36,13 +37,14 @@ from framepred.data.tokens import (
     tokenize,
 )  # fmt: skip
 from framepred.data.windows import Windows, group_weights, split_episodes, step_generator
+from framepred.data.words import Words
 from framepred.embedding import merge_rows, part_text, share_digits
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.llm import LanguageModel, check_names, extend, find_checkpoint, load_language_model
 from framepred.predictor import Llama
 from framepred.sequence import SequenceLayout, Vocabulary, fit_action_space
 from framepred.stages import llama_config, predictor_stage, tokenizer_stage
-from framepred.token_names import read_text_files
+from framepred.token_names import TOKENIZER_JSON, read_text_files, text_tokenizer
 from framepred.tokenizer.autoencoder import Autoencoder
 from framepred.tokenizer.base import Tokenizer
 from framepred.training import Budget, TrainProgress, fit, make_accelerator
@@ -53,7 +55,10 @@ Progress = TrainProgress | TokenizeProgress
 
 @dataclass(frozen=True)
 class Job:
-    """What to train: `only` one part, from a `tokenizer`, from the weights of a run or language model (`init_from`)."""
+    """What to train: `only` one part, from a `tokenizer`, from the weights of a run or language model (`init_from`).
+
+    `texts` are files and folders of text, which such a model reads on beside the frames.
+    """
 
     sources: Sequence[str]
     out: Path
@@ -62,6 +67,7 @@ class Job:
     only: str | None = None
     init_from: str | None = None
     resume: bool = False
+    texts: Sequence[str] = ()
 
 
 def stored_recipe(run: Path) -> Recipe:
@@ -309,6 +315,10 @@ def _train_predictor(
         raise FramepredError("no training episode has two frames: give longer videos")
     generator = step_generator(recipe.training.seed, 4)
     model, text_files = _make_model(init, layout, recipe, generator)
+    words, held_words = (
+        _make_words(job, model, layout, text_files, [episodes[i][0] for i in index], texts)
+        for index, texts in ((train_index, job.texts), (held_index, ()))
+    )
     part_text(model, layout.vocabulary.text_size)
     # Foreign tokenizers' ids have no known parts.
     digits = getattr(tokenizer, "digits", ())
@@ -321,7 +331,11 @@ def _train_predictor(
     if loop.minutes:
         budget = Budget(loop.predictor_steps, max(1.0, loop.minutes * 60 - (time.monotonic() - started)))
     yield from fit(
-        predictor_stage(model, train_windows, held_windows, recipe, accelerator), accelerator, budget, loop, job.out
+        predictor_stage(model, train_windows, held_windows, recipe, accelerator, words, held_words),
+        accelerator,
+        budget,
+        loop,
+        job.out,
     )
     merge_updates(model)
     merge_rows(model)
@@ -338,7 +352,8 @@ def _make_model(
     """Return the predictor before training, and the files of its text tokenizer."""
     if isinstance(init, LanguageModel):
         check_names(init, layout.vocabulary)
-        context = recipe.predictor.window * layout.stride
+        # A caption has a marker on either side, and an end.
+        context = recipe.predictor.window * layout.stride + recipe.text.tokens + 3
         return extend(init, layout, context, recipe.llm.layers, generator), init.files
     if recipe.llm.layers:
         raise FramepredError(
@@ -350,6 +365,35 @@ def _make_model(
     model = Llama(llama_config(recipe.predictor, layout))
     model.initialise(generator)
     return model, {}
+
+
+def _make_words(
+    job: Job, model: Llama, layout: SequenceLayout, text_files: Mapping[str, str], episodes: Sequence[TokenEpisode],
+    texts: Sequence[str],
+) -> Words | None:  # fmt: skip
+    """Return what is said of the episodes and beside them, None where the run knows no text or there is none."""
+    captioned = any(e.captions for e in episodes)
+    if not layout.vocabulary.text_size:
+        if texts:
+            raise FramepredError(f"text {texts[0]} is for a run that knows text: give a Llama with --init-from")
+        if captioned:
+            warnings.warn(
+                FramepredWarning("captions are not used: the run knows no text; give a Llama with --init-from"),
+                stacklevel=2,
+            )
+        return None
+    if not captioned and not texts:
+        return None
+    end = model.config.end_of_text
+    if end is None:
+        raise FramepredError(f"{job.init_from}: its config.json has no eos_token_id, which ends a caption: add it")
+    tokenizer = text_tokenizer(text_files[TOKENIZER_JSON])
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    return Words.build(episodes, [read_text(f) for f in find_texts(texts)], encode, end, layout, job.recipe.text)
 
 
 def _fit_layout(

@@ -37,6 +37,12 @@ class LlamaConfig:
         if not self.head_dim:
             object.__setattr__(self, "head_dim", self.hidden_size // self.num_attention_heads)
 
+    @property
+    def end_of_text(self) -> int | None:
+        """The id that ends a text, the first where several do."""
+        ends = self.eos_token_id
+        return ends[0] if isinstance(ends, list) else ends
+
     def to_json(self) -> dict[str, Any]:
         """Return the content of a `config.json` that `transformers` loads as LlamaForCausalLM."""
         return {

@@ -48,10 +48,12 @@ def predict(
     samples: int = 1,
     sampling: Sampling | None = None,
     decoder: str = "auto",
+    prompt: Tensor | None = None,
 ) -> Iterator[Prediction]:
     """Predict `horizon` frames after context tokens int64 (T, h, w), yielding each as it is made.
 
-    `actions` (≥ T + horizon - 1) or None for none. Raises FramepredError for what is not allowed.
+    `actions` (≥ T + horizon - 1) or None for none; `prompt` (P,) are the ids of words before the frames
+    (`text.prompt_ids`), which stay before the window when it moves. Raises FramepredError for what is not allowed.
     """
     context, layout, sampling = len(tokens), run.layout, sampling or Sampling()
     check_lengths(context, horizon, samples)
@@ -62,7 +64,8 @@ def predict(
     action_ids = layout.action_ids(actions, context + horizon).to(device)
     history = tokens.to(device).reshape(1, context, layout.frame_tokens).expand(samples, -1, -1)
     rows = torch.arange(samples, device=device)
-    capacity = run.window * layout.stride
+    words = torch.empty(0, dtype=torch.int64) if prompt is None else prompt
+    capacity = len(words) + run.window * layout.stride
     stream: Stream | None = None
     passes, start = 0, 0
     for frame in range(context, context + horizon):
@@ -72,7 +75,8 @@ def predict(
             # At first all samples share one past: it is read once.
             past = history[:1] if stream is None else history
             passes += stream.passes if stream else 0
-            stream = prefill(run.predictor, window_ids(run, past, action_ids[start:frame]), samples, capacity)
+            ids = window_ids(run, past, action_ids[start:frame], words.to(device))
+            stream = prefill(run.predictor, ids, samples, capacity)
         else:
             stream.pending = torch.cat([stream.pending, action_ids[frame - 1].expand(samples, -1)], 1)
         noise = frame_noise(layout, sampling, rows, frame)
@@ -82,9 +86,9 @@ def predict(
         yield Prediction(frame, run.tokenizer.decode(grids).cpu(), grids.cpu(), passes + stream.passes)
 
 
-def window_ids(run: Run, history: Tensor, action_ids: Tensor) -> Tensor:
-    """History (S, T, N) and action ids (T, slots) → ids (S, T · stride), the last action included."""
-    rows = [run.layout.pack(row.view(-1, *run.layout.grid), action_ids) for row in history]
+def window_ids(run: Run, history: Tensor, action_ids: Tensor, words: Tensor) -> Tensor:
+    """Words (P,), history (S, T, N) and action ids (T, slots) → ids (S, P + T · stride), the last action included."""
+    rows = [torch.cat([words, run.layout.pack(row.view(-1, *run.layout.grid), action_ids)]) for row in history]
     return torch.stack(rows)
 
 

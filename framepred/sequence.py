@@ -1,6 +1,7 @@
 """The flat sequence: frame tokens and action tokens ⇄ ids of one vocabulary.
 
-`frame_0 action_0 frame_1 action_1 …`: a frame is its grid in raster order, an action D tokens.
+`frame_0 action_0 frame_1 action_1 …`: a frame is its grid in raster order, an action D tokens. Where words stand
+beside frames, `<frames>` and `</frames>` mark where those begin and end.
 """
 
 from dataclasses import dataclass
@@ -111,15 +112,24 @@ class Vocabulary:
         return self.action[1]
 
     @property
+    def markers(self) -> tuple[int, int]:
+        """The ids of `<frames>` and `</frames>`, which a vocabulary with text has."""
+        assert self.text_size
+        return self.no_action + 1, self.no_action + 2
+
+    @property
     def size(self) -> int:
-        return self.no_action + 1
+        return self.no_action + (3 if self.text_size else 1)
 
     def to_json(self) -> dict[str, Any]:
+        special = {"no_action": self.no_action}
+        if self.text_size:
+            special |= dict(zip(("frames", "/frames"), self.markers, strict=True))
         return {
             "text": [0, self.text_size],
             "visual": list(self.visual),
             "action": list(self.action),
-            "special": {"no_action": self.no_action},
+            "special": special,
         }
 
     @staticmethod

@@ -50,6 +50,18 @@ def read_text_files(folder: Path) -> dict[str, str]:
         raise FramepredError(f"{folder}: its text tokenizer cannot be read ({error}): restore it") from error
 
 
+def text_tokenizer(tokenizer_json: str) -> Any:
+    """Return the `tokenizers.Tokenizer` of a tokenizer.json's text."""
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise FramepredError(f"text needs tokenizers ({error}): pip install 'framepred[llm]'") from error
+    try:
+        return tokenizers.Tokenizer.from_str(tokenizer_json)
+    except Exception as error:
+        raise FramepredError(f"{TOKENIZER_JSON} cannot be used ({error}): copy that of the LLM again") from error
+
+
 def tokenizer_json(vocabulary: Vocabulary, text: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return a tokenizer.json of all ids: a text range as `text` has it, and behind it the readable names.
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from framepred.data.captions import read_captions
 from framepred.data.episode import check_action_count
 from framepred.data.sources import VideoFile
 from framepred.errors import FramepredError, FramepredWarning
@@ -85,15 +86,18 @@ def _row(video: VideoFile, tokens: Tensor, info: VideoInfo, fps: float | None) -
     loaded = video.actions()
     if loaded:
         check_action_count(loaded[0], len(tokens), str(video.actions_file))
+    rate = fps if fps and not loaded else info.fps
+    captions = read_captions(video.path, len(tokens) / rate)
     return {
         "episode": video.name,
         "source": source_key(video),
-        "fps": fps if fps and not loaded else info.fps,
+        "fps": rate,
         "num_frames": len(tokens),
         "grid_height": tokens.shape[1],
         "grid_width": tokens.shape[2],
         "tokens": tokens.flatten().numpy(),
         "actions": loaded[0].tolist() if loaded else None,
+        "captions": [vars(caption) for caption in captions] or None,
     }
 
 
