@@ -303,6 +303,13 @@ def _train_predictor(
     window = init.window if isinstance(init, Run) else recipe.predictor.window
     if layout.actions is None and any(e.actions is not None for e, _ in episodes):
         warnings.warn(FramepredWarning(f"actions are not used: {job.init_from} was trained without"), stacklevel=2)
+    if not layout.vocabulary.text_size and job.texts:
+        raise FramepredError(f"text {job.texts[0]} is for a run that knows text: give a Llama with --init-from")
+    if not layout.vocabulary.text_size and any(e.captions for e, _ in episodes):
+        warnings.warn(
+            FramepredWarning("captions are not used: the run knows no text; give a Llama with --init-from"),
+            stacklevel=2,
+        )
     train_index, held_index = split_episodes([e.name for e, _ in episodes], recipe.data.validation_fraction)
     _warn_unvalidated(held_index)
     train_windows, held_windows = (
@@ -372,17 +379,7 @@ def _make_words(
     texts: Sequence[str],
 ) -> Words | None:  # fmt: skip
     """Return what is said of the episodes and beside them, None where the run knows no text or there is none."""
-    captioned = any(e.captions for e in episodes)
-    if not layout.vocabulary.text_size:
-        if texts:
-            raise FramepredError(f"text {texts[0]} is for a run that knows text: give a Llama with --init-from")
-        if captioned:
-            warnings.warn(
-                FramepredWarning("captions are not used: the run knows no text; give a Llama with --init-from"),
-                stacklevel=2,
-            )
-        return None
-    if not captioned and not texts:
+    if not layout.vocabulary.text_size or not (texts or any(e.captions for e in episodes)):
         return None
     end = model.config.end_of_text
     if end is None:
