@@ -50,13 +50,19 @@ def find_checkpoint(name_or_path: str | Path) -> tuple[Path, bool]:
     return folder, not (folder / "framepred.json").exists()
 
 
-def load_language_model(path: Path) -> LanguageModel:
+def load_language_model(path: Path, layers: int = 0) -> LanguageModel:
     """Load a Llama's GGUF file, or a checkpoint folder: config.json and safetensors, or a GGUF inside.
 
-    Raises FramepredError for what is no Llama, has a rope or biases that framepred's lacks, or no tokenizer.json
-    (a GGUF's own is read from it). Nothing in the folder is executed.
+    Its first `layers` are kept, 0 is all. Raises FramepredError for what is no Llama, has a rope or biases that
+    framepred's lacks, or no tokenizer.json (a GGUF's own is read from it). Nothing in the folder is executed.
     """
     config, weights, file = _read_file(path) if path.is_file() else _read_folder(path)
+    if layers > config.get("num_hidden_layers", layers):
+        raise FramepredError(
+            f"llm.layers = {layers} is not allowed: {path} has {config['num_hidden_layers']}; give fewer, or 0 for all"
+        )
+    if layers:
+        config = config | {"num_hidden_layers": layers}
     try:
         predictor = make_predictor(config, weights, file)
     except FramepredError as error:
@@ -100,26 +106,21 @@ def check_names(llm: LanguageModel, vocabulary: Vocabulary) -> None:
         raise FramepredError(f"{llm.path}: {TOKENIZER_JSON} cannot be read ({error!r}): restore it") from error
 
 
-def extend(llm: LanguageModel, layout: SequenceLayout, context: int, layers: int, generator: torch.Generator) -> Llama:
-    """Return the language model's first `layers` (0: all), with rows for the layout's ids behind those of text.
+def extend(llm: LanguageModel, layout: SequenceLayout, context: int, generator: torch.Generator) -> Llama:
+    """Return the language model with rows for the layout's ids behind those of text.
 
     Each new row is the mean of the text rows, and a part of their spread as noise. `context` is how many ids
     the run reads at once.
     """
     config = llm.predictor.config
-    if layers > config.num_hidden_layers:
-        raise FramepredError(
-            f"llm.layers = {layers} is not allowed: {llm.path} has {config.num_hidden_layers}; give fewer, or 0 for all"
-        )
     if context > config.max_position_embeddings:
         raise FramepredError(
             f"{context} ids, which predictor.window frames of {layout.stride} take, are more than the context of "
             f"{llm.path} ({config.max_position_embeddings}): give a smaller predictor.window"
         )
     size = -(-layout.vocabulary.size // _ROWS) * _ROWS
-    kept = replace(config, vocab_size=size, num_hidden_layers=layers or config.num_hidden_layers)
-    model = Llama(kept)
-    weights = {k: v for k, v in llm.predictor.state_dict().items() if k in model.state_dict()}
+    model = Llama(replace(config, vocab_size=size))
+    weights = llm.predictor.state_dict()
     weights["embed.weight"] = _with_new_rows(weights["embed.weight"], size, generator)
     weights["head.weight"] = (
         weights["embed.weight"]

@@ -100,6 +100,7 @@ def _train(job: Job) -> Iterator[Progress]:
         raise FramepredError("sources mix videos and token stores: give only one kind")
     videos = [] if stores else find_videos(job.sources)
     init = _load_init(job)
+    _check_text(job, init)
     accelerator = make_accelerator()
     if accelerator.is_main_process:
         if not job.resume and run.is_dir() and any(run.iterdir()):
@@ -160,10 +161,21 @@ def _train(job: Job) -> Iterator[Progress]:
 def _load_init(job: Job) -> Run | LanguageModel | None:
     if not job.init_from or job.only == "tokenizer":
         return None
-    path, is_text = find_checkpoint(job.init_from)
-    if is_text:
-        return load_language_model(path)
-    return load_run(path)
+    path, knows_only_text = find_checkpoint(job.init_from)
+    return load_language_model(path, job.recipe.llm.layers) if knows_only_text else load_run(path)
+
+
+def _check_text(job: Job, init: Run | LanguageModel | None) -> None:
+    """Raise FramepredError, before anything is trained, for text and layers without a language model."""
+    layers = job.recipe.llm.layers
+    if layers and not isinstance(init, LanguageModel) and job.only != "tokenizer":
+        raise FramepredError(
+            f"llm.layers = {layers} says how much of a language model stays: give one with --init-from, "
+            "or set predictor.layers"
+        )
+    if job.texts and not (isinstance(init, LanguageModel) or (init and init.layout.vocabulary.text_size)):
+        raise FramepredError(f"text {job.texts[0]} is for a run that knows text: give a Llama with --init-from")
+    find_texts(job.texts)
 
 
 def _prepare(run: Path, recipe: Recipe) -> None:
@@ -303,8 +315,6 @@ def _train_predictor(
     window = init.window if isinstance(init, Run) else recipe.predictor.window
     if layout.actions is None and any(e.actions is not None for e, _ in episodes):
         warnings.warn(FramepredWarning(f"actions are not used: {job.init_from} was trained without"), stacklevel=2)
-    if not layout.vocabulary.text_size and job.texts:
-        raise FramepredError(f"text {job.texts[0]} is for a run that knows text: give a Llama with --init-from")
     if not layout.vocabulary.text_size and any(e.captions for e, _ in episodes):
         warnings.warn(
             FramepredWarning("captions are not used: the run knows no text; give a Llama with --init-from"),
@@ -361,12 +371,7 @@ def _make_model(
         check_names(init, layout.vocabulary)
         # A caption has a marker on either side, and an end.
         context = recipe.predictor.window * layout.stride + recipe.text.tokens + 3
-        return extend(init, layout, context, recipe.llm.layers, generator), init.files
-    if recipe.llm.layers:
-        raise FramepredError(
-            f"llm.layers = {recipe.llm.layers} says how much of a language model stays: give one with --init-from, "
-            "or set predictor.layers"
-        )
+        return extend(init, layout, context, generator), init.files
     if init is not None:
         return init.predictor.requires_grad_(True), read_text_files(init.path) if layout.vocabulary.text_size else {}
     model = Llama(llama_config(recipe.predictor, layout))

@@ -26,6 +26,7 @@ from framepred.data.sources import find_videos
 from framepred.data.tokens import TokenEpisode, read_store, tokenize
 from framepred.data.windows import Windows, step_generator
 from framepred.data.words import Words
+from framepred.engines import predict_by
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.pipeline import Job, train
 from framepred.predictor import Llama
@@ -290,6 +291,18 @@ def test_a_prompt_stands_before_the_frames_wherever_the_window_is(told_run: Path
             grid.append(first + int(run.predictor(ids[None])[0, -1, first:stop].argmax()))
         frames = torch.cat([frames, torch.tensor(grid).view(1, *run.layout.grid) - first])
     assert torch.equal(frames[2:], made[0])
+
+
+@pytest.mark.parametrize(("engine", "package"), [("transformers", "transformers"), ("llama.cpp", "xllamacpp")])
+def test_other_engines_give_the_same_frames_behind_the_same_words(engine: str, package: str, told_run: Path) -> None:
+    pytest.importorskip(package)
+    run = load_run(told_run)
+    prompt = prompt_ids(run, "day")
+    tokens = torch.randint(0, 64, (2, *run.layout.grid), generator=torch.Generator().manual_seed(1))
+    greedy = Sampling(temperature=0)
+    mine = torch.stack([p.tokens[0] for p in predict(run, tokens, None, 8, 1, greedy, prompt=prompt)])
+    theirs = torch.stack([p.tokens[0] for p in predict_by(engine, run, tokens, None, 8, 1, greedy, prompt=prompt)])
+    assert torch.equal(theirs, mine)
 
 
 def test_rollout_takes_a_prompt(told_run: Path, world: Path, tmp_path: Path) -> None:
