@@ -1,5 +1,7 @@
 """How a language model is trained on: whole, by low-rank updates, or nothing of it but the rows that were added."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -45,7 +47,8 @@ def _add_lora(model: Llama, rank: int, seed: int) -> None:
 def merge_updates(model: Llama) -> None:
     """Add low-rank updates to their matrices: the model is plain again."""
     for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if hasattr(child, "lora_A") and hasattr(child, "base_layer"):
+        children: list[tuple[str, Any]] = list(parent.named_children())
+        for name, child in children:
+            if hasattr(child, "lora_A"):
                 child.merge()
                 setattr(parent, name, child.get_base_layer())

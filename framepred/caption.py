@@ -41,7 +41,8 @@ def caption(
             f"{model.config.max_position_embeddings}: give a smaller context"
         )
     stream = prefill(model, ids, samples, capacity)
-    size, end, rows = layout.vocabulary.text_size, model.config.end_of_text, torch.arange(samples, device=device)
+    size, rows = layout.vocabulary.text_size, torch.arange(samples, device=device)
+    end = -1 if model.config.end_of_text is None else model.config.end_of_text
     said = torch.empty(samples, 0, dtype=torch.int64, device=device)
     while said.shape[1] < most and not bool((said == end).any(1).all()):
         hidden = model.hidden(stream.pending, stream.cache)[:, -1:]
