@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,8 @@ def _is_foreign(folder: Path) -> bool:
         return False
 
 
-def _read_json(file: Path, what: str) -> dict[str, Any]:
+def read_json(file: Path, what: str) -> dict[str, Any]:
+    """Read a JSON object that belongs to a `what`."""
     try:
         value = json.loads(file.read_text())
     except FileNotFoundError:
@@ -91,7 +93,8 @@ def _read_json(file: Path, what: str) -> dict[str, Any]:
     return value
 
 
-def _read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file → (tensors, floats in fp32; metadata)."""
     try:
         with safe_open(file, "pt") as stored:
             tensors = {k: stored.get_tensor(k) for k in stored.keys()}
@@ -121,7 +124,7 @@ def _replace_files(folder: Path, files: dict[str, str], weights: dict[str, Tenso
     folder.mkdir(parents=True, exist_ok=True)
     try:
         for name, text in files.items():
-            (folder / f".{name}.partial").write_text(text)
+            (folder / f".{name}.partial").write_text(text, encoding="utf-8")
         (folder / ".model.safetensors.partial").write_bytes(save(weights, {"format": "pt", **about}))
         for name in [*files, "model.safetensors"]:
             os.replace(folder / f".{name}.partial", folder / name)
@@ -168,12 +171,12 @@ def load_tokenizer(
     `size` (height, width) chooses, unless the folder is a run's own copy, which keeps its size.
     """
     folder = zoo.tokenizer_folder(name_or_dir)
-    config = _read_json(folder / "config.json", "tokenizer")
+    config = read_json(folder / "config.json", "tokenizer")
     if is_foreign(config) and "kind" not in config:
         return load_adapted(folder, config, _stored_size(folder) or size).to(device)
     if config.get("kind") not in KINDS:
         raise FramepredError(f"{folder} is no framepred tokenizer: its config.json says kind {config.get('kind')!r}")
-    weights, about = _read_weights(folder / "model.safetensors")
+    weights, about = read_weights(folder / "model.safetensors")
     if json.loads(about.get("config", "{}")) != config:
         raise FramepredError(f"{folder}/config.json is not the one that model.safetensors was saved with: restore both")
     if not isinstance(config.get("recipe"), dict):
@@ -190,7 +193,7 @@ def _stored_size(folder: Path) -> tuple[int, int] | None:
     if not (folder / _ADAPTER).is_file():
         return None
     try:
-        height, width = _read_json(folder / _ADAPTER, "tokenizer")["frame_size"]
+        height, width = read_json(folder / _ADAPTER, "tokenizer")["frame_size"]
         return int(height), int(width)
     except (KeyError, ValueError, TypeError) as error:
         raise FramepredError(f"{folder / _ADAPTER} has no frame_size [height, width]: restore it") from error
@@ -198,9 +201,9 @@ def _stored_size(folder: Path) -> tuple[int, int] | None:
 
 def save_run(
     folder: Path, predictor: Llama, layout: SequenceLayout, window: int, fps: float, frame_size: tuple[int, int],
-    sha256: str, dtype: torch.dtype = torch.float32,
+    sha256: str, dtype: torch.dtype = torch.float32, text_files: Mapping[str, str] | None = None,
 ) -> None:  # fmt: skip
-    """Write the Hugging Face checkpoint and framepred.json into a run's folder."""
+    """Write the Hugging Face checkpoint, framepred.json and the text tokenizer's files into a run's folder."""
     about = {
         "kind": "run",
         **layout.to_json(),
@@ -212,7 +215,7 @@ def save_run(
     weights = {
         k: v.detach().cpu().to(dtype) for k, v in to_hugging_face(predictor.state_dict(), predictor.config).items()
     }
-    files = {
+    files = dict(text_files or {}) | {
         "config.json": json.dumps(predictor.config.to_json(), indent=1) + "\n",
         "framepred.json": json.dumps(about, indent=1) + "\n",
     }
@@ -221,20 +224,23 @@ def save_run(
 
 def load_predictor(folder: Path) -> Llama:
     """Load a Llama checkpoint, model.safetensors in the Hugging Face format or else model.gguf, in fp32."""
-    try:
-        config = LlamaConfig.from_json(_read_json(folder / "config.json", "run"))
-    except TypeError as error:
-        raise FramepredError(f"{folder}/config.json is not whole ({error}): restore the run") from error
+    config = read_json(folder / "config.json", "run")
     file = folder / "model.safetensors"
     # A quantized export is a run too: its weights as its file holds them.
     if not file.is_file() and (folder / gguf_file.NAME).is_file():
         file = folder / gguf_file.NAME
-        weights = gguf_file.read_gguf(file)
-    else:
-        weights, _ = _read_weights(file)
-    predictor = Llama(config)
+        return make_predictor(config, gguf_file.read_gguf(file), file)
+    return make_predictor(config, read_weights(file)[0], file)
+
+
+def make_predictor(config_json: dict[str, Any], weights: dict[str, Tensor], file: Path) -> Llama:
+    """Make a Llama of a config.json and LlamaForCausalLM's weights; errors name the `file` they are from."""
     try:
+        config = LlamaConfig.from_json(config_json)
+        predictor = Llama(config)
         _load_into(predictor, from_hugging_face(weights, config), file)
+    except TypeError as error:
+        raise FramepredError(f"{file.parent}/config.json is not whole ({error}): restore it") from error
     except KeyError as error:
         raise FramepredError(f"{file} lacks {error}: it is not the checkpoint of its config.json") from error
     return predictor.eval().requires_grad_(False)
@@ -243,7 +249,7 @@ def load_predictor(folder: Path) -> Llama:
 def load_run(name_or_dir: str | Path = zoo.DEFAULT, device: str = "cpu") -> Run:
     """Load a run by its name in the zoo or its folder, verifying that its tokenizer is its own."""
     folder = zoo.resolve("models", name_or_dir)
-    about = _read_json(folder / "framepred.json", "run")
+    about = read_json(folder / "framepred.json", "run")
     if about.get("kind") != "run":
         raise FramepredError(f"{folder} is a token store, not a run: train a model on it with framepred train")
     sha256 = tokenizer_sha256(folder / "tokenizer")

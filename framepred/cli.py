@@ -220,7 +220,13 @@ def _tokenizing(p: Any) -> str:
 @click.option("--recipe", help="Built-in name or TOML file.")
 @click.option("--tokenizer", help="Name in the zoo or folder, used as it is; without it one is trained.")
 @click.option("--only", type=click.Choice(["tokenizer", "predictor"]), help="Train only this part.")
-@click.option("--init-from", metavar="RUN|NAME", help="Go on from the weights of a run.")
+@click.option(
+    "--init-from", metavar="RUN|NAME|DIR|GGUF", help="Go on from the weights of a run, or of a Llama that knows text."
+)
+@click.option("--layers", type=click.IntRange(1), help="Keep only the first layers of such a Llama.")
+@click.option(
+    "--text", "texts", multiple=True, metavar="FILE|DIR", help="Text that such a Llama reads on beside (repeatable)."
+)
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), help="The whole budget, all stages together.")
 @click.option("--steps", type=click.IntRange(1), help="Steps of each stage that is trained.")
 @click.option(
@@ -234,8 +240,8 @@ def _tokenizing(p: Any) -> str:
 @_JSON
 def train(
     sources: tuple[str, ...], out: Path, recipe: str | None, tokenizer: str | None, only: str | None,
-    init_from: str | None, minutes: float | None, steps: int | None, fps: float | None, resume: bool,
-    settings: tuple[str, ...], overwrite: bool, as_json: bool,
+    init_from: str | None, layers: int | None, texts: tuple[str, ...], minutes: float | None, steps: int | None,
+    fps: float | None, resume: bool, settings: tuple[str, ...], overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Train a run on videos or token stores: what is missing of tokenizer and predictor.
 
@@ -254,13 +260,23 @@ def train(
         loop["minutes"] = minutes
     if steps is not None:
         loop |= {"tokenizer_steps": steps, "predictor_steps": steps, "minutes": 0.0}
-    chosen = apply(base, {"training": loop, "data": {} if fps is None else {"fps": fps}})
+    chosen = apply(
+        base,
+        {
+            "training": loop,
+            "data": {} if fps is None else {"fps": fps},
+            "llm": {} if layers is None else {"layers": layers},
+        },
+    )
     chosen = apply_settings(chosen, settings)
-    job = Job(sources, out, chosen, tokenizer, only, init_from, resume)
+    job = Job(sources, out, chosen, tokenizer, only, init_from, resume, texts)
     main_process = os.environ.get("RANK", "0") == "0"
     progress = run_training(job)
     try:
-        with _terminate_like_interrupt(), _replacing(out, overwrite and main_process, *sources, tokenizer, init_from):
+        with (
+            _terminate_like_interrupt(),
+            _replacing(out, overwrite and main_process, *sources, *texts, tokenizer, init_from),
+        ):
             results = _watch(progress)
     except KeyboardInterrupt:
         progress.close()
@@ -314,6 +330,7 @@ def _watch(progress: Iterator[Any]) -> dict[str, dict[str, float]]:
 @click.option(
     "--actions", metavar="FILE|none", help="Actions CSV.  [default: NAME.actions.csv beside the video, if there]"
 )
+@click.option("--prompt", metavar="TEXT", help="Words before the frames, for a run that knows text.")
 @click.option("--samples", default=1, show_default=True, help="Different futures.")
 @click.option("--temperature", default=1.0, show_default=True, help="0 is greedy.")
 @click.option("--top-k", default=0, show_default=True, help="Draw from the k likeliest tokens; 0 is all.")
@@ -369,6 +386,32 @@ def rollout(video: Path, out: Path | None, overwrite: bool, as_json: bool, **opt
 def _frames_bar(horizon: int) -> Callable[[Iterator[Any]], Iterator[Any]]:
     count = iter(range(1, horizon + 1))
     return lambda frames: track(frames, lambda _: ((n := next(count)) / horizon, f"frame {n} of {horizon}"))
+
+
+@cli.command()
+@click.argument("video", type=click.Path(path_type=Path))
+@click.option("--model", required=True, help="Run that knows text: folder, name in the zoo, or hf://OWNER/NAME.")
+@click.option("--context", type=click.IntRange(1), help="Frames that are shown.  [default: the run's window]")
+@click.option("--start", default=0, show_default=True, type=click.IntRange(0), help="First of them in the video.")
+@click.option(
+    "--actions", metavar="FILE|none", help="Actions CSV.  [default: NAME.actions.csv beside the video, if there]"
+)
+@click.option("--samples", default=1, show_default=True, type=click.IntRange(1), help="Different captions.")
+@click.option("--tokens", default=48, show_default=True, type=click.IntRange(1), help="Most tokens of a caption.")
+@click.option("--temperature", default=0.0, show_default=True, help="0 is greedy.")
+@click.option("--seed", default=0, show_default=True, help="The same seed gives the same words.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, ... or auto.")
+@_JSON
+def caption(video: Path, as_json: bool, **options: Any) -> None:
+    """Say in words what frames show, by the weights that predict how they go on."""
+    from framepred.caption import caption_video
+
+    told = caption_video(video, **options)
+    if as_json:
+        print_json(told)
+        return
+    for text in told["captions"]:
+        click.echo(text)
 
 
 @cli.command(name="eval")

@@ -86,6 +86,37 @@ class PredictorRecipe:
 
 
 @dataclass(frozen=True)
+class LLMRecipe:
+    """What becomes of a language model that a run starts from (`train --init-from`).
+
+    Its first `layers` are kept, 0 is all. `trained` "all" moves all of it, "lora" adds updates of `lora_rank` to its
+    matrices (arXiv 2106.09685), "added" leaves it as it is. It learns at `learning_rate`; the rows that are added
+    for frames and actions always learn, at predictor.learning_rate.
+    """
+
+    layers: int = 0
+    trained: Literal["all", "lora", "added"] = "all"
+    lora_rank: int = 16
+    learning_rate: float = 3e-4
+
+
+@dataclass(frozen=True)
+class TextRecipe:
+    """Text in the training of a run that knows it, beside frames and actions.
+
+    A row of a batch is text `alone` with this probability (where --text gives any), has a caption before or behind
+    its frames with that of `captioned` (where they have one), and is frames otherwise. `weight` and `frame_weight`
+    are those of a token's loss; of a caption at most `tokens` are read.
+    """
+
+    alone: float = 0.25
+    captioned: float = 0.5
+    weight: float = 1.0
+    frame_weight: float = 1.0
+    tokens: int = 64
+
+
+@dataclass(frozen=True)
 class TrainingRecipe:
     """The loop: `steps` or `minutes` for the whole of it (0 is not set), `precision` of the arithmetic."""
 
@@ -110,6 +141,8 @@ class Recipe:
     data: DataRecipe = field(default_factory=DataRecipe)
     tokenizer: TokenizerRecipe = field(default_factory=TokenizerRecipe)
     predictor: PredictorRecipe = field(default_factory=PredictorRecipe)
+    llm: LLMRecipe = field(default_factory=LLMRecipe)
+    text: TextRecipe = field(default_factory=TextRecipe)
     training: TrainingRecipe = field(default_factory=TrainingRecipe)
 
     def __post_init__(self) -> None:
@@ -173,6 +206,17 @@ def _validate(recipe: Recipe) -> None:
         _require(0 < value.learning_rate < 1, f"{part}.learning_rate", value.learning_rate, "above 0, below 1")
         _require(value.weight_decay >= 0, f"{part}.weight_decay", value.weight_decay, "0 or more")
         _require(0 <= value.ema_decay < 1, f"{part}.ema_decay", value.ema_decay, "0 to below 1")
+    _require(recipe.llm.layers >= 0, "llm.layers", recipe.llm.layers, "0 (all) or more")
+    _require(recipe.llm.lora_rank >= 1, "llm.lora_rank", recipe.llm.lora_rank, "at least 1")
+    _require(0 < recipe.llm.learning_rate < 1, "llm.learning_rate", recipe.llm.learning_rate, "above 0, below 1")
+    text = recipe.text
+    _require(0 <= text.alone <= 1, "text.alone", text.alone, "0 to 1")
+    allowed = f"0 to 1 - text.alone = {1 - text.alone:g}"
+    _require(0 <= text.captioned <= 1 - text.alone, "text.captioned", text.captioned, allowed)
+    for name in ("weight", "frame_weight"):
+        _require(getattr(text, name) >= 0, f"text.{name}", getattr(text, name), "0 or more")
+    _require(text.weight + text.frame_weight > 0, "text.weight", text.weight, "above 0, or text.frame_weight is")
+    _require(text.tokens >= 1, "text.tokens", text.tokens, "at least 1")
     _require(loop.minutes >= 0, "training.minutes", loop.minutes, "0 (not set) or more")
     for name in ("tokenizer_steps", "predictor_steps", "validate_every", "validation_batches"):
         _require(getattr(loop, name) >= 1, f"training.{name}", getattr(loop, name), "at least 1")

@@ -1,7 +1,7 @@
 """The predictor's embedding while it is trained: what codes have in common is learned once, not once a code."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +30,8 @@ class DigitSum(nn.Module):
         self.members: Tensor
 
     @torch.no_grad()
-    def initialise(self, generator: torch.Generator, std: float = 0.02) -> None:
-        """Fill the vectors: a random walk over each digit's values, as neighbours look alike."""
+    def initialise(self, generator: torch.Generator, std: float) -> None:
+        """Fill the vectors: a random walk over each digit's values, as neighbours look alike; their sums have `std`."""
         for vectors in self.vectors.split(self.digits):
             walk = torch.randn(vectors.shape, generator=generator).cumsum(0)
             walk -= walk.mean(0)
@@ -43,6 +43,46 @@ class DigitSum(nn.Module):
             shared = self.members @ self.vectors
         before, codes, after = own.split((self.first, len(shared), len(own) - self.first - len(shared)))
         return torch.cat((before, codes + shared, after))
+
+
+class TextRows(nn.Module):
+    """Holds the first `count` rows, those of text, apart from the ones behind: parameters of their own."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, text: Tensor, behind: Tensor) -> Tensor:
+        return torch.cat((text, behind))
+
+    def right_inverse(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return rows[: self.count].clone(), rows[self.count :].clone()
+
+
+def part_text(model: Llama, count: int) -> None:
+    """Train the rows of text, the first `count`, and those behind them in embedding and head each in its own way."""
+    if not count:
+        return
+    for layer in (model.embed, model.head):
+        parametrize.register_parametrization(layer, "weight", TextRows(count))
+    if model.config.tie_word_embeddings:
+        head, embed = _parts(model.head), _parts(model.embed)
+        head.original0, head.original1 = embed.original0, embed.original1
+
+
+def _parts(layer: nn.Module) -> Any:
+    assert isinstance(layer.parametrizations, nn.ModuleDict)
+    return layer.parametrizations["weight"]
+
+
+def _own_rows(layer: nn.Embedding | nn.Linear, first: int) -> Tensor:
+    """Return the rows from `first` on that are a layer's own, which what it shares is added to."""
+    if not parametrize.is_parametrized(layer):
+        return layer.weight[first:]
+    parts = _parts(layer)
+    if isinstance(parts[0], TextRows):
+        return cast(Tensor, parts.original1)[first - parts[0].count :]
+    return cast(Tensor, parts.original)[first:]
 
 
 def share_digits(model: Llama, digits: tuple[int, ...], first: int, generator: torch.Generator | None = None) -> None:
@@ -58,24 +98,24 @@ def share_digits(model: Llama, digits: tuple[int, ...], first: int, generator: t
     for layer in layers:
         shared = DigitSum(digits, first, model.config.hidden_size).to(layer.weight.device)
         if generator is not None:
-            shared.initialise(generator)
+            codes = _own_rows(layer, first)[: len(shared.members)]
+            mean = codes.detach().mean(0)
+            shared.initialise(generator, float((codes.detach() - mean).square().mean().sqrt()))
             with torch.no_grad():
                 # Most of a new code is what it shares.
-                parts: Any = getattr(layer, "parametrizations", None)
-                own = parts.weight.original if parts else layer.weight
-                own[first : first + len(shared.members)] *= 0.3
+                codes.lerp_(mean, 0.7)
         parametrize.register_parametrization(layer, "weight", shared)
     if model.config.tie_word_embeddings and layers:
         parametrize.register_parametrization(model.head, "weight", shared)
 
 
-def merge_digits(model: Llama) -> None:
-    """Make embedding and head plain matrices again: the sums."""
-    # Tied, both have one own part: read both sums before either takes its place.
-    shared = [layer for layer in (model.embed, model.head) if parametrize.is_parametrized(layer)]
-    sums = [layer.weight.detach().clone() for layer in shared]
-    for layer, rows in zip(shared, sums, strict=True):
-        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
-        layer.weight.data.copy_(rows)
+def merge_rows(model: Llama) -> None:
+    """Make embedding and head plain matrices again: what was apart is joined, what was shared is added."""
+    # Tied, both are made of the same parts: read both before either takes its place.
+    made = [layer for layer in (model.embed, model.head) if parametrize.is_parametrized(layer)]
+    plain = [layer.weight.detach().clone() for layer in made]
+    for layer, rows in zip(made, plain, strict=True):
+        parametrize.remove_parametrizations(layer, "weight")
+        layer.weight = nn.Parameter(rows)
     if model.config.tie_word_embeddings:
         model.head.weight = model.embed.weight

@@ -175,6 +175,7 @@ def predict_by(
     samples: int = 1,
     sampling: Sampling | None = None,
     server: str | None = None,
+    prompt: Tensor | None = None,
 ) -> Iterator[Prediction]:
     """Predict as `rollout.predict` does, each frame's tokens drawn by the engine `name`.
 
@@ -189,12 +190,14 @@ def predict_by(
     action_ids = layout.action_ids(actions, context + horizon)
     history = tokens.cpu().reshape(1, context, -1).expand(samples, -1, -1)
     legal, count = layout.vocabulary.visual, layout.frame_tokens
+    words = torch.empty(0, dtype=torch.int64) if prompt is None else prompt
     device = run.predictor.embed.weight.device
     shown = run.tokenizer.decode(tokens.to(device))[-1:].expand(samples, -1, -1, -1)
     for frame in range(context, context + horizon):
         start = window_start(frame, run.window)
         rows = []
-        for sample, past in enumerate(window_ids(run, history[:, start:], action_ids[start:frame]).tolist()):
+        windows = window_ids(run, history[:, start:], action_ids[start:frame], words)
+        for sample, past in enumerate(windows.tolist()):
             # A seed that fits the 32 bits of every engine.
             seed = random.Random(f"{sampling.seed} {sample} {frame}").getrandbits(31)
             made = engine(past, count, legal, seed)

@@ -18,11 +18,10 @@ from framepred.data.sources import VideoFile, find_videos
 from framepred.errors import FramepredError
 from framepred.predictor import to_hugging_face
 from framepred.teacher import token_logits
-from framepred.token_names import TOKENIZER_JSON, read_text_tokenizer, tokenizer_json
+from framepred.token_names import TEXT_FILES, TOKENIZER_JSON, read_text_tokenizer, tokenizer_json
 
 Format = Literal["hf", "gguf"]
 _WEIGHTS = "model.safetensors"
-_TEXT_FILES = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json")
 _TOKENIZER_CONFIG = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
 
 
@@ -48,12 +47,12 @@ def export(model: str | Path, out: Path, format: str, quantize: str | None = Non
     shutil.rmtree(partial, ignore_errors=True)
     try:
         shutil.copytree(run.path / "tokenizer", partial / "tokenizer", ignore=shutil.ignore_patterns(".*"))
-        for name in ("config.json", "framepred.json", "recipe.toml", *_TEXT_FILES):
+        for name in ("config.json", "framepred.json", "recipe.toml", *TEXT_FILES):
             if (run.path / name).is_file():
                 shutil.copyfile(run.path / name, partial / name)
         _write_json(partial / TOKENIZER_JSON, names)
-        if not (partial / _TEXT_FILES[0]).exists():
-            _write_json(partial / _TEXT_FILES[0], _TOKENIZER_CONFIG)
+        if not (partial / TEXT_FILES[0]).exists():
+            _write_json(partial / TEXT_FILES[0], _TOKENIZER_CONFIG)
         weights = to_hugging_face(run.predictor.state_dict(), run.predictor.config)
         if format == "gguf":
             stored = json.loads((partial / "config.json").read_text())

@@ -22,6 +22,7 @@ from framepred.metrics import psnr
 from framepred.panels import draw_panels
 from framepred.rollout import Prediction, check_actions, check_lengths, predict
 from framepred.sampling import Sampling
+from framepred.text import prompt_ids
 from framepred.video import probe_video, read_video, write_video
 
 _MAX_BYTES = 4 << 30
@@ -46,6 +47,7 @@ class Forecast:
     passes: int
     seconds: float
     scores: Scores | None
+    prompt: str | None = None
 
     def summary(self) -> dict[str, Any]:
         """Return the facts and scores as strict JSON values."""
@@ -59,6 +61,7 @@ class Forecast:
             "temperature": self.sampling.temperature,
             "top_k": self.sampling.top_k,
             "top_p": self.sampling.top_p,
+            "prompt": self.prompt,
             "engine": self.engine,
             "decoder": self.decoder,
             "actions": self.actions is not None,
@@ -75,7 +78,8 @@ class Forecast:
         """Return ids int64 (L,): the flat sequence of sample 0 as the model saw it, context included."""
         layout = self.run.layout
         tokens = torch.cat([self.context_tokens, self.tokens[0]])
-        return layout.pack(tokens, layout.action_ids(self.actions, len(tokens) - 1))
+        frames = layout.pack(tokens, layout.action_ids(self.actions, len(tokens) - 1))
+        return frames if self.prompt is None else torch.cat([prompt_ids(self.run, self.prompt), frames])
 
 
 def make_forecast(
@@ -93,6 +97,7 @@ def make_forecast(
     decoder: str = "auto",
     engine: str = "framepred",
     server: str | None = None,
+    prompt: str | None = None,
     device: str = "auto",
     watch: _Watch = iter,
 ) -> Forecast:
@@ -100,12 +105,13 @@ def make_forecast(
 
     `actions` is a CSV file, "none", or None for the file beside the video. A video whose rate is not
     the run's is resampled to it, unless its actions tie it to its own frames. `engine` is "framepred"
-    or one of engines.ENGINES; `server` is the address of a vLLM server.
+    or one of engines.ENGINES; `server` is the address of a vLLM server. `prompt` are words before the frames.
     """
     _check_engine(engine, decoder, server, temperature)
     check_lengths(context, horizon, samples)
     sampling = Sampling(temperature, top_k, top_p, seed)
     run = load_run(model, choose_device(device))
+    words = None if prompt is None else prompt_ids(run, prompt)
     file = VideoFile(Path(video), str(video))
     given = given_actions(file, actions, run)
     size = run.tokenizer.frame_size
@@ -132,9 +138,9 @@ def make_forecast(
 
     began = time.perf_counter()
     if engine == "framepred":
-        steps = predict(run, tokens, taken, horizon, samples, sampling, decoder)
+        steps = predict(run, tokens, taken, horizon, samples, sampling, decoder, words)
     else:
-        steps = predict_by(engine, run, tokens, taken, horizon, samples, sampling, server)
+        steps = predict_by(engine, run, tokens, taken, horizon, samples, sampling, server, words)
     made = list(watch(steps))
     seconds = time.perf_counter() - began
     predicted = torch.stack([p.frames for p in made], 1)
@@ -142,7 +148,7 @@ def make_forecast(
     scores = score(predicted[:, : len(truth)], truth, frames[:context], run.tokenizer) if len(truth) else None
     return Forecast(
         run, frames[:context], tokens, truth, taken, predicted, torch.stack([p.tokens for p in made], 1),
-        clip.fps, sampling, engine, _decoder(engine, decoder), made[-1].passes, seconds, scores,
+        clip.fps, sampling, engine, _decoder(engine, decoder), made[-1].passes, seconds, scores, prompt,
     )  # fmt: skip
 
 

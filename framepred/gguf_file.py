@@ -1,6 +1,8 @@
 """A Hugging Face Llama checkpoint ⇄ one GGUF file, as llama.cpp reads it; plain or quantized."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,7 +32,20 @@ _TENSORS = {
 }
 _BACK = {theirs: ours for ours, theirs in _TENSORS.items()}
 # Byte-level BPE differs in how it cuts text before merging; llama.cpp knows the ways by name.
-_DIGITS, _LLAMA_3 = "Digits", "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}"
+_DIGITS = "Digits"
+_LLAMA_3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
+    r"\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+_CUTS: dict[str, list[dict[str, Any]]] = {
+    "gpt-2": [_BYTES],
+    "smollm": [{"type": _DIGITS, "individual_digits": True}, _BYTES],
+    "llama-bpe": [
+        {"type": "Split", "pattern": {"Regex": _LLAMA_3}, "behavior": "Isolated", "invert": False},
+        _BYTES | {"use_regex": False},
+    ],
+}
 
 
 def require_gguf() -> ModuleType:
@@ -77,14 +92,8 @@ def write_gguf(
 def read_gguf(path: Path) -> dict[str, Tensor]:
     """Return the weights of a Llama's GGUF under LlamaForCausalLM's names, dequantized to fp32."""
     gguf = require_gguf()
-    try:
-        reader = gguf.GGUFReader(path)
-        architecture = reader.get_field("general.architecture").contents()
-        if architecture != "llama":
-            raise FramepredError(f"{path} holds a {architecture!r}; framepred runs the architecture 'llama'")
-        heads = {
-            part: reader.get_field(f"llama.attention.{part}").contents() for part in ("head_count", "head_count_kv")
-        }
+    with _opened(path) as reader:
+        heads = {part: _value(reader, f"llama.attention.{part}") for part in ("head_count", "head_count_kv")}
         result = {}
         for stored in reader.tensors:
             array = gguf.dequantize(stored.data, stored.tensor_type)
@@ -92,9 +101,96 @@ def read_gguf(path: Path) -> dict[str, Tensor]:
             if name.endswith(("q_proj.weight", "k_proj.weight")):
                 array = _deinterleave(array, heads["head_count" if ".q_proj" in name else "head_count_kv"])
             result[name] = torch.from_numpy(np.array(array, np.float32))
+    return result
+
+
+def read_gguf_config(path: Path) -> dict[str, Any]:
+    """Return what a Llama's GGUF says of its shape, as the content of a config.json."""
+    with _opened(path) as reader:
+        tensors = {t.name: t for t in reader.tensors}
+        scaling = "llama3" if "rope_freqs.weight" in tensors else _value(reader, "llama.rope.scaling.type", "none")
+        heads = _value(reader, "llama.attention.head_count")
+        return {
+            "model_type": "llama",
+            "vocab_size": int(tensors["token_embd.weight"].shape[1]),
+            "hidden_size": _value(reader, "llama.embedding_length"),
+            "intermediate_size": _value(reader, "llama.feed_forward_length"),
+            "num_hidden_layers": _value(reader, "llama.block_count"),
+            "num_attention_heads": heads,
+            "num_key_value_heads": _value(reader, "llama.attention.head_count_kv", heads),
+            "head_dim": _value(reader, "llama.attention.key_length", None),
+            "max_position_embeddings": _value(reader, "llama.context_length"),
+            # Stored in fp32, where 1e-5 is 9.99999974e-06.
+            "rms_norm_eps": float(f"{_value(reader, 'llama.attention.layer_norm_rms_epsilon'):.6g}"),
+            "rope_parameters": {
+                "rope_type": "default" if scaling == "none" else scaling,
+                "rope_theta": _value(reader, "llama.rope.freq_base", 10000.0),
+            },
+            "tie_word_embeddings": "output.weight" not in tensors,
+            "attention_bias": any(name.endswith("attn_q.bias") for name in tensors),
+            "mlp_bias": any(name.endswith("ffn_up.bias") for name in tensors),
+            "bos_token_id": _value(reader, "tokenizer.ggml.bos_token_id", None),
+            "eos_token_id": _value(reader, "tokenizer.ggml.eos_token_id", None),
+        }  # fmt: skip
+
+
+def read_gguf_tokenizer(path: Path) -> dict[str, Any]:
+    """Return a GGUF's text tokenizer as a tokenizer.json; FramepredError where it is no byte-level BPE."""
+    kinds = require_gguf().TokenType
+    with _opened(path) as reader:
+        model, cut = _value(reader, "tokenizer.ggml.model", None), _value(reader, "tokenizer.ggml.pre", "gpt-2")
+        if model != "gpt2" or cut not in _CUTS:
+            raise FramepredError(
+                f"{path} has a text tokenizer {model!r}, {cut!r}; from a GGUF are read byte-level BPE's "
+                f"{', '.join(_CUTS)}: put the model's tokenizer.json beside it"
+            )
+        names, types = _value(reader, "tokenizer.ggml.tokens"), _value(reader, "tokenizer.ggml.token_type")
+        merges = _value(reader, "tokenizer.ggml.merges")
+    return {
+        "version": "1.0", "truncation": None, "padding": None, "normalizer": None, "post_processor": None,
+        "added_tokens": [
+            {
+                "id": id, "content": name, "special": type == kinds.CONTROL,
+                "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+            }
+            for id, (name, type) in enumerate(zip(names, types, strict=True))
+            if type in (kinds.CONTROL, kinds.USER_DEFINED)
+        ],
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": _CUTS[cut]},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "model": {
+            "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+            "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": cut == "llama-bpe",
+            "vocab": {n: id for id, (n, type) in enumerate(zip(names, types, strict=True)) if type != kinds.UNUSED},
+            "merges": merges,
+        },
+    }  # fmt: skip
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Give a reader of a Llama's GGUF; what it lacks or is not is a FramepredError."""
+    gguf = require_gguf()
+    try:
+        reader = gguf.GGUFReader(path)
+        architecture = _value(reader, "general.architecture")
+        if architecture != "llama":
+            raise FramepredError(f"{path} holds a {architecture!r}; framepred runs the architecture 'llama'")
+        yield reader
     except (ValueError, KeyError, AttributeError, IndexError, OSError) as error:
         raise FramepredError(f"{path} is no whole GGUF of a Llama ({error}): export it again") from error
-    return result
+
+
+_NEEDED = object()
+
+
+def _value(reader: Any, key: str, otherwise: Any = _NEEDED) -> Any:
+    field = reader.get_field(key)
+    if field is not None:
+        return field.contents()
+    if otherwise is _NEEDED:
+        raise KeyError(key)
+    return otherwise
 
 
 def _gguf_name(name: str) -> str:

@@ -5,7 +5,7 @@ import shutil
 import time
 import warnings
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from framepred import zoo
+from framepred.adaptation import adapt, merge_updates
 from framepred.checkpoint import (
     Run,
     copy_tokenizer,
@@ -23,6 +24,7 @@ from framepred.checkpoint import (
     tokenizer_sha256,
 )  # fmt: skip
 from framepred.config import Recipe, load_recipe, to_toml
+from framepred.data.captions import find_texts, read_text
 from framepred.data.frames import sample_frames
 from framepred.data.sources import VideoFile, find_videos
 from framepred.data.tokens import (
@@ -35,11 +37,14 @@ from framepred.data.tokens import (
     tokenize,
 )  # fmt: skip
 from framepred.data.windows import Windows, split_episodes, step_generator
-from framepred.embedding import merge_digits, share_digits
+from framepred.data.words import Words
+from framepred.embedding import merge_rows, part_text, share_digits
 from framepred.errors import FramepredError, FramepredWarning
+from framepred.llm import LanguageModel, check_names, extend, find_checkpoint, load_language_model
 from framepred.predictor import Llama
 from framepred.sequence import SequenceLayout, Vocabulary, fit_action_space
 from framepred.stages import llama_config, predictor_stage, tokenizer_stage
+from framepred.token_names import TOKENIZER_JSON, read_text_files, text_tokenizer
 from framepred.tokenizer.adapters import AdaptedTokenizer
 from framepred.tokenizer.autoencoder import Autoencoder
 from framepred.tokenizer.base import Tokenizer
@@ -51,7 +56,10 @@ Progress = TrainProgress | TokenizeProgress
 
 @dataclass(frozen=True)
 class Job:
-    """What to train: `only` one part, from a `tokenizer` or from another run's weights (`init_from`)."""
+    """What to train: `only` one part, from a `tokenizer`, from the weights of a run or language model (`init_from`).
+
+    `texts` are files and folders of text, which such a model reads on beside the frames.
+    """
 
     sources: Sequence[str]
     out: Path
@@ -60,6 +68,7 @@ class Job:
     only: str | None = None
     init_from: str | None = None
     resume: bool = False
+    texts: Sequence[str] = ()
 
 
 def stored_recipe(run: Path) -> Recipe:
@@ -91,7 +100,8 @@ def _train(job: Job) -> Iterator[Progress]:
     if stores and len(stores) != len(job.sources):
         raise FramepredError("sources mix videos and token stores: give only one kind")
     videos = [] if stores else find_videos(job.sources)
-    init = load_run(job.init_from) if job.init_from and job.only != "tokenizer" else None
+    init = _load_init(job)
+    _check_text(job, init)
     accelerator = make_accelerator()
     if accelerator.is_main_process:
         if not job.resume and run.is_dir() and any(run.iterdir()):
@@ -101,7 +111,7 @@ def _train(job: Job) -> Iterator[Progress]:
         _prepare(run, recipe)
     accelerator.wait_for_everyone()
 
-    given = job.tokenizer or (job.init_from if init else None) or _store_tokenizer(stores)
+    given = job.tokenizer or (job.init_from if isinstance(init, Run) else None) or _store_tokenizer(stores)
     ready = run / "tokenizer"
     if not any(ready.glob("*.safetensors")):
         if given and job.only != "tokenizer":
@@ -122,7 +132,7 @@ def _train(job: Job) -> Iterator[Progress]:
 
     tokenizer = load_tokenizer(ready)
     sha256 = tokenizer_sha256(ready)
-    if init and init.tokenizer_sha256 != sha256:
+    if isinstance(init, Run) and init.tokenizer_sha256 != sha256:
         raise FramepredError(
             f"--init-from {job.init_from} predicts tokens of its own tokenizer ({init.tokenizer_sha256[:12]}), "
             f"not of {sha256[:12]}: leave --tokenizer out"
@@ -147,6 +157,26 @@ def _train(job: Job) -> Iterator[Progress]:
             yield from tokenize(videos, stores[0], tokenizer, "run", sha256, str(ready), recipe.data.fps or None)
         accelerator.wait_for_everyone()
     yield from _train_predictor(job, stores, videos, tokenizer, sha256, init, accelerator, started)
+
+
+def _load_init(job: Job) -> Run | LanguageModel | None:
+    if not job.init_from or job.only == "tokenizer":
+        return None
+    path, knows_only_text = find_checkpoint(job.init_from)
+    return load_language_model(path, job.recipe.llm.layers) if knows_only_text else load_run(path)
+
+
+def _check_text(job: Job, init: Run | LanguageModel | None) -> None:
+    """Raise FramepredError, before anything is trained, for text and layers without a language model."""
+    layers = job.recipe.llm.layers
+    if layers and not isinstance(init, LanguageModel) and job.only != "tokenizer":
+        raise FramepredError(
+            f"llm.layers = {layers} says how much of a language model stays: give one with --init-from, "
+            "or set predictor.layers"
+        )
+    if job.texts and not (isinstance(init, LanguageModel) or (init and init.layout.vocabulary.text_size)):
+        raise FramepredError(f"text {job.texts[0]} is for a run that knows text: give a Llama with --init-from")
+    find_texts(job.texts)
 
 
 def _prepare(run: Path, recipe: Recipe) -> None:
@@ -250,17 +280,27 @@ def _warn_unvalidated(held_index: list[int]) -> None:
 
 def _train_predictor(
     job: Job, stores: Sequence[str], videos: list[VideoFile], tokenizer: Tokenizer, sha256: str,
-    init: Run | None, accelerator: Accelerator, started: float,
+    init: Run | LanguageModel | None, accelerator: Accelerator, started: float,
 ) -> Iterator[Progress]:  # fmt: skip
     recipe = job.recipe
     episodes = [(episode, store) for store in stores for episode in read_store(store)]
     # A run's own store holds all its sources; each keeps its own share of the draws.
     origin = {str(v.path.resolve()): v.source for v in videos}
     groups = [origin.get(episode.source, store) for episode, store in episodes]
-    layout = init.layout if init else _fit_layout([e for e, _ in episodes], stores, tokenizer, recipe)
-    window = init.window if init else recipe.predictor.window
+    text_size = init.text_size if isinstance(init, LanguageModel) else 0
+    layout = (
+        init.layout
+        if isinstance(init, Run)
+        else _fit_layout([e for e, _ in episodes], stores, tokenizer, recipe, text_size)
+    )
+    window = init.window if isinstance(init, Run) else recipe.predictor.window
     if layout.actions is None and any(e.actions is not None for e, _ in episodes):
         warnings.warn(FramepredWarning(f"actions are not used: {job.init_from} was trained without"), stacklevel=2)
+    if not layout.vocabulary.text_size and any(e.captions for e, _ in episodes):
+        warnings.warn(
+            FramepredWarning("captions are not used: the run knows no text; give a Llama with --init-from"),
+            stacklevel=2,
+        )
     train_index, held_index = split_episodes([e.name for e, _ in episodes], recipe.data.validation_fraction)
     _warn_unvalidated(held_index)
     train_windows, held_windows = (
@@ -271,31 +311,77 @@ def _train_predictor(
     )
     if not len(train_windows):
         raise FramepredError("no training episode has two frames: give longer videos")
-    generator = None if init else step_generator(recipe.training.seed, 4)
-    if generator is None:
-        assert init is not None
-        model = init.predictor.requires_grad_(True)
-    else:
-        model = Llama(llama_config(recipe.predictor, layout))
-        model.initialise(generator)
-    model.to(accelerator.device)
+    generator = step_generator(recipe.training.seed, 4)
+    model, text_files = _make_model(init, layout, recipe, generator)
+    words, held_words = (
+        _make_words(job, model, layout, text_files, [episodes[i][0] for i in index], texts)
+        for index, texts in ((train_index, job.texts), (held_index, ()))
+    )
+    part_text(model, layout.vocabulary.text_size)
     # Foreign tokenizers' ids have no known parts.
+    fresh = None if isinstance(init, Run) else generator
     for (first, _), digits in ((layout.vocabulary.visual, "digits"), (layout.vocabulary.key, "key_digits")):
-        share_digits(model, getattr(tokenizer, digits, ()), first, generator)
+        share_digits(model, getattr(tokenizer, digits, ()), first, fresh)
+    if layout.vocabulary.text_size:
+        adapt(model, recipe.llm, recipe.training.seed)
+    model.to(accelerator.device)
     loop = recipe.training
     budget = Budget(loop.predictor_steps)
     if loop.minutes:
         budget = Budget(loop.predictor_steps, max(1.0, loop.minutes * 60 - (time.monotonic() - started)))
     yield from fit(
-        predictor_stage(model, train_windows, held_windows, recipe, accelerator), accelerator, budget, loop, job.out
+        predictor_stage(model, train_windows, held_windows, recipe, accelerator, words, held_words),
+        accelerator,
+        budget,
+        loop,
+        job.out,
     )
-    merge_digits(model)
+    merge_updates(model)
+    merge_rows(model)
     if accelerator.is_main_process:
-        save_run(job.out, model, layout, window, _common_fps([e for e, _ in episodes]), tokenizer.frame_size, sha256)
+        save_run(
+            job.out, model, layout, window, _common_fps([e for e, _ in episodes]), tokenizer.frame_size, sha256,
+            text_files=text_files,
+        )  # fmt: skip
+
+
+def _make_model(
+    init: Run | LanguageModel | None, layout: SequenceLayout, recipe: Recipe, generator: torch.Generator
+) -> tuple[Llama, dict[str, str]]:
+    """Return the predictor before training, and the files of its text tokenizer."""
+    if isinstance(init, LanguageModel):
+        check_names(init, layout.vocabulary)
+        # A caption has a marker on either side, and an end.
+        context = layout.start(recipe.predictor.window) + recipe.text.tokens + 3
+        return extend(init, layout, context, generator), init.files
+    if init is not None:
+        return init.predictor.requires_grad_(True), read_text_files(init.path) if layout.vocabulary.text_size else {}
+    model = Llama(llama_config(recipe.predictor, layout))
+    model.initialise(generator)
+    return model, {}
+
+
+def _make_words(
+    job: Job, model: Llama, layout: SequenceLayout, text_files: Mapping[str, str], episodes: Sequence[TokenEpisode],
+    texts: Sequence[str],
+) -> Words | None:  # fmt: skip
+    """Return what is said of the episodes and beside them, None where the run knows no text or there is none."""
+    if not layout.vocabulary.text_size or not (texts or any(e.captions for e in episodes)):
+        return None
+    end = model.config.end_of_text
+    if end is None:
+        raise FramepredError(f"{job.init_from}: its config.json has no eos_token_id, which ends a caption: add it")
+    tokenizer = text_tokenizer(text_files[TOKENIZER_JSON])
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    return Words.build(episodes, [read_text(f) for f in find_texts(texts)], encode, end, layout, job.recipe.text)
 
 
 def _fit_layout(
-    episodes: list[TokenEpisode], stores: Sequence[str], tokenizer: Tokenizer, recipe: Recipe
+    episodes: list[TokenEpisode], stores: Sequence[str], tokenizer: Tokenizer, recipe: Recipe, text_size: int
 ) -> SequenceLayout:
     kinds = {(i.action_kind, i.action_names) for i in map(read_store_info, stores) if i.action_kind}
     if len(kinds) > 1:
@@ -303,7 +389,7 @@ def _fit_layout(
     actions = [e.actions for e in episodes if e.actions is not None and len(e.actions)]
     space = fit_action_space(actions, next(iter(kinds))[1], recipe.predictor.action_bins) if actions else None
     vocabulary = Vocabulary(
-        0, tokenizer.codebook_size, space.size if space else 0, key_size=tokenizer.key_codebook_size
+        text_size, tokenizer.codebook_size, space.size if space else 0, key_size=tokenizer.key_codebook_size
     )
     return SequenceLayout(vocabulary, tokenizer.grid, space, tokenizer.key_grid)
 

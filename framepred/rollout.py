@@ -48,13 +48,15 @@ def predict(
     samples: int = 1,
     sampling: Sampling | None = None,
     decoder: str = "auto",
+    prompt: Tensor | None = None,
 ) -> Iterator[Prediction]:
     """Predict `horizon` frames after the tokens of T context frames, yielding each as it is made.
 
     What a frame is given is the frame before it as it was yielded; a window that has slid begins with the
     key of that. So a rollout that goes on from the tokens of another is one with it.
 
-    `actions` (≥ T + horizon - 1) or None for none. Raises FramepredError for what is not allowed.
+    `actions` (≥ T + horizon - 1) or None for none; `prompt` (P,) are the ids of words before the frames
+    (`text.prompt_ids`), which stay before the window when it moves. Raises FramepredError for what is not allowed.
     """
     context, layout, sampling = len(tokens), run.layout, sampling or Sampling()
     check_lengths(context, horizon, samples)
@@ -66,7 +68,8 @@ def predict(
     history = tokens.to(device).reshape(1, context, -1).expand(samples, -1, -1)
     shown = run.tokenizer.decode(tokens.to(device))[-1:].expand(samples, -1, -1, -1)
     rows = torch.arange(samples, device=device)
-    capacity = layout.start(run.window)
+    words = torch.empty(0, dtype=torch.int64) if prompt is None else prompt
+    capacity = len(words) + layout.start(run.window)
     stream: Stream | None = None
     passes, start = 0, 0
     for frame in range(context, context + horizon):
@@ -76,7 +79,8 @@ def predict(
             # At first all samples share one past: it is read once.
             past = history[:1] if stream is None else history
             passes += stream.passes if stream else 0
-            stream = prefill(run.predictor, window_ids(run, past, action_ids[start:frame]), samples, capacity)
+            ids = window_ids(run, past, action_ids[start:frame], words.to(device))
+            stream = prefill(run.predictor, ids, samples, capacity)
         else:
             stream.pending = torch.cat([stream.pending, action_ids[frame - 1].expand(samples, -1)], 1)
         noise = frame_noise(layout, sampling, rows, frame)
@@ -88,9 +92,9 @@ def predict(
         yield Prediction(frame, shown.cpu(), layout.rows(row).cpu(), passes + stream.passes)
 
 
-def window_ids(run: Run, history: Tensor, action_ids: Tensor) -> Tensor:
-    """History (S, T, K + N) and action ids (T, slots) → ids (S, K + T · stride), the last action included."""
-    return torch.stack([run.layout.pack(past, action_ids) for past in history])
+def window_ids(run: Run, history: Tensor, action_ids: Tensor, words: Tensor) -> Tensor:
+    """Words (P,), history (S, T, K + N), action ids (T, slots) → ids (S, P + K + T · stride), the last action too."""
+    return torch.stack([torch.cat([words, run.layout.pack(past, action_ids)]) for past in history])
 
 
 def check_lengths(context: int, horizon: int, samples: int) -> None:

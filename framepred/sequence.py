@@ -2,6 +2,7 @@
 
 `frame_0 action_0 frame_1 action_1 …`: a frame is its grid in raster order, an action D tokens. Where frames
 are coded given the one before, `key frame_0 action_0 …`: a window begins with the picture its first is given.
+Where words stand beside frames, `<frames>` and `</frames>` mark where those begin and end.
 """
 
 from dataclasses import dataclass
@@ -120,16 +121,25 @@ class Vocabulary:
         return self.action[1]
 
     @property
+    def markers(self) -> tuple[int, int]:
+        """The ids of `<frames>` and `</frames>`, which a vocabulary with text has."""
+        assert self.text_size
+        return self.no_action + 1, self.no_action + 2
+
+    @property
     def size(self) -> int:
-        return self.no_action + 1
+        return self.no_action + (3 if self.text_size else 1)
 
     def to_json(self) -> dict[str, Any]:
+        special = {"no_action": self.no_action}
+        if self.text_size:
+            special |= dict(zip(("frames", "/frames"), self.markers, strict=True))
         return {
             "text": [0, self.text_size],
             "visual": list(self.visual),
             **({"key": list(self.key)} if self.key_size else {}),
             "action": list(self.action),
-            "special": {"no_action": self.no_action},
+            "special": special,
         }
 
     @staticmethod

@@ -7,10 +7,12 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from framepred.adaptation import inherited
 from framepred.config import PredictorRecipe, Recipe, TokenizerRecipe
 from framepred.data.augment import augment
 from framepred.data.frames import Frames
 from framepred.data.windows import Windows, group_weights, step_generator
+from framepred.data.words import Words
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.predictor import Llama, LlamaConfig
 from framepred.sequence import SequenceLayout
@@ -115,18 +117,22 @@ def llama_config(recipe: PredictorRecipe, layout: SequenceLayout) -> LlamaConfig
     )
 
 
-def predictor_stage(model: Llama, train: Windows, held_out: Windows, recipe: Recipe, accelerator: Accelerator) -> Stage:
-    """Train `model` to predict each frame's tokens from the frames and actions before it."""
+def predictor_stage(
+    model: Llama, train: Windows, held_out: Windows, recipe: Recipe, accelerator: Accelerator,
+    words: Words | None = None, held_out_words: Words | None = None,
+) -> Stage:  # fmt: skip
+    """Train `model` to predict each frame's tokens from the frames and actions before it, and the `words`."""
     pred, loop, layout = recipe.predictor, recipe.training, train.layout
     mine = _share(accelerator, pred.batch_size)
-    # The first frame has nothing to be predicted from, and actions are given, not predicted.
-    starts = torch.tensor([layout.start(frame) for frame in range(1, train.window)])
-    targets = (starts[:, None] + torch.arange(layout.frame_tokens)).flatten().to(accelerator.device)
 
-    def cross_entropy(run: nn.Module, ids: Tensor, real: Tensor) -> Tensor:
-        logits = run(ids, targets - 1)
-        wanted = ids[:, targets].masked_fill(~real[:, 1:].repeat_interleave(layout.frame_tokens, 1), -100)
-        return F.cross_entropy(logits.flatten(0, 1).float(), wanted.flatten())
+    def cross_entropy(run: nn.Module, ids: Tensor, weights: Tensor) -> Tensor:
+        """Return the mean over the ids (B, L) that have weights (B, L), by them."""
+        columns = weights.any(0).nonzero()[:, 0]
+        ids, wanted = ids.to(accelerator.device), weights[:, columns].to(accelerator.device)
+        columns = columns.to(accelerator.device)
+        logits = run(ids, columns - 1).flatten(0, 1).float()
+        losses = F.cross_entropy(logits, ids[:, columns].flatten(), reduction="none")
+        return (losses * wanted.flatten()).sum() / wanted.sum().clamp(min=1e-6)
 
     def without_actions(ids: Tensor, rows: Tensor) -> Tensor:
         ids = ids.clone()
@@ -134,32 +140,46 @@ def predictor_stage(model: Llama, train: Windows, held_out: Windows, recipe: Rec
         steps[rows, :, layout.frame_tokens :] = layout.vocabulary.no_action
         return ids
 
+    def weigh(real: Tensor) -> Tensor:
+        """Frames that are real (B, window) → weights (B, K + window · stride) of their tokens."""
+        weights = torch.zeros(*real.shape, layout.stride)
+        # The first frame has nothing to be predicted from; keys and actions are given, not predicted.
+        weights[:, 1:, : layout.frame_tokens] = real[:, 1:, None].float()
+        return F.pad(weights.flatten(1), (layout.key_tokens, 0))
+
     def loss(run: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
         generator = step_generator(loop.seed, 2, step)
-        ids, real = train.batch(pred.batch_size, generator)
+        places = train.draw(pred.batch_size, generator)
+        ids, real = train.gather(*places)
         dropped = torch.rand(len(ids), generator=generator) < pred.action_dropout
-        ids = without_actions(ids, dropped)
-        return cross_entropy(run, ids[mine].to(accelerator.device), real[mine].to(accelerator.device)), {}
+        ids, weights = without_actions(ids, dropped), weigh(real)
+        if words:
+            ids, weights = words.add(ids, weights, real, *places, generator)
+        return cross_entropy(run, ids[mine], weights[mine]), {}
 
     @torch.inference_mode()
+    def mean_loss(run: nn.Module, ids: Tensor, weights: Tensor) -> float:
+        parts = zip(ids.split(pred.batch_size), weights.split(pred.batch_size), strict=True)
+        with arithmetic(accelerator, loop):
+            return float(torch.stack([cross_entropy(run, i, w) for i, w in parts]).mean())
+
     def validate(run: nn.Module) -> dict[str, float]:
         if not len(held_out):
             return {}
         ids, real = held_out.spread(pred.batch_size * loop.validation_batches)
-        values = {}
-        variants = {"validation_loss": ids}
+        values = {"validation_loss": mean_loss(run, ids, weigh(real))}
         if layout.action_slots:
-            variants["validation_loss_no_actions"] = without_actions(ids, torch.ones(len(ids), dtype=torch.bool))
-        for name, rows in variants.items():
-            parts = zip(rows.split(pred.batch_size), real.split(pred.batch_size), strict=True)
-            with arithmetic(accelerator, loop):
-                losses = [cross_entropy(run, i.to(accelerator.device), r.to(accelerator.device)) for i, r in parts]
-            values[name] = float(torch.stack(losses).mean())
+            bare = without_actions(ids, torch.ones(len(ids), dtype=torch.bool))
+            values["validation_loss_no_actions"] = mean_loss(run, bare, weigh(real))
+        if held_out_words and (captioned := held_out_words.captioned(held_out, len(ids))):
+            values["validation_caption_loss"] = mean_loss(run, *captioned)
         return values
 
     tokens = pred.batch_size * layout.start(train.window)
-    hidden = tuple(p for p in model.layers.parameters() if p.ndim == 2) if pred.optimizer == "muon" else ()
+    # Muon is for whole matrices, not for the thin factors of their updates.
+    by_muon = pred.optimizer == "muon" and recipe.llm.trained != "lora"
+    hidden = tuple(p for p in model.layers.parameters() if p.ndim == 2 and p.requires_grad) if by_muon else ()
     return Stage(
         "predictor", model, loss, validate, pred.learning_rate, pred.weight_decay, pred.ema_decay, tokens, "tokens",
-        hidden,
+        hidden, inherited(model) if layout.vocabulary.text_size else (), recipe.llm.learning_rate,
     )  # fmt: skip

@@ -9,6 +9,8 @@ from framepred.errors import FramepredError
 from framepred.sequence import Vocabulary
 
 TOKENIZER_JSON = "tokenizer.json"
+TEXT_FILES = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json")
+"""What lies beside a tokenizer.json; none of it is code."""
 
 
 def token_names(vocabulary: Vocabulary) -> dict[int, str]:
@@ -39,6 +41,27 @@ def read_text_tokenizer(folder: Path, vocabulary: Vocabulary) -> dict[str, Any] 
     if kind != "BPE":
         raise FramepredError(f"{file} is a {kind} tokenizer; framepred extends BPE, which Llama models have")
     return text
+
+
+def read_text_files(folder: Path) -> dict[str, str]:
+    """Return the texts of a folder's tokenizer.json and what lies beside it, by name, as far as they are there."""
+    try:
+        found = [folder / name for name in (TOKENIZER_JSON, *TEXT_FILES) if (folder / name).is_file()]
+        return {file.name: file.read_text(encoding="utf-8") for file in found}
+    except (OSError, UnicodeDecodeError) as error:
+        raise FramepredError(f"{folder}: its text tokenizer cannot be read ({error}): restore it") from error
+
+
+def text_tokenizer(tokenizer_json: str) -> Any:
+    """Return the `tokenizers.Tokenizer` of a tokenizer.json's text."""
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise FramepredError(f"text needs tokenizers ({error}): pip install 'framepred[llm]'") from error
+    try:
+        return tokenizers.Tokenizer.from_str(tokenizer_json)
+    except Exception as error:
+        raise FramepredError(f"{TOKENIZER_JSON} cannot be used ({error}): copy that of the LLM again") from error
 
 
 def tokenizer_json(vocabulary: Vocabulary, text: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -50,6 +50,9 @@ class Stage:
     unit: str
     matrices: tuple[nn.Parameter, ...] = ()
     """Hidden weight matrices, which Muon moves (arXiv 2502.16982); AdamW moves all others."""
+    inherited: tuple[nn.Parameter, ...] = ()
+    """Weights that learn at `inherited_rate` in place of `learning_rate`."""
+    inherited_rate: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,8 @@ def fit(
     exists, training goes on from it. Logs go to RUN/metrics.jsonl.
     """
     state_file = run / f"resume-{stage.name}.safetensors"
-    model, *wrapped = accelerator.prepare(stage.model, *_optimizers(stage))
+    optimizers, rates = _optimizers(stage)
+    model, *wrapped = accelerator.prepare(stage.model, *optimizers)
     inner: list[torch.optim.Optimizer] = [w.optimizer for w in wrapped]
     parameters = [p for p in model.parameters() if p.requires_grad]
     average = [p.detach().clone() for p in parameters]
@@ -130,8 +134,9 @@ def fit(
                 last_save = time.monotonic()
             if fraction >= 1.0:
                 break
-            for group in (group for optimizer in inner for group in optimizer.param_groups):
-                group["lr"] = stage.learning_rate * min(1.0, (fraction + 1e-4) / loop.warmup) * (1 - fraction)
+            groups = [group for optimizer in inner for group in optimizer.param_groups]
+            for group, rate in zip(groups, rates, strict=True):
+                group["lr"] = rate * min(1.0, (fraction + 1e-4) / loop.warmup) * (1 - fraction)
             model.train()
             with arithmetic(accelerator, loop):
                 loss, values = stage.loss(runner, step)
@@ -199,21 +204,29 @@ def _compiled(model: nn.Module, accelerator: Accelerator) -> Any:
     return torch.compile(model)
 
 
-def _optimizers(stage: Stage) -> list[torch.optim.Optimizer]:
-    """Return AdamW, and Muon for the stage's matrices where there are any, scaled to take the same learning rate."""
-    taken = {id(p) for p in stage.matrices}
-    others = [p for p in stage.model.parameters() if p.requires_grad and id(p) not in taken]
-    groups = [
-        {"params": [p for p in others if p.ndim >= 2], "weight_decay": stage.weight_decay},
-        {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    adam = torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(0.9, 0.95), fused=True)
-    if not stage.matrices:
-        return [adam]
-    muon = torch.optim.Muon(
-        stage.matrices, lr=stage.learning_rate, weight_decay=stage.weight_decay, adjust_lr_fn="match_rms_adamw"
-    )
-    return [adam, muon]
+def _optimizers(stage: Stage) -> tuple[list[torch.optim.Optimizer], list[float]]:
+    """Return AdamW, and Muon for the stage's matrices where there are any, and each parameter group's learning rate.
+
+    Muon is scaled to take the same learning rate.
+    """
+    taken, inherited = ({id(p) for p in part} for part in (stage.matrices, stage.inherited))
+    learning = [p for p in stage.model.parameters() if p.requires_grad]
+    optimizers: list[torch.optim.Optimizer] = []
+    rates: list[float] = []
+    for by_muon in (False, True):
+        groups: list[dict[str, Any]] = []
+        for rate, came in ((stage.learning_rate, False), (stage.inherited_rate, True)):
+            mine = [p for p in learning if (id(p) in taken) is by_muon and (id(p) in inherited) is came]
+            for decays in (True, False):
+                parameters = [p for p in mine if (p.ndim >= 2) is decays]
+                if parameters:
+                    groups.append({"params": parameters, "weight_decay": stage.weight_decay if decays else 0.0})
+                    rates.append(rate)
+        if groups and by_muon:
+            optimizers.append(torch.optim.Muon(groups, lr=stage.learning_rate, adjust_lr_fn="match_rms_adamw"))
+        elif groups:
+            optimizers.append(torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(0.9, 0.95), fused=True))
+    return optimizers, rates
 
 
 def _agreed(accelerator: Accelerator, *values: float) -> list[float]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from framepred.config import TokenizerRecipe
-from framepred.embedding import DigitSum, merge_digits, share_digits
+from framepred.embedding import DigitSum, merge_rows, share_digits
 from framepred.predictor import Llama, LlamaConfig, to_hugging_face
 from framepred.tokenizer.quantizers import FSQ, QUANTIZERS
 
@@ -64,7 +64,7 @@ def test_a_models_function_stays_when_sharing_begins_and_when_it_ends(tied: bool
                 parameter.normal_(generator=torch.Generator().manual_seed(2))
     moved = model(ids)
     assert not torch.allclose(moved, before)
-    merge_digits(model)
+    merge_rows(model)
     assert torch.allclose(model(ids), moved, atol=1e-5)
     assert (model.head.weight is model.embed.weight) is tied
     plain = to_hugging_face(model.state_dict(), model.config)
@@ -88,7 +88,7 @@ def test_a_step_on_one_code_moves_those_that_share_a_digit_and_no_other_id() -> 
 def test_a_new_models_codes_start_alike_where_their_digits_are() -> None:
     model = model_of()
     share_digits(model, (8, 4), 0, torch.Generator().manual_seed(0))
-    merge_digits(model)
+    merge_rows(model)
     rows = model.embed.weight.detach()[:32]
     assert float(rows.std()) == pytest.approx(0.02, rel=0.3)
     near = F.cosine_similarity(rows[:-1:2], rows[1::2]).mean()
@@ -106,7 +106,7 @@ def test_two_ranges_of_codes_each_share_their_own_digits() -> None:
     model, plain, generator = model_of(), model_of(), torch.Generator().manual_seed(0)
     share_digits(model, (8, 2), 0, generator)
     share_digits(model, (4, 4), 20, generator)
-    merge_digits(model)
+    merge_rows(model)
     rows, before = model.embed.weight.detach(), plain.embed.weight.detach()
     for start in (0, 20):
         assert float(rows[start : start + 16].std()) == pytest.approx(0.02, rel=0.4)

@@ -60,10 +60,10 @@ def text_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_names_are_readable_and_each_its_own() -> None:
     names = token_names(Vocabulary(10, 64, 3))
-    assert (names[10], names[73], names[74], names[76], names[77]) == (
-        "<|v_0000|>", "<|v_0063|>", "<|a_0|>", "<|a_2|>", "<|no_action|>",
+    assert (names[10], names[73], names[74], names[76], names[77], names[78], names[79]) == (
+        "<|v_0000|>", "<|v_0063|>", "<|a_0|>", "<|a_2|>", "<|no_action|>", "<|frames|>", "<|/frames|>",
     )  # fmt: skip
-    assert len(set(names.values())) == len(names) == 68
+    assert len(set(names.values())) == len(names) == 70
     assert token_names(Vocabulary(0, 65536, 0))[65535] == "<|v_65535|>"
 
 
@@ -166,8 +166,8 @@ def test_names_do_not_depend_on_how_a_text_range_is_padded() -> None:
     text = {"added_tokens": [], "model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []}}
     made = tokenizer_json(Vocabulary(8, 4, 0), text)
     assert made["model"]["vocab"] == {"a": 0, "b": 1} | {f"<|v_000{i}|>": 8 + i for i in range(4)} | {
-        "<|no_action|>": 12
-    }
+        "<|no_action|>": 12, "<|frames|>": 13, "<|/frames|>": 14,
+    }  # fmt: skip
     assert text["added_tokens"] == []
 
 

@@ -89,6 +89,7 @@ def test_ranges_partition_the_vocabulary(layout: SequenceLayout) -> None:
     ranges = [(0, vocabulary.text_size), layout.legal(0), vocabulary.key]
     ranges += [(vocabulary.no_action, vocabulary.no_action + 1)]
     ranges += [layout.legal(slot) for slot in range(layout.frame_tokens, layout.stride)]
+    ranges += [(marker, marker + 1) for marker in (vocabulary.markers if vocabulary.text_size else ())]
     for start, stop in ranges:
         for i in range(start, stop):
             owners[i] += 1

@@ -116,7 +116,7 @@ def test_datasets_opens_the_store_and_the_tokens_are_the_encoded_frames(
     from datasets import load_dataset
 
     rows = load_dataset(str(tmp_path / "store"), split="train", cache_dir=str(tmp_path / "hf"))
-    columns = ["episode", "source", "fps", "num_frames", "grid_height", "grid_width", "tokens", "actions"]
+    columns = ["episode", "source", "fps", "num_frames", "grid_height", "grid_width", "tokens", "actions", "captions"]
     assert rows.column_names == columns
     assert rows.features["tokens"].feature.dtype == "uint16"
     assert sorted(rows["episode"]) == [f"clip{i}" for i in range(5)]

@@ -115,7 +115,13 @@ def test_budget_counts_steps_unless_it_has_seconds(budget: Budget, step: int, el
 def test_learning_rate_rises_then_falls_to_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[torch.optim.Optimizer] = []
     build = training._optimizers
-    monkeypatch.setattr(training, "_optimizers", lambda stage: made.extend(build(stage)) or made)
+
+    def spy(stage: Stage) -> tuple[list[torch.optim.Optimizer], list[float]]:
+        optimizers, each = build(stage)
+        made.extend(optimizers)
+        return optimizers, each
+
+    monkeypatch.setattr(training, "_optimizers", spy)
     rates: list[float] = []
     fitted(toy(lambda step: rates.append(made[0].param_groups[0]["lr"])), tmp_path, steps=100)
     assert len(rates) == 100

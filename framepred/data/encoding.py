@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from framepred.data.captions import read_captions
 from framepred.data.episode import check_action_count
 from framepred.data.sources import VideoFile
 from framepred.errors import FramepredError, FramepredWarning
@@ -87,10 +88,12 @@ def _row(video: VideoFile, tokens: Tensor, tokenizer: Tokenizer, info: VideoInfo
     loaded = video.actions()
     if loaded:
         check_action_count(loaded[0], len(tokens), str(video.actions_file))
+    rate = fps if fps and not loaded else info.fps
+    captions = read_captions(video.path, len(tokens) / rate)
     return {
         "episode": video.name,
         "source": source_key(video),
-        "fps": fps if fps and not loaded else info.fps,
+        "fps": rate,
         "num_frames": len(tokens),
         "grid_height": height,
         "grid_width": width,
@@ -99,6 +102,7 @@ def _row(video: VideoFile, tokens: Tensor, tokenizer: Tokenizer, info: VideoInfo
         "key_width": key_width,
         "key_tokens": keys.flatten().numpy(),
         "actions": loaded[0].tolist() if loaded else None,
+        "captions": [vars(caption) for caption in captions] or None,
     }
 
 

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from framepred.data.actions import actions_path, write_actions
+from framepred.data.captions import captions_path, write_captions
 from framepred.data.episode import Episode
+from framepred.data.narration import Moment, Watcher, narrate
 from framepred.errors import FramepredError
 from framepred.video import fit_frames, write_video
 
@@ -50,6 +52,7 @@ class Recording:
 def record(recording: Recording, out: str | os.PathLike[str]) -> Iterator[Path]:
     """Play episodes and write each as lossless NAME.mp4 and NAME.actions.csv, yielding its path.
 
+    A VizDoom game is told in words too, NAME.captions.csv.
     Episode i is a function of (env, seed + i): one that is already there is left as it is.
     """
     folder = Path(out)
@@ -65,9 +68,11 @@ def record(recording: Recording, out: str | os.PathLike[str]) -> Iterator[Path]:
             seed = recording.seed + index
             path = folder / f"{stem}-{seed:06d}.mp4"
             if not path.exists():
-                episode = _play(env, recording, choices, skip, seed, path.stem)
+                episode, moments = _play(env, recording, choices, skip, seed, path.stem)
                 if episode.actions is not None and len(episode.actions):
                     write_actions(actions_path(path), episode.actions, _columns(env, episode.actions))
+                if moments:
+                    write_captions(captions_path(path), narrate(recording.env, moments, episode.fps))
                 write_video(path, episode.frames, episode.fps, lossless=True)
             yield path
 
@@ -170,13 +175,19 @@ def _frame(env: Any, observation: Any, size: tuple[int, int]) -> Tensor:
     return fit_frames(torch.from_numpy(picture.copy()).permute(2, 0, 1)[None], size)[0]
 
 
-def _play(env: Any, recording: Recording, choices: dict[int, int] | None, skip: int, seed: int, name: str) -> Episode:
+def _play(
+    env: Any, recording: Recording, choices: dict[int, int] | None, skip: int, seed: int, name: str
+) -> tuple[Episode, list[Moment]]:  # fmt: skip
     policy = np.random.default_rng(seed)
     env.action_space.seed(seed)
     observation, _ = env.reset(seed=seed)
     frames = [_frame(env, observation, recording.size)]
     actions: list[Any] = []
     action: Any = None
+    game = getattr(env.unwrapped, "game", None)
+    watcher = Watcher(game) if hasattr(game, "get_game_variable") else None
+    moments: list[Moment] = []
+    names = _action_names(env)
     # VizDoom skips inside the engine, which is four times as fast as stepping through.
     repeats = 1 if hasattr(env.unwrapped, "frame_skip") else skip
     for _ in range(recording.steps):
@@ -189,14 +200,16 @@ def _play(env: Any, recording: Recording, choices: dict[int, int] | None, skip: 
             if ended:
                 break
         # A VizDoom episode that ends shows a black frame: nothing that an action led to.
-        if ended and hasattr(env.unwrapped, "game"):
+        if ended and watcher:
             break
+        if watcher:
+            moments.append(watcher.look(names[action] if names else None))
         actions.append(action if choices is None else choices[action])
         frames.append(_frame(env, observation, recording.size))
         if ended:
             break
     fps = float(env.metadata.get("render_fps") or _TARGET_FPS * skip) / skip
-    return Episode(torch.stack(frames), _as_tensor(actions), fps, name)
+    return Episode(torch.stack(frames), _as_tensor(actions), fps, name), moments
 
 
 def _as_tensor(actions: list[Any]) -> Tensor:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from framepred.data.captions import Caption
 from framepred.data.encoding import News, Workers, encode_here, encode_in_processes, file_bytes, source_key
 from framepred.data.sources import VideoFile
 from framepred.errors import FramepredError, FramepredWarning
@@ -31,13 +32,17 @@ _FLUSH_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class TokenEpisode:
-    """One row of a store: tokens int32 of T frames, as the tokenizer gave them; actions as in an Episode, or None."""
+    """One row of a store: tokens int32 of T frames, as the tokenizer gave them; actions as in an Episode, or None.
+
+    `captions` are what is said of it.
+    """
 
     name: str
     source: str
     fps: float
     tokens: Tensor
     actions: Tensor | None
+    captions: tuple[Caption, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,8 @@ def read_store(path: str | os.PathLike[str]) -> list[TokenEpisode]:
             if actions is not None:
                 kind = torch.int64 if info.action_kind == "discrete" else torch.float32
                 actions = torch.tensor(actions, dtype=kind)
-            episodes.append(TokenEpisode(row["episode"], row["source"], row["fps"], tokens, actions))
+            captions = tuple(Caption(**caption) for caption in row.get("captions") or ())
+            episodes.append(TokenEpisode(row["episode"], row["source"], row["fps"], tokens, actions, captions))
     if not episodes:
         raise FramepredError(f"token store {path} holds no episode: tokenize videos into it first")
     return episodes
@@ -148,7 +154,9 @@ def _shards(path: Path) -> list[Path]:
 
 def _read_shard(file: Path, columns: list[str]) -> pa.Table:
     try:
-        return pq.read_table(file, columns=columns).select(columns)
+        # Stores that were made before there were captions lack that column.
+        held = [c for c in columns if c != "captions" or c in pq.read_schema(file).names]
+        return pq.read_table(file, columns=held).select(held)
     except (pa.ArrowException, OSError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise FramepredError(
@@ -158,6 +166,7 @@ def _read_shard(file: Path, columns: list[str]) -> pa.Table:
 
 def _schema(info: StoreInfo) -> pa.Schema:
     action = pa.list_(pa.list_(pa.float32())) if info.action_kind == "continuous" else pa.list_(pa.int64())
+    caption = pa.struct([("start", pa.float64()), ("end", pa.float64()), ("text", pa.string())])
     token, key = (pa.uint16() if n <= 65536 else pa.int32() for n in (info.codebook_size, info.key_codebook_size))
     keys = [("key_height", pa.int32()), ("key_width", pa.int32()), ("key_tokens", pa.list_(key))]
     return pa.schema(
@@ -165,6 +174,7 @@ def _schema(info: StoreInfo) -> pa.Schema:
             ("episode", pa.string()), ("source", pa.string()), ("fps", pa.float64()), ("num_frames", pa.int64()),
             ("grid_height", pa.int32()), ("grid_width", pa.int32()), ("tokens", pa.list_(token)), ("actions", action),
             *(keys if info.key_codebook_size else []),
+            ("captions", pa.list_(caption)),
         ]
     )  # fmt: skip
 

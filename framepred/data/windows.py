@@ -86,15 +86,22 @@ class Windows:
         return torch.cat([self.keys[rows[:, 0]], self.steps[rows].flatten(1)], 1).long(), real
 
     def batch(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw a batch of windows at random places."""
+        """Draw a batch of windows at random places, as `gather` gives them."""
+        return self.gather(*self.draw(size, generator))
+
+    def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw the episodes and offsets (B,) of a batch of windows."""
         episodes = torch.multinomial(self.weights, size, replacement=True, generator=generator)
         spare = (self.lengths[episodes] - self.window).clamp(min=0)
-        offsets = (torch.rand(size, generator=generator, dtype=torch.float64) * (spare + 1)).long()
-        return self.gather(episodes, offsets)
+        return episodes, (torch.rand(size, generator=generator, dtype=torch.float64) * (spare + 1)).long()
 
     def spread(self, size: int) -> tuple[Tensor, Tensor]:
-        """Take `size` windows spread evenly over all frames: the same ones every time."""
+        """Take `size` windows spread evenly over all frames, as `gather` gives them: the same ones every time."""
+        return self.gather(*self.spread_places(size))
+
+    def spread_places(self, size: int) -> tuple[Tensor, Tensor]:
+        """Return the episodes and offsets (B,) of `size` windows spread evenly over all frames."""
         places = torch.arange(size) * int(self.lengths.sum()) // size
         episodes = torch.searchsorted(self.starts, places, right=True) - 1
         spare = (self.lengths[episodes] - self.window).clamp(min=0)
-        return self.gather(episodes, torch.minimum(places - self.starts[episodes], spare))
+        return episodes, torch.minimum(places - self.starts[episodes], spare)
