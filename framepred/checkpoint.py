@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from framepred import gguf_file, zoo
-from framepred.config import Recipe, apply
+from framepred.config import Recipe, apply, check_sampling
 from framepred.errors import FramepredError
 from framepred.predictor import Llama, LlamaConfig, from_hugging_face, to_hugging_face
 from framepred.sequence import SequenceLayout
@@ -37,7 +37,8 @@ KINDS: dict[str, type[Autoencoder] | type[DeltaAutoencoder]] = {
 class Run:
     """A trained run, ready to predict: everything that `rollout` needs.
 
-    `window` is the model's context in frames; `fps` the rate of the frames it was trained on.
+    `window` is the model's context in frames; `fps` the rate of the frames it was trained on; `temperature` what
+    it is sampled with where nothing else is said.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class Run:
     window: int
     fps: float
     tokenizer_sha256: str
+    temperature: float = 1.0
 
 
 def file_sha256(path: Path) -> str:
@@ -202,6 +204,7 @@ def _stored_size(folder: Path) -> tuple[int, int] | None:
 def save_run(
     folder: Path, predictor: Llama, layout: SequenceLayout, window: int, fps: float, frame_size: tuple[int, int],
     sha256: str, dtype: torch.dtype = torch.float32, text_files: Mapping[str, str] | None = None,
+    temperature: float = 1.0,
 ) -> None:  # fmt: skip
     """Write the Hugging Face checkpoint, framepred.json and the text tokenizer's files into a run's folder."""
     about = {
@@ -211,6 +214,7 @@ def save_run(
         "fps": fps,
         "frame_size": list(frame_size),
         "tokenizer_sha256": sha256,
+        "temperature": temperature,
     }
     weights = {
         k: v.detach().cpu().to(dtype) for k, v in to_hugging_face(predictor.state_dict(), predictor.config).items()
@@ -263,13 +267,15 @@ def load_run(name_or_dir: str | Path = zoo.DEFAULT, device: str = "cpu") -> Run:
     try:
         layout = SequenceLayout.from_json(about)
         window, fps = int(about["window"]), float(about["fps"])
+        temperature = float(about.get("temperature", 1.0))
+        check_sampling(temperature, 0, 1.0, 0, f"{folder}/framepred.json: ")
     except (KeyError, ValueError, TypeError) as error:
         raise FramepredError(f"{folder}/framepred.json is not valid ({error!r}): restore it") from error
     sizes = layout.vocabulary.visual_size, layout.vocabulary.key_size
     codes = tokenizer.codebook_size, tokenizer.key_codebook_size
     if layout.vocabulary.size > predictor.config.vocab_size or sizes != codes:
         raise FramepredError(f"{folder}: vocabulary, weights and tokenizer do not fit each other; restore the run")
-    return Run(folder, predictor.to(device), tokenizer.to(device), layout, window, fps, sha256)
+    return Run(folder, predictor.to(device), tokenizer.to(device), layout, window, fps, sha256, temperature)
 
 
 def copy_tokenizer(source: Path, target: Path, size: tuple[int, int] | None = None) -> None:

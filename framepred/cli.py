@@ -332,7 +332,7 @@ def _watch(progress: Iterator[Any]) -> dict[str, dict[str, float]]:
 )
 @click.option("--prompt", metavar="TEXT", help="Words before the frames, for a run that knows text.")
 @click.option("--samples", default=1, show_default=True, help="Different futures.")
-@click.option("--temperature", default=1.0, show_default=True, help="0 is greedy.")
+@click.option("--temperature", type=float, help="0 is greedy.  [default: the run's own]")
 @click.option("--top-k", default=0, show_default=True, help="Draw from the k likeliest tokens; 0 is all.")
 @click.option("--top-p", default=1.0, show_default=True, help="Draw from the likeliest tokens that make up this mass.")
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same video.")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from framepred.checkpoint import Run, load_run
+from framepred.config import check_sampling
 from framepred.data.actions import read_actions
 from framepred.data.episode import check_action_count
 from framepred.data.sources import VideoFile
@@ -90,7 +91,7 @@ def make_forecast(
     start: int = 0,
     actions: str | None = None,
     samples: int = 1,
-    temperature: float = 1.0,
+    temperature: float | None = None,
     top_k: int = 0,
     top_p: float = 1.0,
     seed: int = 0,
@@ -107,10 +108,12 @@ def make_forecast(
     the run's is resampled to it, unless its actions tie it to its own frames. `engine` is "framepred"
     or one of engines.ENGINES; `server` is the address of a vLLM server. `prompt` are words before the frames.
     """
-    _check_engine(engine, decoder, server, temperature)
     check_lengths(context, horizon, samples)
-    sampling = Sampling(temperature, top_k, top_p, seed)
+    if temperature is not None:
+        check_sampling(temperature, top_k, top_p, seed)
     run = load_run(model, choose_device(device))
+    sampling = Sampling(run.temperature if temperature is None else temperature, top_k, top_p, seed)
+    _check_engine(engine, decoder, server, sampling.temperature)
     words = None if prompt is None else prompt_ids(run, prompt)
     file = VideoFile(Path(video), str(video))
     given = given_actions(file, actions, run)

@@ -130,7 +130,7 @@ def rollout(
     horizon: int = 16,
     seed: int = 0,
     samples: int | None = None,
-    temperature: float = 1.0,
+    temperature: float | None = None,
     top_k: int = 0,
     top_p: float = 1.0,
     decoder: str = "auto",
@@ -138,7 +138,8 @@ def rollout(
     """Predict the frames after a clip's first `context`, yielding each as uint8 (3, H, W).
 
     With `samples` a number S, each is (S, 3, H, W): S futures. `actions[t]` leads from frame t to
-    frame t+1, int64 (T,) or float32 (T, D), at least context + horizon - 1; None predicts without.
+    frame t+1, int64 (T,) or float32 (T, D), at least context + horizon - 1; None predicts without. `temperature`
+    None is the run's own.
     """
     count = 1 if samples is None else samples
     check_lengths(context, horizon, count)
@@ -149,6 +150,6 @@ def rollout(
     check_actions(run, actions, context + horizon - 1)
     frames = fit_frames(clip.frames[:context], run.tokenizer.frame_size)
     tokens = run.tokenizer.encode(frames)
-    sampling = Sampling(temperature, top_k, top_p, seed)
+    sampling = Sampling(run.temperature if temperature is None else temperature, top_k, top_p, seed)
     for made in predict(run, tokens, actions, horizon, count, sampling, decoder):
         yield made.frames if samples is not None else made.frames[0]

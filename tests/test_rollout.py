@@ -1,6 +1,7 @@
 """Rollout: a deterministic function of run, context, actions and seed, however long and however many."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -265,3 +266,14 @@ def test_actions_for_a_model_without_are_refused() -> None:
     with pytest.raises(FramepredError, match="was trained without actions; give --actions none"):
         check_actions(build(None), torch.zeros(3, dtype=torch.int64), 2)
     check_actions(build(None), None, 2)
+
+
+def test_the_runs_own_temperature_is_used_where_none_is_given(run: Run) -> None:
+    warm, cold = replace(run, temperature=2.0), replace(run, temperature=0.0)
+
+    def frames(run: Run, **given: float) -> Tensor:
+        return torch.stack(list(rollout(run, clip(), horizon=2, **given)))  # type: ignore[arg-type]
+
+    assert torch.equal(frames(warm), frames(run, temperature=2.0))
+    assert torch.equal(frames(cold), frames(warm, temperature=0.0))
+    assert not torch.equal(frames(cold), frames(warm))
