@@ -48,10 +48,10 @@ def sample_frames(videos: Sequence[VideoFile], size: tuple[int, int], most: int,
     for _, i in sorted(order):
         if total >= most:
             break
+        kept: list[Tensor] = []
         try:
             stride = max(1, (probe_video(videos[i].path).num_frames or 0) // share)
             seen = 0
-            kept = []
             for chunk in videos[i].stream(size, None):
                 place = torch.arange(seen, seen + len(chunk))
                 seen += len(chunk)
@@ -64,7 +64,7 @@ def sample_frames(videos: Sequence[VideoFile], size: tuple[int, int], most: int,
             warnings.warn(FramepredWarning(f"skipped: {error}"), stacklevel=2)
         places = torch.cat(kept) if kept else torch.empty(0, dtype=torch.int64)
         breaks = (places.diff() > 1).nonzero().flatten() + 1 if length > 1 else torch.empty(0, dtype=torch.int64)
-        for run in places.tensor_split(breaks):
+        for run in places.tensor_split(breaks) if len(places) else ():
             first = torch.arange(total, total + max(0, len(run) - length + 1))
             runs.append(len(run))
             starts.append(first)
