@@ -35,6 +35,12 @@ def test_the_tokenizer_keeps_unseen_frames(shipped: Run) -> None:
     assert float(psnr_of(scores.mse["ceiling"].mean())) >= 27
 
 
+def test_the_tokenizer_keeps_footage_whose_first_half_it_knows(shipped: Run) -> None:
+    frames = read_video(ROOT / "examples" / "box.mp4", shipped.tokenizer.frame_size).frames
+    scores = score(frames[None, 4:], frames[4:], frames[:4], shipped.tokenizer)
+    assert float(psnr_of(scores.mse["ceiling"].mean())) >= 26
+
+
 def test_both_decoders_give_the_same_frames(shipped: Run) -> None:
     actions = read_actions(actions_path(CLIP))[0]
     fast, slow = (future(shipped, actions, 4, decoder)[1] for decoder in ("speculative", "sequential"))
