@@ -50,8 +50,18 @@ def gumbel_noise(seed: int, samples: Tensor, frame: int, positions: Tensor, size
     key = _mix(key + samples.to(device).long() * _GOLDEN)[:, None]
     key = _mix(key + torch.tensor(frame + 1, device=device) * -4417276706812531889)
     key = _mix(key + (positions + 1) * -2643881736870682267)[:, :, None]
-    # A hash of 64 bits serves two ids.
-    bits = _mix(key + (torch.arange((size + 1) // 2, device=device) + 1) * _GOLDEN)
+    pairs = (torch.arange((size + 1) // 2, device=device) + 1) * _GOLDEN
+    # Some rows at a time: what the steps below pass on to each other stays in a processor's cache.
+    rows = max(1, _CACHED_NOISE.get(device.type, key.numel() * size) // size)
+    parts = [_gumbel(_mix(part + pairs), size) for part in key.view(-1, 1).split(rows)]
+    return torch.cat(parts).view(*key.shape[:2], size)
+
+
+_CACHED_NOISE = {"cpu": 2**17}
+
+
+def _gumbel(bits: Tensor, size: int) -> Tensor:
+    """Hashes int64 (R, ⌈size / 2⌉), each of which serves two ids → noise float32 (R, size)."""
     count = (bits.view(torch.int32)[..., :size] & 0x7FFFFFFF).float()
     # An exponential is -log(1 - u): small ones, which win, keep all digits of a small u.
     uniform = count.add_(0.5).mul_(2.0**-31).clamp_(max=1 - 2.0**-24)
