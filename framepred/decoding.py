@@ -46,11 +46,12 @@ def prefill(model: Llama, stream_ids: Tensor, samples: int, capacity: int) -> St
 
 
 def _logits(
-    model: Llama, stream: Stream, ids: Tensor, count: int, legal: tuple[int, int], at: Tensor | None = None
-) -> Tensor:
+    model: Llama, stream: Stream, ids: Tensor, count: int, legal: tuple[int, int],
+    at: Tensor | None = None, rows: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Run ids (S, L) through the model → logits (S, count, legal ids) after each of the last `count`."""
     stream.passes += 1
-    hidden = model.hidden(ids, stream.cache, at)[:, -count:]
+    hidden = model.hidden(ids, stream.cache, at, rows)[:, -count:]
     return torch.nn.functional.linear(hidden, model.head.weight[legal[0] : legal[1]])
 
 
@@ -88,31 +89,36 @@ def decode_speculative(
     sample from the left, both are right, and the first that differs is right too, for its past is.
     The rest takes what the pass sampled: with shared noise it settles fast (arXiv 2510.24211). Many
     samples at once fill the machine with fewer slots each: a pass reaches no further than pays, and
-    each sample goes on from where its own guess failed.
+    each sample goes on from where its own guess failed, until it is done.
     """
     first, count = layout.vocabulary.visual[0], layout.frame_tokens
-    device, rows = guess.device, len(guess)
-    reach = max(1, _PASS_TOKENS.get(device.type, _PASS_TOKENS["cuda"]) // rows)
+    device, samples = guess.device, len(guess)
+    room = _PASS_TOKENS.get(device.type, _PASS_TOKENS["cuda"])
     tokens = guess.clone()
     before = stream.pending.shape[1] - 1
     base = stream.cache.length + before
-    settled = torch.zeros(rows, dtype=torch.int64, device=device)
-    least = 0
-    while least < count:
-        length = min(reach, count - least)
-        start = settled.clamp(max=count - length)
+    settled = torch.zeros(samples, dtype=torch.int64, device=device)
+    rows = torch.arange(samples, device=device)
+    first_pass = True
+    while len(rows):
+        length = min(max(1, room // len(rows)), count - int(settled[rows].min()))
+        start = settled[rows].clamp(max=count - length)
         slots = start[:, None] + torch.arange(length, device=device)
-        ids = torch.cat([stream.pending[:, -1:], tokens[:, :-1] + first], 1).gather(1, slots)
-        if not least:
+        ids = torch.cat([stream.pending[rows, -1:], tokens[rows, :-1] + first], 1).gather(1, slots)
+        if first_pass:
             ids = torch.cat([stream.pending[:, :-1], ids], 1)
-        logits = _logits(model, stream, ids, length, layout.vocabulary.visual, base + start if least else None)
-        drawn = None if noise is None else noise[torch.arange(rows, device=device)[:, None], slots]
+            logits = _logits(model, stream, ids, length, layout.vocabulary.visual)
+        else:
+            some = rows if len(rows) < samples else None
+            logits = _logits(model, stream, ids, length, layout.vocabulary.visual, base + start, some)
+        drawn = None if noise is None else noise[rows[:, None], slots]
         chosen = choose(logits, drawn, sampling)
-        matched = (chosen == tokens.gather(1, slots)).long().cumprod(1).sum(1)
-        tokens.scatter_(1, slots, chosen)
+        matched = (chosen == tokens[rows[:, None], slots]).long().cumprod(1).sum(1)
+        tokens[rows[:, None], slots] = chosen
         # Inputs up to the last match are cached as they should be; the corrected one is read again.
-        settled = start + (matched + 1).clamp(max=length)
-        least = int(settled.min())
+        settled[rows] = start + (matched + 1).clamp(max=length)
+        rows = rows[settled[rows] < count]
+        first_pass = False
     stream.cache.length = base + count
     stream.pending = tokens[:, -1:] + first
     return tokens

@@ -97,6 +97,7 @@ class KVCache:
         self.prefix = self.data[:, :, :1, :, :0]
         self.length = 0
         self._slots: Tensor | None = None
+        self._rows: Tensor | None = None
         self._end = 0
 
     @property
@@ -114,35 +115,38 @@ class KVCache:
         layers, two, _, heads, capacity, dim = self.data.shape
         self.data = self.data.new_zeros(layers, two, batch, heads, capacity - self.length, dim)
 
-    def place(self, length: int, at: Tensor | None = None) -> int:
+    def place(self, length: int, at: Tensor | None = None, rows: Tensor | None = None) -> int:
         """Say where the next `length` positions are written, and return where the last ends.
 
-        That is behind what is there, or for each row from `at` (B,).
+        That is behind what is there, or from each one's `at` (R,) in these `rows` (R,) alone.
         """
         if at is None:
             self._slots, self._end = None, self.own + length
         else:
             own = at - self.prefix.shape[4]
-            self._slots = (own[:, None] + torch.arange(length, device=at.device))[:, None, :, None]
+            self._slots = (own[:, None] + torch.arange(length, device=at.device))[:, None]
             self._end = int(own.max()) + length
+        self._rows = rows
         return self.prefix.shape[4] + self._end
 
     def write(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store keys and values (B, kv heads, L, head dim) at their place; return the rows' own up to the last."""
+        """Store keys and values (R, kv heads, L, head dim) at their place; return their rows' own up to the last."""
         store, end = self.data[layer], self._end
         if self._slots is None:
             store[0, :, :, end - k.shape[2] : end] = k
             store[1, :, :, end - k.shape[2] : end] = v
-        else:
-            slots = self._slots.expand_as(k)
-            store[0].scatter_(2, slots, k)
-            store[1].scatter_(2, slots, v)
-        return store[0, :, :, :end], store[1, :, :, :end]
+            return store[0, :, :, :end], store[1, :, :, :end]
+        rows = torch.arange(len(k), device=k.device) if self._rows is None else self._rows
+        place = rows[:, None, None], torch.arange(k.shape[1], device=k.device)[:, None], self._slots
+        store[0][place], store[1][place] = k, v
+        # All rows are read where they lie; some are copied, which pays where others need no more work.
+        own = store[:, :, :, :end] if self._rows is None else store[:, rows, :, :end]
+        return own[0], own[1]
 
     def visible(self, length: int) -> Tensor | None:
         """Which of the rows' own positions each of the placed ones may see, (1 or B, 1, L, T); None for all."""
         if self._slots is not None:
-            return torch.arange(self._end, device=self.data.device) <= self._slots
+            return torch.arange(self._end, device=self.data.device) <= self._slots[..., None]
         if length == 1 or not self.length:
             return None
         seen = torch.ones(1, 1, length, self._end, dtype=torch.bool, device=self.data.device)
@@ -280,15 +284,17 @@ class Llama(nn.Module):
             std = 0.02 / math.sqrt(2 * self.config.num_hidden_layers) if residual else 0.02
             nn.init.normal_(parameter, std=std, generator=generator)
 
-    def hidden(self, ids: Tensor, cache: KVCache | None = None, at: Tensor | None = None) -> Tensor:
+    def hidden(
+        self, ids: Tensor, cache: KVCache | None = None, at: Tensor | None = None, rows: Tensor | None = None
+    ) -> Tensor:
         """Ids int64 (B, L) → final hidden states (B, L, D); a cache is read, and written in place.
 
         With `at` (B,), each row's ids stand at its own position, up to which its cache must be filled; the
-        cache's length stays.
+        cache's length stays. They may be of some of the cache's `rows` (B,) alone.
         """
         length, before, end, mask = ids.shape[1], 0, ids.shape[1], None
         if cache is not None:
-            before, end, mask = cache.length, cache.place(length, at), cache.visible(length)
+            before, end, mask = cache.length, cache.place(length, at, rows), cache.visible(length)
         if end > len(self.cos):
             raise FramepredError(f"{end} tokens are more than the model's context of {len(self.cos)}")
         positions = torch.arange(length, device=ids.device) + (before if at is None else at[:, None])
