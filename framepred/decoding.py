@@ -105,12 +105,15 @@ def decode_speculative(
         start = settled[rows].clamp(max=count - length)
         slots = start[:, None] + torch.arange(length, device=device)
         ids = torch.cat([stream.pending[rows, -1:], tokens[rows, :-1] + first], 1).gather(1, slots)
+        at = None
         if first_pass:
             ids = torch.cat([stream.pending[:, :-1], ids], 1)
-            logits = _logits(model, stream, ids, length, layout.vocabulary.visual)
+        elif samples == 1:
+            stream.cache.length = base + int(start)
         else:
-            some = rows if len(rows) < samples else None
-            logits = _logits(model, stream, ids, length, layout.vocabulary.visual, base + start, some)
+            at = base + start
+        some = rows if len(rows) < samples else None
+        logits = _logits(model, stream, ids, length, layout.vocabulary.visual, at, some)
         drawn = None if noise is None else noise[rows[:, None], slots]
         chosen = choose(logits, drawn, sampling)
         matched = (chosen == tokens[rows[:, None], slots]).long().cumprod(1).sum(1)
