@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -35,6 +36,15 @@ TINY_SETTINGS = (
     "training.validation_batches=1",
     "training.precision=fp32",
 )
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Bitwise equality needs the same order of sums."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def moving_square(seed: int, frames: int = FRAMES) -> tuple[torch.Tensor, torch.Tensor]:

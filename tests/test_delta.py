@@ -41,20 +41,13 @@ from framepred.training import Budget, fit, make_accelerator
 from framepred.video import read_video
 
 SIZE, WINDOW, K, N = (32, 32), 5, 16, 4
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SPACE = ActionSpace("discrete", ("action",), count=4)
 TABLE = {
     "levels": [4, 4], "delta_levels": [4, 3], "delta_downsampling": 16, "clip_frames": 3, "width": 8,
     "encoder_blocks": 1, "decoder_blocks": 1, "batch_size": 4, "augment": 0.25,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Bitwise equality needs the same order of sums."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def recipe_of(size: tuple[int, int] = SIZE, **more: Any) -> Recipe:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,16 +36,10 @@ from framepred.stages import _CollapseWatch, llama_config, predictor_stage
 from framepred.training import Budget, Stage, TrainProgress, fit, make_accelerator
 from framepred.video import read_video, write_video
 
-pytestmark = pytest.mark.filterwarnings("ignore::framepred.errors.FramepredWarning")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Bitwise equality needs the same order of sums."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::framepred.errors.FramepredWarning"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 
 def rows(run: Path, stage: str) -> list[dict[str, Any]]:
