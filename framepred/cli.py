@@ -335,6 +335,9 @@ def _watch(progress: Iterator[Any]) -> dict[str, dict[str, float]]:
 @click.option("--temperature", type=float, help="0 is greedy.  [default: the run's own]")
 @click.option("--top-k", default=0, show_default=True, help="Draw from the k likeliest tokens; 0 is all.")
 @click.option("--top-p", default=1.0, show_default=True, help="Draw from the likeliest tokens that make up this mass.")
+@click.option(
+    "--softness", type=float, help="Above 0, not one drawn token but the middle of several.  [default: the run's own]"
+)
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same video.")
 @click.option(
     "--decoder",

@@ -60,6 +60,7 @@ class Forecast:
             "samples": samples,
             "seed": self.sampling.seed,
             "temperature": self.sampling.temperature,
+            "softness": self.sampling.softness,
             "top_k": self.sampling.top_k,
             "top_p": self.sampling.top_p,
             "prompt": self.prompt,
@@ -99,6 +100,7 @@ def make_forecast(
     engine: str = "framepred",
     server: str | None = None,
     prompt: str | None = None,
+    softness: float | None = None,
     device: str = "auto",
     watch: _Watch = iter,
 ) -> Forecast:
@@ -109,11 +111,10 @@ def make_forecast(
     or one of engines.ENGINES; `server` is the address of a vLLM server. `prompt` are words before the frames.
     """
     check_lengths(context, horizon, samples)
-    if temperature is not None:
-        check_sampling(temperature, top_k, top_p, seed)
+    check_sampling(temperature or 0, top_k, top_p, seed, softness or 0)
     run = load_run(model, choose_device(device))
-    sampling = Sampling(run.temperature if temperature is None else temperature, top_k, top_p, seed)
-    _check_engine(engine, decoder, server, sampling.temperature)
+    sampling = run.sampling(temperature, top_k, top_p, seed, softness if engine == "framepred" else 0.0)
+    _check_engine(engine, decoder, server, softness, sampling.temperature)
     words = None if prompt is None else prompt_ids(run, prompt)
     file = VideoFile(Path(video), str(video))
     given = given_actions(file, actions, run)
@@ -155,13 +156,15 @@ def make_forecast(
     )  # fmt: skip
 
 
-def _check_engine(engine: str, decoder: str, server: str | None, temperature: float) -> None:
+def _check_engine(engine: str, decoder: str, server: str | None, softness: float | None, temperature: float) -> None:
     if server is not None and engine != "vllm":
         raise FramepredError(f"server {server} is for the engine vllm, not {engine}: give --engine vllm")
     if engine == "framepred":
         return
     if decoder != "auto":
         raise FramepredError(f"decoder {decoder!r} is framepred's own; the engine {engine} has its own: leave it out")
+    if softness:
+        raise FramepredError(f"softness {softness} is framepred's own; the engine {engine} draws tokens: leave it out")
     if temperature:
         warnings.warn(
             FramepredWarning(

@@ -64,6 +64,7 @@ def predict(
         raise FramepredError(f"decoder {decoder!r} is not known; give one of auto, {', '.join(DECODERS)}")
     decode = DECODERS["speculative" if decoder == "auto" else decoder]
     device = run.predictor.embed.weight.device
+    codes = run.tokenizer.codes() if sampling.softness else None
     action_ids = layout.action_ids(actions, context + horizon).to(device)
     history = tokens.to(device).reshape(1, context, -1).expand(samples, -1, -1)
     shown = run.tokenizer.decode(tokens.to(device))[-1:].expand(samples, -1, -1, -1)
@@ -85,7 +86,7 @@ def predict(
             stream.pending = torch.cat([stream.pending, action_ids[frame - 1].expand(samples, -1)], 1)
         noise = frame_noise(layout, sampling, rows, frame)
         guess = DRAFTS["previous"](history[..., layout.key_tokens :], noise)
-        made = decode(run.predictor, stream, layout, sampling, noise, guess)
+        made = decode(run.predictor, stream, layout, sampling, noise, guess, codes)
         row = torch.cat([run.tokenizer.encode_key(shown), made], 1)
         history = torch.cat([history, row[:, None]], 1)
         shown = run.tokenizer.decode_next(shown, made.view(samples, *layout.grid))
@@ -134,12 +135,13 @@ def rollout(
     top_k: int = 0,
     top_p: float = 1.0,
     decoder: str = "auto",
+    softness: float | None = None,
 ) -> Iterator[Tensor]:
     """Predict the frames after a clip's first `context`, yielding each as uint8 (3, H, W).
 
     With `samples` a number S, each is (S, 3, H, W): S futures. `actions[t]` leads from frame t to
     frame t+1, int64 (T,) or float32 (T, D), at least context + horizon - 1; None predicts without. `temperature`
-    None is the run's own.
+    and `softness` None are the run's own.
     """
     count = 1 if samples is None else samples
     check_lengths(context, horizon, count)
@@ -150,6 +152,6 @@ def rollout(
     check_actions(run, actions, context + horizon - 1)
     frames = fit_frames(clip.frames[:context], run.tokenizer.frame_size)
     tokens = run.tokenizer.encode(frames)
-    sampling = Sampling(run.temperature if temperature is None else temperature, top_k, top_p, seed)
+    sampling = run.sampling(temperature, top_k, top_p, seed, softness)
     for made in predict(run, tokens, actions, horizon, count, sampling, decoder):
         yield made.frames if samples is not None else made.frames[0]

@@ -97,7 +97,7 @@ def make_futures(scorer: Scorer, clip: EvalClip, variants: dict[str, Tensor | No
         replayed = scorer.index.frames(episode, start + count - 1, protocol.horizon + 1, size)
         before["nearest_training"], frames["nearest_training"] = replayed[0], replayed[None, 1:]
         retrieved = {"episode": scorer.index.episodes[episode].name, "frame": start, "distance": distance}
-    sampling = Sampling(protocol.temperature, protocol.top_k, protocol.top_p, protocol.seed)
+    sampling = Sampling(protocol.temperature, protocol.top_k, protocol.top_p, protocol.seed, protocol.softness)
     for row, actions in variants.items():
         moments = list(predict(run, tokens[:count], actions, protocol.horizon, protocol.samples, sampling))
         future = torch.stack([moment.frames for moment in moments], 1)

@@ -19,6 +19,7 @@ from framepred.predictor import Llama, LlamaConfig
 from framepred.rollout import check_actions, predict, rollout, window_start
 from framepred.sampling import Sampling
 from framepred.sequence import ActionSpace, SequenceLayout, Vocabulary
+from framepred.tokenizer.adapters import AdaptedTokenizer
 from framepred.tokenizer.autoencoder import Autoencoder
 from framepred.video import Clip
 
@@ -65,7 +66,9 @@ def futures(
     run: Run, tokens: Tensor, actions: Tensor | None, horizon: int, samples: int = 1, seed: int = 0, **more: Any
 ) -> Tensor:
     """Return predicted tokens (S, T, h, w)."""
-    sampling = Sampling(seed=seed, **{k: more.pop(k) for k in ("temperature", "top_k", "top_p") if k in more})
+    sampling = Sampling(
+        seed=seed, **{k: more.pop(k) for k in ("temperature", "top_k", "top_p", "softness") if k in more}
+    )
     return torch.stack([p.tokens for p in predict(run, tokens, actions, horizon, samples, sampling, **more)], 1)
 
 
@@ -89,12 +92,16 @@ def test_a_shorter_horizon_is_the_beginning_of_a_longer_one(run: Run) -> None:
 
 
 @pytest.mark.parametrize("space", [None, DISCRETE, CONTINUOUS], ids=["none", "discrete", "continuous"])
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize(("temperature", "softness"), [(0.0, 0.0), (1.0, 0.0), (0.7, 1.0)])
 @pytest.mark.parametrize("samples", [1, 3])
-def test_decoders_agree_far_beyond_the_window(space: ActionSpace | None, temperature: float, samples: int) -> None:
+def test_decoders_agree_far_beyond_the_window(
+    space: ActionSpace | None, temperature: float, softness: float, samples: int
+) -> None:
     run, actions = build(space), random_actions(space)
     made = {
-        name: futures(run, context_tokens(), actions, 13, samples, temperature=temperature, decoder=name)
+        name: futures(
+            run, context_tokens(), actions, 13, samples, temperature=temperature, softness=softness, decoder=name
+        )
         for name in ("sequential", "speculative", "auto")
     }
     assert torch.equal(made["sequential"], made["speculative"])
@@ -277,3 +284,25 @@ def test_the_runs_own_temperature_is_used_where_none_is_given(run: Run) -> None:
     assert torch.equal(frames(warm), frames(run, temperature=2.0))
     assert torch.equal(frames(cold), frames(warm, temperature=0.0))
     assert not torch.equal(frames(cold), frames(warm))
+    soft = replace(run, softness=1.0)
+    assert torch.equal(frames(soft), frames(run, softness=1.0))
+    assert torch.equal(frames(soft, softness=0.0), frames(run))
+    assert not torch.equal(frames(soft), frames(run))
+
+
+def test_soft_futures_are_a_function_of_the_seed_and_differ(run: Run) -> None:
+    tokens, actions = context_tokens(), random_actions(DISCRETE)
+    one = futures(run, tokens, actions, 6, samples=3, seed=1, softness=0.5)
+    assert torch.equal(one, futures(run, tokens, actions, 6, samples=3, seed=1, softness=0.5))
+    assert len({tuple(sample.flatten().tolist()) for sample in one}) == 3
+    assert torch.equal(futures(run, tokens, actions, 6, seed=1, softness=0.5), one[:1])
+
+
+def test_a_tokenizer_that_hides_its_codes_cannot_be_soft(run: Run) -> None:
+    class Hiding(AdaptedTokenizer):
+        def to_frames(self, ids: Tensor) -> Tensor:
+            return ids.new_zeros(len(ids), 3, *SIZE).float()
+
+    hiding = Hiding("anothers", torch.nn.Linear(1, 1), run.tokenizer.codebook_size, 8, SIZE)
+    with pytest.raises(FramepredError, match="anothers does not say what its tokens stand for: give softness 0"):
+        futures(replace(run, tokenizer=hiding), context_tokens(), None, 2, softness=1.0)

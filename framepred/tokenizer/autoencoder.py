@@ -82,6 +82,11 @@ class Autoencoder(FrameByFrame, nn.Module):
         quantized, ids, loss = self.quantizer(self.encoder(frames))
         return self.decoder(quantized), ids, loss
 
+    @torch.inference_mode()
+    def codes(self) -> Tensor:
+        """Return the quantizer's codes, float32 (V, D)."""
+        return self.quantizer.lookup(torch.arange(self.codebook_size, device=self.device)[:, None, None])[..., 0, 0]
+
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
