@@ -1,0 +1,98 @@
+"""What all commands share: the group, which turns errors into one line, and their common options."""
+
+import os
+import signal
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import click
+
+import framepred
+from framepred.console import say
+from framepred.errors import FramepredError, FramepredWarning
+
+
+class _Group(click.Group):
+    """Turns FramepredError into one line and exit code 1, and warnings into lines on stderr."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+            if issubclass(category, FramepredWarning):
+                say(f"warning: {message}")
+
+        with warnings.catch_warnings():
+            warnings.showwarning = show  # type: ignore[assignment]
+            warnings.simplefilter("always", FramepredWarning)
+            try:
+                return super().invoke(ctx)
+            except FramepredError as error:
+                say(f"framepred: {error}")
+                ctx.exit(1)
+            except KeyboardInterrupt:
+                say("framepred: interrupted")
+                ctx.exit(1)
+            except OSError as error:
+                say(
+                    f"framepred: {error.strerror or error}: {error.filename or ''} - free space or choose another place"
+                )
+                ctx.exit(1)
+
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else.")
+OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(framepred.__version__, prog_name="framepred")
+def cli() -> None:
+    """Predict the future of video as tokens: tokenize, train, rollout, eval.
+
+    \b
+      framepred rollout clip.mp4                     predict with the model that comes along
+      framepred tokenize videos/ -o tokens           video -> tokens
+      framepred train videos/ -o run --minutes 30    train on your own videos
+      framepred rollout clip.mp4 --model run         predict with it
+      framepred eval held-out/ --model run           score it beside copying
+    """
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    if path.exists() and not overwrite:
+        raise FramepredError(f"{path} exists already: give --overwrite or another -o")
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise FramepredError(f"{path} cannot be written: {folder} is no writable folder; choose another -o")
+
+
+def replacing(out: Path, overwrite: bool, *inputs: str | None) -> AbstractContextManager[None]:
+    from framepred.outputs import overwriting
+
+    return overwriting(out, inputs) if overwrite else nullcontext()
+
+
+@contextmanager
+def terminate_like_interrupt() -> Iterator[None]:
+    """Let SIGTERM, which schedulers send, save as Ctrl-C does."""
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    old = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, old)
+
+
+def frame_size(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    parts = value.lower().split("x")
+    if len(parts) not in (1, 2) or not all(p.isdigit() and 8 <= int(p) <= 4096 for p in parts):
+        raise click.BadParameter(f"{value!r}: give a side (64) or HEIGHTxWIDTH (64x96), 8 to 4096 pixels")
+    return int(parts[0]), int(parts[-1])

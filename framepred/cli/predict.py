@@ -1,0 +1,110 @@
+"""`framepred rollout` and `framepred caption`: what comes next, and what is there."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from framepred.cli.group import JSON, OVERWRITE, check_output, cli
+from framepred.console import duration, print_json, print_table, say, track
+from framepred.errors import FramepredError
+
+
+@cli.command()
+@click.argument("video", type=click.Path(path_type=Path))
+@click.option("--model", default="doom-64", show_default=True, help="Run folder, name in the zoo, or hf://OWNER/NAME.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help=".mp4, .gif, .webp or .npz.  [default: NAME-rollout.mp4 here]"
+)
+@click.option("--context", default=4, show_default=True, help="Frames that are given.")
+@click.option("--horizon", default=16, show_default=True, help="Frames to predict.")
+@click.option("--start", default=0, show_default=True, type=click.IntRange(0), help="First context frame in the video.")
+@click.option(
+    "--actions", metavar="FILE|none", help="Actions CSV.  [default: NAME.actions.csv beside the video, if there]"
+)
+@click.option("--prompt", metavar="TEXT", help="Words before the frames, for a run that knows text.")
+@click.option("--samples", default=1, show_default=True, help="Different futures.")
+@click.option("--temperature", type=float, help="0 is greedy.  [default: the run's own]")
+@click.option("--top-k", default=0, show_default=True, help="Draw from the k likeliest tokens; 0 is all.")
+@click.option("--top-p", default=1.0, show_default=True, help="Draw from the likeliest tokens that make up this mass.")
+@click.option(
+    "--softness", type=float, help="Above 0, not one drawn token but the middle of several.  [default: the run's own]"
+)
+@click.option("--seed", default=0, show_default=True, help="The same seed gives the same video.")
+@click.option(
+    "--decoder",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "speculative", "sequential"]),
+    help="They give the same tokens.",
+)
+@click.option(
+    "--engine",
+    default="framepred",
+    show_default=True,
+    type=click.Choice(["framepred", "transformers", "llama.cpp", "vllm"]),
+    help="What runs the Llama; greedy, they give the same frames.",
+)
+@click.option("--server", metavar="URL", help="Address of the vLLM server.  [default: http://localhost:8000]")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, ... or auto.")
+@OVERWRITE
+@JSON
+def rollout(video: Path, out: Path | None, overwrite: bool, as_json: bool, **options: Any) -> None:
+    """Predict how a video goes on, and score it where the video itself goes on."""
+    from framepred.forecast import Forecast, make_forecast, write_forecast
+
+    out = out or Path(f"{video.stem}-rollout.mp4")
+    if out.suffix.lower() not in (".mp4", ".mkv", ".gif", ".webp", ".npz"):
+        raise FramepredError(f"output {out}: unknown ending {out.suffix!r}; give .mp4, .mkv, .gif, .webp or .npz")
+    check_output(out, overwrite)
+    forecast: Forecast = make_forecast(video, watch=_frames_bar(options["horizon"]), **options)
+    write_forecast(forecast, out)
+    summary = forecast.summary() | {"output": str(out)}
+    if as_json:
+        print_json(summary)
+        return
+    if forecast.scores is not None:
+        mean = summary["mean"]
+        rows = [(label, f"{mean[row]['psnr']:.2f}", f"{mean[row]['ssim']:.4f}") for row, label in
+                (("model", "model"), ("copy_last", "copy last frame"), ("ceiling", "tokenizer ceiling"))]  # fmt: skip
+        count = len(summary["psnr"]["model"])
+        print_table(
+            ("", "PSNR dB", "SSIM"), rows, f"{video.name}: {count} predicted frames, motion {summary['motion']:.4f}"
+        )
+    else:
+        say("the video ends with the context: nothing to score against")
+    rate, took = summary["tokens_per_second"], duration(summary["seconds"])
+    say(f"{summary['forward_passes']} passes, {rate:.0f} tokens/s, {took}")
+    click.echo(str(out))
+
+
+def _frames_bar(horizon: int) -> Callable[[Iterator[Any]], Iterator[Any]]:
+    count = iter(range(1, horizon + 1))
+    return lambda frames: track(frames, lambda _: ((n := next(count)) / horizon, f"frame {n} of {horizon}"))
+
+
+@cli.command()
+@click.argument("video", type=click.Path(path_type=Path))
+@click.option("--model", required=True, help="Run that knows text: folder, name in the zoo, or hf://OWNER/NAME.")
+@click.option("--context", type=click.IntRange(1), help="Frames that are shown.  [default: the run's window]")
+@click.option("--start", default=0, show_default=True, type=click.IntRange(0), help="First of them in the video.")
+@click.option(
+    "--actions", metavar="FILE|none", help="Actions CSV.  [default: NAME.actions.csv beside the video, if there]"
+)
+@click.option("--samples", default=1, show_default=True, type=click.IntRange(1), help="Different captions.")
+@click.option("--tokens", default=48, show_default=True, type=click.IntRange(1), help="Most tokens of a caption.")
+@click.option("--temperature", default=0.0, show_default=True, help="0 is greedy.")
+@click.option("--seed", default=0, show_default=True, help="The same seed gives the same words.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, ... or auto.")
+@JSON
+def caption(video: Path, as_json: bool, **options: Any) -> None:
+    """Say in words what frames show, by the weights that predict how they go on."""
+    from framepred.caption import caption_video
+
+    told = caption_video(video, **options)
+    if as_json:
+        print_json(told)
+        return
+    for text in told["captions"]:
+        click.echo(text)

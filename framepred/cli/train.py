@@ -1,0 +1,116 @@
+"""`framepred train`."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from framepred.cli.group import JSON, OVERWRITE, cli, replacing, terminate_like_interrupt
+from framepred.console import consume, duration, print_json
+from framepred.errors import Interrupted
+
+
+@cli.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
+@click.option("--recipe", help="Built-in name or TOML file.")
+@click.option("--tokenizer", help="Name in the zoo or folder, used as it is; without it one is trained.")
+@click.option("--only", type=click.Choice(["tokenizer", "predictor"]), help="Train only this part.")
+@click.option(
+    "--init-from", metavar="RUN|NAME|DIR|GGUF", help="Go on from the weights of a run, or of a Llama that knows text."
+)
+@click.option("--layers", type=click.IntRange(1), help="Keep only the first layers of such a Llama.")
+@click.option(
+    "--text", "texts", multiple=True, metavar="FILE|DIR", help="Text that such a Llama reads on beside (repeatable)."
+)
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="The whole budget, all stages together.")
+@click.option("--steps", type=click.IntRange(1), help="Steps of each stage that is trained.")
+@click.option(
+    "--fps", type=click.FloatRange(0, 1000, min_open=True), help="Resample videos without actions to this rate."
+)
+@click.option("--resume", is_flag=True, help="Go on with a run that was stopped.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a value of the recipe (repeatable)."
+)
+@OVERWRITE
+@JSON
+def train(
+    sources: tuple[str, ...], out: Path, recipe: str | None, tokenizer: str | None, only: str | None,
+    init_from: str | None, layers: int | None, texts: tuple[str, ...], minutes: float | None, steps: int | None,
+    fps: float | None, resume: bool, settings: tuple[str, ...], overwrite: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Train a run on videos or token stores: what is missing of tokenizer and predictor.
+
+    The same command under `accelerate launch` trains on many GPUs or machines. Ctrl-C saves;
+    --resume goes on.
+    """
+    from framepred.config import apply, apply_settings, load_recipe
+    from framepred.pipeline import Job, stored_recipe
+    from framepred.pipeline import train as run_training
+
+    if resume and overwrite:
+        raise click.UsageError("--resume and --overwrite exclude each other")
+    base = stored_recipe(out) if resume and recipe is None else load_recipe(recipe)
+    loop: dict[str, Any] = {}
+    if minutes is not None:
+        loop["minutes"] = minutes
+    if steps is not None:
+        loop |= {"tokenizer_steps": steps, "predictor_steps": steps, "minutes": 0.0}
+    chosen = apply(
+        base,
+        {
+            "training": loop,
+            "data": {} if fps is None else {"fps": fps},
+            "llm": {} if layers is None else {"layers": layers},
+        },
+    )
+    chosen = apply_settings(chosen, settings)
+    job = Job(sources, out, chosen, tokenizer, only, init_from, resume, texts)
+    main_process = os.environ.get("RANK", "0") == "0"
+    progress = run_training(job)
+    try:
+        with (
+            terminate_like_interrupt(),
+            replacing(out, overwrite and main_process, *sources, *texts, tokenizer, init_from),
+        ):
+            results = _watch(progress)
+    except KeyboardInterrupt:
+        progress.close()
+        raise Interrupted(
+            f"stopped; what was saved is in {out}: give the same command with --resume to go on"
+        ) from None
+    if not main_process:
+        return
+    if as_json:
+        print_json({"path": str(out), "stages": results})
+    else:
+        for stage, values in results.items():
+            click.echo(f"{stage}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
+        click.echo(f"{out}: done" + ("" if only == "tokenizer" else f"; next: framepred rollout VIDEO --model {out}"))
+
+
+def _watch(progress: Iterator[Any]) -> dict[str, dict[str, float]]:
+    """Draw training progress; return each stage's last values."""
+    from framepred.training import TrainProgress
+
+    results: dict[str, dict[str, float]] = {}
+
+    def describe(p: Any) -> tuple[float, str]:
+        if not isinstance(p, TrainProgress):
+            return p.done / p.total, f"tokens: {p.done} of {p.total} videos, {p.frames} frames"
+        shown = " ".join(f"{k} {v:.3f}" for k, v in results[p.stage].items() if k.startswith("validation"))
+        return (
+            p.fraction,
+            f"{p.stage} step {p.step} loss {p.loss:.4f} {shown} {p.rate:,.0f} {p.unit}/s, {duration(p.remaining)} left",
+        )
+
+    def collected() -> Iterator[Any]:
+        for p in progress:
+            if isinstance(p, TrainProgress):
+                results[p.stage] = results.get(p.stage, {}) | {"step": p.step, "loss": p.loss} | p.values
+            yield p
+
+    consume(collected(), describe)
+    return results
