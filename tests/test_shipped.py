@@ -7,7 +7,9 @@ import torch
 
 from framepred.checkpoint import Run, load_run
 from framepred.data.actions import actions_path, read_actions
+from framepred.data.gym import Recording, record
 from framepred.evaluation import score
+from framepred.forecast import make_forecast
 from framepred.metrics import psnr_of
 from framepred.rollout import predict
 from framepred.sampling import Sampling
@@ -52,6 +54,21 @@ def test_the_next_frame_follows_the_last(shipped: Run) -> None:
     error = score(predicted, frames[4:5], frames[:4], shipped.tokenizer).mse["model"]
     elsewhere = score(predicted.flip(-1), frames[4:5], frames[:4], shipped.tokenizer).mse["model"]
     assert float(error) < float(elsewhere) / 2 or float(psnr_of(error)) > 20
+
+
+@pytest.mark.slow
+def test_it_predicts_better_than_copying(shipped: Run, tmp_path: Path) -> None:
+    pytest.importorskip("vizdoom")
+    errors: dict[str, list[torch.Tensor]] = {"model": [], "no actions": [], "copy_last": []}
+    for video in record(Recording("VizdoomMyWayHome-v1", episodes=24, steps=12, seed=5000), tmp_path):
+        for row, actions in (("model", None), ("no actions", "none")):
+            scores = make_forecast(video, horizon=8, actions=actions).scores
+            assert scores is not None
+            errors[row].append(scores.mse["model"])
+        errors["copy_last"].append(scores.mse["copy_last"])
+    model, without, copied = (float(psnr_of(torch.stack(e).mean())) for e in errors.values())
+    assert model >= copied + 1.5
+    assert model > without
 
 
 def test_actions_change_the_future(shipped: Run) -> None:
