@@ -39,6 +39,9 @@ class TokenizerRecipe:
     `delta_levels` (or `codebook_size`), trained on `clip_frames` in a row; the rest is then of the keys.
     `augment` is the share of training frames that are varied in each of three ways (pasted over, in another
     light, from elsewhere): with few frames of a scene, its things are otherwise known only as they stood.
+    `perceptual`, a safetensors file of torchvision's `perceptual_net`, adds LPIPS by `perceptual_weight`. With
+    `adversarial`, a discriminator is trained beside, and from step `adversarial_after` on looking real to it counts
+    that much beside being near.
     """
 
     quantizer: Literal["fsq", "ema", "lfq", "bsq", "residual"] = "fsq"
@@ -60,6 +63,11 @@ class TokenizerRecipe:
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     augment: float = 0.5
+    perceptual: str = ""
+    perceptual_net: Literal["alex", "vgg", "squeeze"] = "vgg"
+    perceptual_weight: float = 0.1
+    adversarial: float = 0.0
+    adversarial_after: int = 1000
     ema_decay: float = 0.995
 
 
@@ -200,6 +208,8 @@ def _validate(recipe: Recipe) -> None:
     )
     _require(pred.heads % pred.kv_heads == 0, "predictor.kv_heads", pred.kv_heads, f"a divisor of heads = {pred.heads}")
     _require(0 <= tok.augment <= 1, "tokenizer.augment", tok.augment, "0 to 1")
+    for name in ("perceptual_weight", "adversarial", "adversarial_after"):
+        _require(getattr(tok, name) >= 0, f"tokenizer.{name}", getattr(tok, name), "0 or more")
     _require(2 <= pred.action_bins <= 1024, "predictor.action_bins", pred.action_bins, "2 to 1024")
     _require(0 <= pred.action_dropout <= 1, "predictor.action_dropout", pred.action_dropout, "0 to 1")
     for part, value in (("tokenizer", tok), ("predictor", pred)):

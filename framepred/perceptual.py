@@ -49,7 +49,7 @@ def load_perceptual(
         "fvd": _fact(fvd, "TorchScript detector, all samples, frames as the protocol counts them"),
     }
     return Perceptual(
-        _lpips(lpips, net, device) if lpips else None,
+        _scorer(load_lpips(lpips, net).to(device), device) if lpips else None,
         _detector(fid, device, _frame_features) if fid else None,
         _detector(fvd, device, _video_features) if fvd else None,
         facts,
@@ -65,7 +65,13 @@ def _fact(path: Path | None, variant: str) -> Any:
         return {"variant": variant, "file": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def _lpips(path: Path, net: Net, device: str) -> Callable[[Tensor, Tensor], Tensor]:
+def load_lpips(path: Path, net: Net) -> nn.Module:
+    """Return LPIPS (arXiv 1801.03924) with torchvision's `net` from a safetensors file as its backbone.
+
+    Pairs of float frames (B, 3, H, W) in [-1, 1] → (B, 1, 1, 1); gradients reach the frames.
+    """
+    if not path.is_file():
+        raise FramepredError(f"weights {path} do not exist: give the file")
     ensure_torchvision()
     try:
         from torchmetrics.functional.image.lpips import _LPIPS
@@ -87,8 +93,10 @@ def _lpips(path: Path, net: Net, device: str) -> Callable[[Tensor, Tensor], Tens
     if any(v is None or v.shape != own[k].shape for k, v in wanted.items()):
         raise FramepredError(f"{path} is not torchvision's {net}: give its weights, or another protocol.lpips")
     model.net.load_state_dict({**model.net.state_dict(), **wanted})
-    model = model.eval().to(device)
+    return model.eval().requires_grad_(False)
 
+
+def _scorer(model: nn.Module, device: str) -> Callable[[Tensor, Tensor], Tensor]:
     @torch.inference_mode()
     def score(prediction: Tensor, truth: Tensor) -> Tensor:
         pair = [x.to(device).float() / 127.5 - 1 for x in (prediction, truth)]

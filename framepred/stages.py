@@ -1,6 +1,7 @@
 """The two things that are trained: the tokenizer on frames, the predictor on token windows."""
 
 import warnings
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +15,10 @@ from framepred.data.frames import Frames
 from framepred.data.windows import Windows, group_weights, step_generator
 from framepred.data.words import Words
 from framepred.errors import FramepredError, FramepredWarning
+from framepred.perceptual import load_lpips
 from framepred.predictor import Llama, LlamaConfig
 from framepred.sequence import SequenceLayout
+from framepred.tokenizer.adversary import WithAdversary, as_pictures
 from framepred.tokenizer.autoencoder import Autoencoder, reconstruction_loss, to_float
 from framepred.tokenizer.delta import DeltaAutoencoder
 from framepred.training import Stage, arithmetic
@@ -41,6 +44,10 @@ def tokenizer_stage(
     weights = group_weights(train.groups, [1] * len(train.groups), recipe.data.source_power)
     seen = torch.zeros(model.codebook_size)
     watch = _CollapseWatch(tok, accelerator.is_main_process)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        trained = WithAdversary(model, tok.width).to(accelerator.device) if tok.adversarial else model
+    lpips = load_lpips(Path(tok.perceptual), tok.perceptual_net).to(accelerator.device) if tok.perceptual else None
 
     def loss(run: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
         generator = step_generator(seed, 1, step)
@@ -48,7 +55,11 @@ def tokenizer_stage(
         # The frames of a clip are varied alike, for they are channels of one picture.
         drawn = augment(train.clips(index, model.clip_frames), tok.augment, generator)[mine]
         batch = to_float(drawn.to(accelerator.device))
-        reconstruction, ids, auxiliary = run(batch)
+        weight = torch.tensor(tok.adversarial if step >= tok.adversarial_after else 0.0, device=batch.device)
+        reconstruction, ids, auxiliary = run(batch, weight) if tok.adversarial else run(batch)
+        if lpips:
+            pair = (as_pictures(x.float().clamp(-1, 1)) for x in (reconstruction, batch))
+            auxiliary = auxiliary + tok.perceptual_weight * lpips(*pair).mean()
         seen.mul_(0.98).add_(torch.bincount(ids.flatten().cpu(), minlength=len(seen)))
         used = int((seen > 1e-3).sum())
         watch.look(used, min(len(seen), ids.numel()))
@@ -69,7 +80,7 @@ def tokenizer_stage(
 
     shown = tok.batch_size * model.clip_frames
     return Stage(
-        "tokenizer", model, loss, validate, tok.learning_rate, tok.weight_decay, tok.ema_decay, shown, "frames"
+        "tokenizer", trained, loss, validate, tok.learning_rate, tok.weight_decay, tok.ema_decay, shown, "frames"
     )
 
 
