@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -588,11 +589,16 @@ def test_a_learned_world_takes_few_passes(world: tuple[Path, Path]) -> None:
 def test_init_from_goes_on_where_the_run_ended(world: tuple[Path, Path], tmp_path: Path) -> None:
     clips, folder = world
     recipe = world_recipe("training.predictor_steps=5", "predictor.learning_rate=0.0001")
-    do(clips, out=tmp_path / "more", recipe=recipe, init_from=str(folder))
+    soft = shutil.copytree(folder, tmp_path / "soft")
+    about = json.loads((soft / "framepred.json").read_text())
+    (soft / "framepred.json").write_text(json.dumps(about | {"temperature": 0.7, "softness": 1.5}))
+    do(clips, out=tmp_path / "more", recipe=recipe, init_from=str(soft))
     before, after = losses(folder, "predictor"), losses(tmp_path / "more", "predictor")
     assert after[0] < sum(before[-20:]) / 20 + 0.2
     assert after[0] < 0.15 * before[0]
     assert (tmp_path / "more" / "tokenizer" / "model.safetensors").read_bytes() == (
         folder / "tokenizer" / "model.safetensors"
     ).read_bytes()
-    assert load_run(tmp_path / "more").layout == load_run(folder).layout
+    more = load_run(tmp_path / "more")
+    assert more.layout == load_run(folder).layout
+    assert (more.temperature, more.softness) == (0.7, 1.5)
