@@ -82,10 +82,9 @@ class Autoencoder(FrameByFrame, nn.Module):
         quantized, ids, loss = self.quantizer(self.encoder(frames))
         return self.decoder(quantized), ids, loss
 
-    @torch.inference_mode()
     def codes(self) -> Tensor:
         """Return the quantizer's codes, float32 (V, D)."""
-        return self.quantizer.lookup(torch.arange(self.codebook_size, device=self.device)[:, None, None])[..., 0, 0]
+        return self.quantizer.codes(self.device)
 
     @property
     def device(self) -> torch.device:

@@ -118,10 +118,9 @@ class DeltaAutoencoder(nn.Module):
         share = torch.sigmoid(drawn[:, 3:])
         return share * drawn[:, :3] + (1 - share) * _moved(before, self.flow(x).float())
 
-    @torch.inference_mode()
     def codes(self) -> Tensor:
         """Return the quantizer's codes, float32 (V, D)."""
-        return self.quantizer.lookup(torch.arange(self.codebook_size, device=self.device)[:, None, None])[..., 0, 0]
+        return self.quantizer.codes(self.device)
 
     @property
     def device(self) -> torch.device:
