@@ -149,6 +149,14 @@ def test_what_is_kept_keeps_its_proportions() -> None:
     assert float(counts[0] / counts.sum()) == pytest.approx(expected, abs=0.01)
 
 
+def likeliest(logits: Tensor, temperature: float, top_k: int) -> Tensor:
+    """Logits (B, V) → by temperature, in float64; -inf where they are not among the `top_k`."""
+    kept = logits / temperature
+    if 0 < top_k < kept.shape[1]:
+        kept = kept.masked_fill(kept < kept.topk(top_k).values[:, -1:], -torch.inf)
+    return kept.double()
+
+
 @settings(deadline=None)
 @given(
     seed=st.integers(0, 2**32),
@@ -162,10 +170,7 @@ def test_a_dropped_token_is_never_drawn(seed: int, top_k: int, top_p: float, tem
     chosen = choose(logits, noise, Sampling(temperature, top_k, top_p))
     rank = (logits > logits.gather(1, chosen[:, None])).sum(1)
     assert not top_k or int(rank.max()) < top_k
-    masked = logits / temperature
-    if 0 < top_k < 10:
-        masked = masked.masked_fill(masked < masked.topk(top_k).values[:, -1:], -torch.inf)
-    shares = masked.double().softmax(-1)
+    shares = likeliest(logits, temperature, top_k).softmax(-1)
     likelier = (shares * (shares > shares.gather(1, chosen[:, None]))).sum(1)
     assert float(likelier.max()) < top_p + 1e-6
 
@@ -185,10 +190,7 @@ def test_a_soft_draw_is_the_token_nearest_to_the_mean_code(
 ) -> None:
     logits = torch.randn(50, 8, generator=torch.Generator().manual_seed(seed % 2**31)) * 3
     noise = gumbel_noise(seed, torch.arange(50), 0, torch.zeros(1, dtype=torch.int64), 8)[:, 0]
-    kept = logits.double() / temperature
-    if 0 < top_k < 8:
-        kept = kept.masked_fill(kept < kept.topk(top_k).values[:, -1:], -torch.inf)
-    mean = ((kept + noise) / softness).softmax(-1) @ CODES.double()
+    mean = ((likeliest(logits, temperature, top_k) + noise) / softness).softmax(-1) @ CODES.double()
     distance = torch.cdist(mean, CODES.double())
     chosen = choose(logits, noise, Sampling(temperature, top_k, softness=softness), CODES)
     assert torch.all(distance.gather(1, chosen[:, None])[:, 0] < distance.min(1).values + 1e-4)
