@@ -25,6 +25,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.nn.parallel import DistributedDataParallel
 
 from framepred.config import TrainingRecipe
 from framepred.errors import FramepredError, FramepredWarning, Interrupted
@@ -109,11 +110,13 @@ def fit(
     optimizers, rates = _optimizers(stage)
     model, *wrapped = accelerator.prepare(stage.model, *optimizers)
     inner: list[torch.optim.Optimizer] = [w.optimizer for w in wrapped]
+    # In the wrapper torch finds weights that two layers share under one of their two names alone.
+    bare = model.module if isinstance(model, DistributedDataParallel) else model
     parameters = [p for p in model.parameters() if p.requires_grad]
     average = [p.detach().clone() for p in parameters]
     step, before = 0, 0.0
     if state_file.exists():
-        step, before = _load(state_file, model, inner, parameters, average)
+        step, before = _load(state_file, bare, inner, parameters, average)
     log = _Log(run / "metrics.jsonl", stage.name, step, accelerator.is_main_process)
     runner: Any = _compiled(model, accelerator) if loop.compile else model
     started = last_save = time.monotonic()
@@ -122,7 +125,7 @@ def fit(
 
     def save() -> None:
         if step:  # Before the first there is nothing to keep, and asking Adam for its state makes it count one.
-            _save(state_file, accelerator, model, inner, parameters, average, step, before + time.monotonic() - started)
+            _save(state_file, accelerator, bare, inner, parameters, average, step, before + time.monotonic() - started)
 
     try:
         while True:
