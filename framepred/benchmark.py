@@ -24,7 +24,7 @@ from framepred.retrieval import TrainingIndex, index_training
 from framepred.scoring import Scorer, score_clip
 from framepred.summary import Table, summarise
 
-_RECORD_FORMAT = 1
+_RECORD_FORMAT = 2
 
 
 @dataclass(frozen=True)

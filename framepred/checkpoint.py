@@ -18,7 +18,6 @@ from framepred import gguf_file, zoo
 from framepred.config import Recipe, apply, check_sampling
 from framepred.errors import FramepredError
 from framepred.predictor import Llama, LlamaConfig, from_hugging_face, to_hugging_face
-from framepred.sampling import Sampling
 from framepred.sequence import SequenceLayout
 from framepred.tokenizer.adapters import AdaptedTokenizer, is_foreign, load_adapted
 from framepred.tokenizer.autoencoder import Autoencoder
@@ -38,8 +37,8 @@ KINDS: dict[str, type[Autoencoder] | type[DeltaAutoencoder]] = {
 class Run:
     """A trained run, ready to predict: everything that `rollout` needs.
 
-    `window` is the model's context in frames; `fps` the rate of the frames it was trained on; `temperature`
-    and `softness` what it is sampled with where nothing else is said.
+    `window` is the model's context in frames; `fps` the rate of the frames it was trained on; `temperature` and
+    `ensemble` how it is sampled where nothing else is said: what is shown is the mean of so many futures.
     """
 
     path: Path
@@ -50,14 +49,7 @@ class Run:
     fps: float
     tokenizer_sha256: str
     temperature: float = 1.0
-    softness: float = 0.0
-
-    def sampling(
-        self, temperature: float | None, top_k: int, top_p: float, seed: int, softness: float | None
-    ) -> Sampling:
-        """Return how tokens are drawn; None is the run's own."""
-        own = self.temperature if temperature is None else temperature
-        return Sampling(own, top_k, top_p, seed, self.softness if softness is None else softness)
+    ensemble: int = 1
 
 
 def file_sha256(path: Path) -> str:
@@ -213,7 +205,7 @@ def _stored_size(folder: Path) -> tuple[int, int] | None:
 def save_run(
     folder: Path, predictor: Llama, layout: SequenceLayout, window: int, fps: float, frame_size: tuple[int, int],
     sha256: str, dtype: torch.dtype = torch.float32, text_files: Mapping[str, str] | None = None,
-    temperature: float = 1.0, softness: float = 0.0,
+    temperature: float = 1.0, ensemble: int = 1,
 ) -> None:  # fmt: skip
     """Write the Hugging Face checkpoint, framepred.json and the text tokenizer's files into a run's folder."""
     about = {
@@ -224,7 +216,7 @@ def save_run(
         "frame_size": list(frame_size),
         "tokenizer_sha256": sha256,
         "temperature": temperature,
-        "softness": softness,
+        "ensemble": ensemble,
     }
     weights = {
         k: v.detach().cpu().to(dtype) for k, v in to_hugging_face(predictor.state_dict(), predictor.config).items()
@@ -278,15 +270,17 @@ def load_run(name_or_dir: str | Path = zoo.DEFAULT, device: str = "cpu") -> Run:
         layout = SequenceLayout.from_json(about)
         window, fps = int(about["window"]), float(about["fps"])
         temperature = float(about.get("temperature", 1.0))
-        softness = float(about.get("softness", 0.0))
-        check_sampling(temperature, 0, 1.0, 0, softness, f"{folder}/framepred.json: ")
+        check_sampling(temperature, 0, 1.0, 0, f"{folder}/framepred.json: ")
+        ensemble = int(about.get("ensemble", 1))
+        if ensemble < 1:
+            raise FramepredError(f"{folder}/framepred.json: ensemble {ensemble} is not allowed; it must be 1 or more")
     except (KeyError, ValueError, TypeError) as error:
         raise FramepredError(f"{folder}/framepred.json is not valid ({error!r}): restore it") from error
     sizes = layout.vocabulary.visual_size, layout.vocabulary.key_size
     codes = tokenizer.codebook_size, tokenizer.key_codebook_size
     if layout.vocabulary.size > predictor.config.vocab_size or sizes != codes:
         raise FramepredError(f"{folder}: vocabulary, weights and tokenizer do not fit each other; restore the run")
-    return Run(folder, predictor.to(device), tokenizer.to(device), layout, window, fps, sha256, temperature, softness)
+    return Run(folder, predictor.to(device), tokenizer.to(device), layout, window, fps, sha256, temperature, ensemble)
 
 
 def copy_tokenizer(source: Path, target: Path, size: tuple[int, int] | None = None) -> None:

@@ -286,14 +286,13 @@ def load_recipe(name_or_file: str | Path | None = None) -> Recipe:
     return Recipe() if name_or_file is None else apply(Recipe(), read_table(name_or_file, "recipe"))
 
 
-def check_sampling(temperature: float, top_k: int, top_p: float, seed: int, softness: float, what: str = "") -> None:
+def check_sampling(temperature: float, top_k: int, top_p: float, seed: int, what: str = "") -> None:
     """Raise FramepredError, which begins with `what`, unless tokens can be drawn so."""
     for name, value, holds, allowed in (
         ("temperature", temperature, 0 <= temperature <= 100, "0 (greedy) to 100"),
         ("top_k", top_k, top_k >= 0, "0 (all) or more"),
         ("top_p", top_p, 0 < top_p <= 1, "above 0, at most 1"),
         ("seed", seed, 0 <= seed < 2**63, "0 to 2^63 - 1"),
-        ("softness", softness, softness == 0 or 1e-3 <= softness <= 100, "0 (a token is drawn) or 0.001 to 100"),
     ):
         if not holds:
             raise FramepredError(f"{what}{name} {value} is not allowed; it must be {allowed}")

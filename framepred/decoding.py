@@ -66,15 +66,14 @@ def frame_noise(layout: SequenceLayout, sampling: Sampling, samples: Tensor, fra
 
 @torch.inference_mode()
 def decode_sequential(
-    model: Llama, stream: Stream, layout: SequenceLayout, sampling: Sampling, noise: Tensor | None, guess: Tensor,
-    codes: Tensor | None = None,
-) -> Tensor:  # fmt: skip
+    model: Llama, stream: Stream, layout: SequenceLayout, sampling: Sampling, noise: Tensor | None, guess: Tensor
+) -> Tensor:
     """Sample the next frame's tokens (S, N) one pass a token: the reference. `guess` is not used."""
     first = layout.vocabulary.visual[0]
     tokens = torch.empty_like(guess)
     for slot in range(layout.frame_tokens):
         logits = _logits(model, stream, stream.pending, 1, layout.vocabulary.visual)
-        chosen = choose(logits, None if noise is None else noise[:, slot : slot + 1], sampling, codes)
+        chosen = choose(logits, None if noise is None else noise[:, slot : slot + 1], sampling)
         tokens[:, slot] = chosen[:, 0]
         stream.pending = chosen + first
     return tokens
@@ -82,9 +81,8 @@ def decode_sequential(
 
 @torch.inference_mode()
 def decode_speculative(
-    model: Llama, stream: Stream, layout: SequenceLayout, sampling: Sampling, noise: Tensor | None, guess: Tensor,
-    codes: Tensor | None = None,
-) -> Tensor:  # fmt: skip
+    model: Llama, stream: Stream, layout: SequenceLayout, sampling: Sampling, noise: Tensor | None, guess: Tensor
+) -> Tensor:
     """Sample the same tokens (S, N) in fewer passes, by verifying a guess of the whole frame.
 
     A pass reads the guess and samples every slot under the frame's noise. Where the guess equals the
@@ -117,7 +115,7 @@ def decode_speculative(
         some = rows if len(rows) < samples else None
         logits = _logits(model, stream, ids, length, layout.vocabulary.visual, at, some)
         drawn = None if noise is None else noise[rows[:, None], slots]
-        chosen = choose(logits, drawn, sampling, codes)
+        chosen = choose(logits, drawn, sampling)
         matched = (chosen == tokens[rows[:, None], slots]).long().cumprod(1).sum(1)
         tokens[rows[:, None], slots] = chosen
         # Inputs up to the last match are cached as they should be; the corrected one is read again.

@@ -21,7 +21,7 @@ from framepred.errors import FramepredError, FramepredWarning
 from framepred.evaluation import Scores, score
 from framepred.metrics import psnr
 from framepred.panels import draw_panels
-from framepred.rollout import Prediction, check_actions, check_lengths, predict
+from framepred.rollout import Prediction, check_actions, check_lengths, ensemble_mean, ensemble_size, predict
 from framepred.sampling import Sampling
 from framepred.text import prompt_ids
 from framepred.video import probe_video, read_video, write_video
@@ -49,18 +49,20 @@ class Forecast:
     seconds: float
     scores: Scores | None
     prompt: str | None = None
+    ensemble: int = 1
 
     def summary(self) -> dict[str, Any]:
         """Return the facts and scores as strict JSON values."""
         samples, horizon = self.frames.shape[:2]
+        tokens = samples * self.ensemble * horizon * self.run.layout.frame_tokens
         facts: dict[str, Any] = {
             "model": str(self.run.path),
             "context": len(self.context),
             "horizon": horizon,
             "samples": samples,
+            "ensemble": self.ensemble,
             "seed": self.sampling.seed,
             "temperature": self.sampling.temperature,
-            "softness": self.sampling.softness,
             "top_k": self.sampling.top_k,
             "top_p": self.sampling.top_p,
             "prompt": self.prompt,
@@ -68,7 +70,7 @@ class Forecast:
             "decoder": self.decoder,
             "actions": self.actions is not None,
             "seconds": self.seconds,
-            "tokens_per_second": samples * horizon * self.run.layout.frame_tokens / max(self.seconds, 1e-9),
+            "tokens_per_second": tokens / max(self.seconds, 1e-9),
             "forward_passes": self.passes,
         }
         empty: dict[str, list[float]] = {"model": [], "copy_last": [], "ceiling": []}
@@ -91,7 +93,7 @@ def make_forecast(
     horizon: int = 16,
     start: int = 0,
     actions: str | None = None,
-    samples: int = 1,
+    samples: int | None = None,
     temperature: float | None = None,
     top_k: int = 0,
     top_p: float = 1.0,
@@ -100,7 +102,7 @@ def make_forecast(
     engine: str = "framepred",
     server: str | None = None,
     prompt: str | None = None,
-    softness: float | None = None,
+    ensemble: int | None = None,
     device: str = "auto",
     watch: _Watch = iter,
 ) -> Forecast:
@@ -109,20 +111,25 @@ def make_forecast(
     `actions` is a CSV file, "none", or None for the file beside the video. A video whose rate is not
     the run's is resampled to it, unless its actions tie it to its own frames. `engine` is "framepred"
     or one of engines.ENGINES; `server` is the address of a vLLM server. `prompt` are words before the frames.
+    `samples` futures are shown, or the mean of `ensemble`; it and the temperature are the run's own where none of
+    the three is given.
     """
-    check_lengths(context, horizon, samples)
-    check_sampling(temperature or 0, top_k, top_p, seed, softness or 0)
+    check_lengths(context, horizon, 1 if samples is None else samples)
+    if temperature is not None:
+        check_sampling(temperature, top_k, top_p, seed)
     run = load_run(model, choose_device(device))
-    sampling = run.sampling(temperature, top_k, top_p, seed, softness if engine == "framepred" else 0.0)
-    _check_engine(engine, decoder, server, softness, sampling.temperature)
+    sampling = Sampling(run.temperature if temperature is None else temperature, top_k, top_p, seed)
+    members = ensemble_size(run, samples, temperature, ensemble)
+    count = members if samples is None else samples
+    _check_engine(engine, decoder, server, sampling.temperature)
     words = None if prompt is None else prompt_ids(run, prompt)
     file = VideoFile(Path(video), str(video))
     given = given_actions(file, actions, run)
     size = run.tokenizer.frame_size
-    if samples * horizon * 3 * size[0] * size[1] > _MAX_BYTES:
+    if count * horizon * 3 * size[0] * size[1] > _MAX_BYTES:
         raise FramepredError(
-            f"{samples} samples of {horizon} frames take over {_MAX_BYTES >> 30} GiB: "
-            "give a smaller --samples or --horizon"
+            f"{count} futures of {horizon} frames take over {_MAX_BYTES >> 30} GiB: "
+            "give a smaller --samples, --ensemble or --horizon"
         )
     clip = read_video(video, size, None if given else rate_of_run(file, run, actions), start + context + horizon)
     frames = clip.frames[start:]
@@ -142,9 +149,11 @@ def make_forecast(
 
     began = time.perf_counter()
     if engine == "framepred":
-        steps = predict(run, tokens, taken, horizon, samples, sampling, decoder, words)
+        steps = predict(run, tokens, taken, horizon, count, sampling, decoder, words)
     else:
-        steps = predict_by(engine, run, tokens, taken, horizon, samples, sampling, server, words)
+        steps = predict_by(engine, run, tokens, taken, horizon, count, sampling, server, words)
+    if members > 1:
+        steps = ensemble_mean(run, tokens, steps)
     made = list(watch(steps))
     seconds = time.perf_counter() - began
     predicted = torch.stack([p.frames for p in made], 1)
@@ -152,19 +161,17 @@ def make_forecast(
     scores = score(predicted[:, : len(truth)], truth, frames[:context], run.tokenizer) if len(truth) else None
     return Forecast(
         run, frames[:context], tokens, truth, taken, predicted, torch.stack([p.tokens for p in made], 1),
-        clip.fps, sampling, engine, _decoder(engine, decoder), made[-1].passes, seconds, scores, prompt,
+        clip.fps, sampling, engine, _decoder(engine, decoder), made[-1].passes, seconds, scores, prompt, members,
     )  # fmt: skip
 
 
-def _check_engine(engine: str, decoder: str, server: str | None, softness: float | None, temperature: float) -> None:
+def _check_engine(engine: str, decoder: str, server: str | None, temperature: float) -> None:
     if server is not None and engine != "vllm":
         raise FramepredError(f"server {server} is for the engine vllm, not {engine}: give --engine vllm")
     if engine == "framepred":
         return
     if decoder != "auto":
         raise FramepredError(f"decoder {decoder!r} is framepred's own; the engine {engine} has its own: leave it out")
-    if softness:
-        raise FramepredError(f"softness {softness} is framepred's own; the engine {engine} draws tokens: leave it out")
     if temperature:
         warnings.warn(
             FramepredWarning(

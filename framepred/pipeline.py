@@ -339,10 +339,10 @@ def _train_predictor(
     merge_updates(model)
     merge_rows(model)
     if accelerator.is_main_process:
-        own = (init.temperature, init.softness) if isinstance(init, Run) else (1.0, 0.0)
+        own = (init.temperature, init.ensemble) if isinstance(init, Run) else (1.0, 1)
         save_run(
             job.out, model, layout, window, _common_fps([e for e, _ in episodes]), tokenizer.frame_size, sha256,
-            text_files=text_files, temperature=own[0], softness=own[1],
+            text_files=text_files, temperature=own[0], ensemble=own[1],
         )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ class Protocol:
     `horizon` are predicted, from frame `start` of each video and, with a `stride`, every so many frames
     after; `max_clips` 0 takes all. `rollout` off scores tokens by teacher forcing alone.
 
-    The numbers: `samples` futures drawn with temperature, top_k, top_p, softness and seed; `statistic` is their mean
+    The numbers: `samples` futures drawn with temperature, top_k, top_p and seed; `statistic` is their mean
     or, for every metric and clip anew, the best. `counted` "all" also counts the context, as the tokenizer
     gives it back. `psnr` is of the error pooled over frames and clips, or the mean of each frame's
     decibels. Intervals hold the `confidence` share of `bootstrap` resamplings of the clips.
@@ -41,7 +41,6 @@ class Protocol:
     top_k: int = 0
     top_p: float = 1.0
     seed: int = 0
-    softness: float = 0.0
     statistic: Literal["mean", "best"] = "mean"
     counted: Literal["future", "all"] = "future"
     psnr: Literal["pooled", "frame"] = "pooled"
@@ -66,7 +65,7 @@ class Protocol:
         ):  # fmt: skip
             if not holds:
                 raise FramepredError(f"protocol: {name} = {getattr(self, name)} is not allowed; it must be {allowed}")
-        check_sampling(self.temperature, self.top_k, self.top_p, self.seed, self.softness, "protocol: ")
+        check_sampling(self.temperature, self.top_k, self.top_p, self.seed, "protocol: ")
 
     @property
     def sha256(self) -> str:

@@ -1,7 +1,7 @@
 """Context → future, frame by frame: a generator."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from framepred.sampling import Sampling
 from framepred.video import Clip, fit_frames
 
 MAX_HORIZON = 100_000
+MAX_SAMPLES = 4096
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,6 @@ def predict(
         raise FramepredError(f"decoder {decoder!r} is not known; give one of auto, {', '.join(DECODERS)}")
     decode = DECODERS["speculative" if decoder == "auto" else decoder]
     device = run.predictor.embed.weight.device
-    codes = run.tokenizer.codes() if sampling.softness else None
     action_ids = layout.action_ids(actions, context + horizon).to(device)
     history = tokens.to(device).reshape(1, context, -1).expand(samples, -1, -1)
     shown = run.tokenizer.decode(tokens.to(device))[-1:].expand(samples, -1, -1, -1)
@@ -86,11 +86,48 @@ def predict(
             stream.pending = torch.cat([stream.pending, action_ids[frame - 1].expand(samples, -1)], 1)
         noise = frame_noise(layout, sampling, rows, frame)
         guess = DRAFTS["previous"](history[..., layout.key_tokens :], noise)
-        made = decode(run.predictor, stream, layout, sampling, noise, guess, codes)
+        made = decode(run.predictor, stream, layout, sampling, noise, guess)
         row = torch.cat([run.tokenizer.encode_key(shown), made], 1)
         history = torch.cat([history, row[:, None]], 1)
         shown = run.tokenizer.decode_next(shown, made.view(samples, *layout.grid))
         yield Prediction(frame, shown.cpu(), layout.rows(row).cpu(), passes + stream.passes)
+
+
+@torch.inference_mode()
+def ensemble_mean(run: Run, context: Tensor, futures: Iterator[Prediction]) -> Iterator[Prediction]:
+    """Follow S futures of a context's tokens; yield each moment's mean picture as one future, by its tokens.
+
+    In squared error nothing is nearer to what may come: what the futures agree on stays sharp, what they do not
+    is blurred. Each goes on from its own past, never from the mean.
+    """
+    shown = run.tokenizer.decode(context.to(run.predictor.embed.weight.device))[-1:]
+    moment: Prediction | None = None
+
+    def pictures() -> Iterator[Tensor]:
+        nonlocal moment
+        yield shown
+        for moment in futures:
+            yield moment.frames.float().mean(0, keepdim=True).round().byte()
+
+    for tokens in run.tokenizer.encode_stream(pictures()):
+        if moment is None:
+            shown = run.tokenizer.decode(tokens)
+            continue
+        shown = run.tokenizer.decode_next(shown, run.layout.steps(tokens).unflatten(1, run.layout.grid))
+        yield replace(moment, frames=shown.cpu(), tokens=tokens.cpu())
+
+
+def ensemble_size(run: Run, samples: int | None, temperature: float | None, ensemble: int | None) -> int:
+    """Return of how many futures the one that is shown is the mean: the run's own number where nothing else is said.
+
+    Who asks for samples or a temperature is shown what is drawn. Raises FramepredError for what is not allowed.
+    """
+    if ensemble is None:
+        return run.ensemble if samples is None and temperature is None else 1
+    check_count("ensemble", ensemble, MAX_SAMPLES)
+    if ensemble > 1 and samples is not None:
+        raise FramepredError(f"samples {samples} are shown one by one, ensemble {ensemble} as their mean: give one")
+    return ensemble
 
 
 def window_ids(run: Run, history: Tensor, action_ids: Tensor, words: Tensor) -> Tensor:
@@ -100,13 +137,15 @@ def window_ids(run: Run, history: Tensor, action_ids: Tensor, words: Tensor) -> 
 
 def check_lengths(context: int, horizon: int, samples: int) -> None:
     """Raise FramepredError unless context, horizon and samples are sensible numbers."""
-    for name, value, most in (
-        ("context", context, MAX_HORIZON),
-        ("horizon", horizon, MAX_HORIZON),
-        ("samples", samples, 4096),
-    ):
-        if not 1 <= value <= most:
-            raise FramepredError(f"{name} {value} is not allowed: give a whole number from 1 to {most}")
+    check_count("context", context, MAX_HORIZON)
+    check_count("horizon", horizon, MAX_HORIZON)
+    check_count("samples", samples, MAX_SAMPLES)
+
+
+def check_count(name: str, value: int, most: int) -> None:
+    """Raise FramepredError unless a number is from 1 to `most`."""
+    if not 1 <= value <= most:
+        raise FramepredError(f"{name} {value} is not allowed: give a whole number from 1 to {most}")
 
 
 def check_actions(run: Run, actions: Tensor | None, needed: int, where: str = "actions") -> None:
@@ -135,15 +174,16 @@ def rollout(
     top_k: int = 0,
     top_p: float = 1.0,
     decoder: str = "auto",
-    softness: float | None = None,
+    ensemble: int | None = None,
 ) -> Iterator[Tensor]:
     """Predict the frames after a clip's first `context`, yielding each as uint8 (3, H, W).
 
     With `samples` a number S, each is (S, 3, H, W): S futures. `actions[t]` leads from frame t to
-    frame t+1, int64 (T,) or float32 (T, D), at least context + horizon - 1; None predicts without. `temperature`
-    and `softness` None are the run's own.
+    frame t+1, int64 (T,) or float32 (T, D), at least context + horizon - 1; None predicts without. Each is the mean
+    of `ensemble` futures; it and the `temperature` are the run's own where neither they nor `samples` are given.
     """
-    count = 1 if samples is None else samples
+    members = ensemble_size(run, samples, temperature, ensemble)
+    count = members if samples is None else samples
     check_lengths(context, horizon, count)
     if len(clip.frames) < context:
         raise FramepredError(
@@ -152,6 +192,7 @@ def rollout(
     check_actions(run, actions, context + horizon - 1)
     frames = fit_frames(clip.frames[:context], run.tokenizer.frame_size)
     tokens = run.tokenizer.encode(frames)
-    sampling = run.sampling(temperature, top_k, top_p, seed, softness)
-    for made in predict(run, tokens, actions, horizon, count, sampling, decoder):
+    sampling = Sampling(run.temperature if temperature is None else temperature, top_k, top_p, seed)
+    futures = predict(run, tokens, actions, horizon, count, sampling, decoder)
+    for made in ensemble_mean(run, tokens, futures) if members > 1 else futures:
         yield made.frames if samples is not None else made.frames[0]

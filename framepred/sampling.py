@@ -14,21 +14,15 @@ from framepred.config import check_sampling
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn: `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 keep the whole vocabulary.
-
-    With a `softness` the draw is relaxed: not the token that wins, but the one whose code is nearest to the mean
-    code under softmax((logits / temperature + noise) / softness) (the Concrete distribution, arXiv 1611.00712).
-    Where the model is sure, that is the token; where it is not, less is lost by the middle than by a wrong guess.
-    """
+    """How tokens are drawn: `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 keep the whole vocabulary."""
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
     seed: int = 0
-    softness: float = 0.0
 
     def __post_init__(self) -> None:
-        check_sampling(self.temperature, self.top_k, self.top_p, self.seed, self.softness)
+        check_sampling(self.temperature, self.top_k, self.top_p, self.seed)
 
 
 def _mix(x: Tensor) -> Tensor:
@@ -74,11 +68,8 @@ def _gumbel(bits: Tensor, size: int) -> Tensor:
     return uniform.neg_().log1p_().neg_().log_().neg_()
 
 
-def choose(logits: Tensor, noise: Tensor | None, sampling: Sampling, codes: Tensor | None = None) -> Tensor:
-    """Logits float (…, V) and noise (…, V) → token int64 (…): Gumbel-max over what the settings keep.
-
-    A softness needs the `codes` (V, D) that tokens stand for.
-    """
+def choose(logits: Tensor, noise: Tensor | None, sampling: Sampling) -> Tensor:
+    """Logits float (…, V) and noise (…, V) → token int64 (…): Gumbel-max over what the settings keep."""
     if sampling.temperature == 0:
         return logits.argmax(-1)
     assert noise is not None
@@ -91,9 +82,4 @@ def choose(logits: Tensor, noise: Tensor | None, sampling: Sampling, codes: Tens
         before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
         dropped = torch.zeros_like(scaled, dtype=torch.bool).scatter(-1, order, before >= sampling.top_p)
         scaled = scaled.masked_fill(dropped, -torch.inf)
-    if sampling.softness == 0:
-        return (scaled + noise).argmax(-1)
-    assert codes is not None
-    mean = ((scaled + noise) / sampling.softness).softmax(-1) @ codes
-    # The nearest code: |mean - code|² without the part that all have in common.
-    return (mean @ codes.mT - codes.square().sum(-1) / 2).argmax(-1)
+    return (scaled + noise).argmax(-1)

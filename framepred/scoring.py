@@ -21,9 +21,10 @@ from framepred.spread import energy, rank_histogram
 from framepred.teacher import token_logits
 from framepred.video import fit_frames
 
-MODEL_ROWS = ("model", "model_true_actions", "model_no_actions", "model_shuffled_actions")
 BASELINES = ("copy_last", "linear", "nearest_training")
-ROWS = (*MODEL_ROWS, *BASELINES, "ceiling")
+ROWS = (
+    "model", "model_mean", "model_true_actions", "model_no_actions", "model_shuffled_actions", *BASELINES, "ceiling",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -97,12 +98,14 @@ def make_futures(scorer: Scorer, clip: EvalClip, variants: dict[str, Tensor | No
         replayed = scorer.index.frames(episode, start + count - 1, protocol.horizon + 1, size)
         before["nearest_training"], frames["nearest_training"] = replayed[0], replayed[None, 1:]
         retrieved = {"episode": scorer.index.episodes[episode].name, "frame": start, "distance": distance}
-    sampling = Sampling(protocol.temperature, protocol.top_k, protocol.top_p, protocol.seed, protocol.softness)
+    sampling = Sampling(protocol.temperature, protocol.top_k, protocol.top_p, protocol.seed)
     for row, actions in variants.items():
         moments = list(predict(run, tokens[:count], actions, protocol.horizon, protocol.samples, sampling))
         future = torch.stack([moment.frames for moment in moments], 1)
         frames[row] = fit_frames(future.flatten(0, 1), size).view(*future.shape[:2], 3, *size)
         made[row] = torch.stack([steps(moment.tokens) for moment in moments], 1)
+    if protocol.samples > 1:
+        frames["model_mean"] = frames[own_row(variants)].float().mean(0, keepdim=True).round().byte()
     before = dict.fromkeys(frames, decoded[count - 1]) | before
     past = steps(tokens[:count])[-1].cpu()
     return Futures(truth, decoded[:count], past, frames, before, made, retrieved)

@@ -84,6 +84,8 @@ def _missing(row: str, run: Run, protocol: Protocol) -> str:
         return "needs clips with actions" if row == "model_true_actions" else "needs two videos with actions"
     if not protocol.rollout:
         return "a teacher-forced protocol predicts no frames"
+    if row == "model_mean":
+        return "needs several samples: --samples N"
     return "needs the training clips: --train SOURCE"
 
 

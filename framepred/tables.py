@@ -6,6 +6,7 @@ from framepred.scoring import BASELINES, ROWS
 
 ROW_NAMES = {
     "model": "model",
+    "model_mean": "model, mean of samples",
     "model_true_actions": "model, true actions",
     "model_no_actions": "model, no actions",
     "model_shuffled_actions": "model, shuffled actions",
@@ -131,7 +132,7 @@ def header_facts(result: dict[str, Any]) -> list[tuple[str, str]]:
     size = "the run's own" if protocol["size"] == [0, 0] else "x".join(map(str, protocol["size"]))
     drawn = f"{protocol['samples']} samples, {protocol['statistic']}" if protocol["rollout"] else "teacher-forced only"
     counted = f"frames counted: {protocol['counted']}, PSNR {protocol['psnr']}, size {size}"
-    sampling = f"temperature {protocol['temperature']:g}, softness {protocol['softness']:g}, seed {protocol['seed']}"
+    sampling = f"temperature {protocol['temperature']:g}, seed {protocol['seed']}"
     frames = f"context {protocol['context']}, horizon {protocol['horizon']}"
     facts = [
         ("protocol", f"{protocol['sha256'][:12]}: {frames}, {drawn}, {counted}, {sampling}"),

@@ -254,20 +254,23 @@ def test_pickled_weights_are_not_read(run_dir: Path) -> None:
         load_predictor(run_dir)
 
 
-def test_a_run_has_a_temperature_and_a_softness_of_its_own(run_dir: Path) -> None:
+def test_a_run_has_an_ensemble_of_its_own(run_dir: Path) -> None:
+    assert load_run(run_dir).ensemble == 1
+    edit(run_dir / "framepred.json", lambda v: v.update(ensemble=8))
+    assert load_run(run_dir).ensemble == 8
+    edit(run_dir / "framepred.json", lambda v: v.pop("ensemble"))
+    assert load_run(run_dir).ensemble == 1
+    edit(run_dir / "framepred.json", lambda v: v.update(ensemble=0))
+    with pytest.raises(FramepredError, match=r"framepred.json: ensemble 0 is not allowed; it must be 1 or more"):
+        load_run(run_dir)
+
+
+def test_a_run_has_a_temperature_of_its_own(run_dir: Path) -> None:
     assert load_run(run_dir).temperature == 1.0
     edit(run_dir / "framepred.json", lambda v: v.update(temperature=0.25))
     assert load_run(run_dir).temperature == 0.25
     edit(run_dir / "framepred.json", lambda v: v.pop("temperature"))
     assert load_run(run_dir).temperature == 1.0
-    assert load_run(run_dir).softness == 0.0
-    edit(run_dir / "framepred.json", lambda v: v.update(softness=1.5))
-    assert load_run(run_dir).softness == 1.5
-    edit(run_dir / "framepred.json", lambda v: v.pop("softness"))
-    assert load_run(run_dir).softness == 0.0
-    edit(run_dir / "framepred.json", lambda v: v.update(softness=-1))
-    with pytest.raises(FramepredError, match=r"framepred.json: softness -1.0 is not allowed; it must be 0"):
-        load_run(run_dir)
     edit(run_dir / "framepred.json", lambda v: v.update(temperature=-1))
     with pytest.raises(FramepredError, match=r"framepred.json: temperature -1.0 is not allowed; it must be 0"):
         load_run(run_dir)

@@ -449,6 +449,9 @@ def test_every_command_takes_a_delta_run(delta_run: Path, clips_dir: Path, tmp_p
     assert np.array_equal(grids[-7:].numpy(), arrays["tokens"][0])
     assert torch.equal(key, load_run(delta_run).tokenizer.encode_key(read_video(clip).frames[:1])[0])
 
+    mean = call("rollout", clip, "--model", delta_run, "-o", tmp_path / "m.npz", "--ensemble", 3, "--json")
+    assert (mean["samples"], mean["ensemble"]) == (1, 3)
+    assert np.load(tmp_path / "m.npz")["tokens"].shape == (1, 16, 4, 4)
     table = call("eval", clips_dir, "--model", delta_run, "--context", 2, "--horizon", 3,
                  "--set", "bootstrap=20", "--set", "max_clips=2", "--json")  # fmt: skip
     assert table["groups"][0]["rows"]["ceiling"]["clips"] == 2

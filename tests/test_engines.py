@@ -253,7 +253,6 @@ def test_rollout_says_where_framepreds_seed_does_not_hold(run: Run, server: Serv
     ("options", "said"),
     [
         (("--engine", "vllm", "--decoder", "sequential"), "decoder 'sequential' is framepred's own"),
-        (("--engine", "vllm", "--softness", 1), "softness 1.0 is framepred's own; the engine vllm draws tokens"),
         (("--server", "http://localhost:1"), "is for the engine vllm, not framepred: give --engine vllm"),
         (("--engine", "vllm", "--server", "http://127.0.0.1:9", "--temperature", "0"), "cannot be reached"),
     ],

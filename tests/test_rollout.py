@@ -14,12 +14,12 @@ from torch import Tensor
 
 from framepred.checkpoint import Run
 from framepred.config import Recipe, apply
+from framepred.decoding import DECODERS
 from framepred.errors import FramepredError
 from framepred.predictor import Llama, LlamaConfig
-from framepred.rollout import check_actions, predict, rollout, window_start
+from framepred.rollout import check_actions, ensemble_mean, predict, rollout, window_start
 from framepred.sampling import Sampling
 from framepred.sequence import ActionSpace, SequenceLayout, Vocabulary
-from framepred.tokenizer.adapters import AdaptedTokenizer
 from framepred.tokenizer.autoencoder import Autoencoder
 from framepred.video import Clip
 
@@ -66,9 +66,7 @@ def futures(
     run: Run, tokens: Tensor, actions: Tensor | None, horizon: int, samples: int = 1, seed: int = 0, **more: Any
 ) -> Tensor:
     """Return predicted tokens (S, T, h, w)."""
-    sampling = Sampling(
-        seed=seed, **{k: more.pop(k) for k in ("temperature", "top_k", "top_p", "softness") if k in more}
-    )
+    sampling = Sampling(seed=seed, **{k: more.pop(k) for k in ("temperature", "top_k", "top_p") if k in more})
     return torch.stack([p.tokens for p in predict(run, tokens, actions, horizon, samples, sampling, **more)], 1)
 
 
@@ -92,16 +90,12 @@ def test_a_shorter_horizon_is_the_beginning_of_a_longer_one(run: Run) -> None:
 
 
 @pytest.mark.parametrize("space", [None, DISCRETE, CONTINUOUS], ids=["none", "discrete", "continuous"])
-@pytest.mark.parametrize(("temperature", "softness"), [(0.0, 0.0), (1.0, 0.0), (0.7, 1.0)])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("samples", [1, 3])
-def test_decoders_agree_far_beyond_the_window(
-    space: ActionSpace | None, temperature: float, softness: float, samples: int
-) -> None:
+def test_decoders_agree_far_beyond_the_window(space: ActionSpace | None, temperature: float, samples: int) -> None:
     run, actions = build(space), random_actions(space)
     made = {
-        name: futures(
-            run, context_tokens(), actions, 13, samples, temperature=temperature, softness=softness, decoder=name
-        )
+        name: futures(run, context_tokens(), actions, 13, samples, temperature=temperature, decoder=name)
         for name in ("sequential", "speculative", "auto")
     }
     assert torch.equal(made["sequential"], made["speculative"])
@@ -250,6 +244,8 @@ def test_rollout_fits_frames_of_another_size(run: Run) -> None:
         ({"horizon": 1_000_001}, "horizon 1000001 is not allowed"),
         ({"samples": 0}, "samples 0 is not allowed: give a whole number from 1 to 4096"),
         ({"samples": 5000}, "samples 5000 is not allowed"),
+        ({"ensemble": 0}, "ensemble 0 is not allowed: give a whole number from 1 to 4096"),
+        ({"ensemble": 2, "samples": 1}, "samples 1 are shown one by one, ensemble 2 as their mean: give one"),
         ({"context": 9}, "the clip has 8 frames, fewer than the context of 9; give a smaller context"),
         ({"decoder": "magic"}, "decoder 'magic' is not known; give one of auto, sequential, speculative"),
         ({"temperature": -1.0}, "temperature -1.0 is not allowed"),
@@ -284,25 +280,40 @@ def test_the_runs_own_temperature_is_used_where_none_is_given(run: Run) -> None:
     assert torch.equal(frames(warm), frames(run, temperature=2.0))
     assert torch.equal(frames(cold), frames(warm, temperature=0.0))
     assert not torch.equal(frames(cold), frames(warm))
-    soft = replace(run, softness=1.0)
-    assert torch.equal(frames(soft), frames(run, softness=1.0))
-    assert torch.equal(frames(soft, softness=0.0), frames(run))
-    assert not torch.equal(frames(soft), frames(run))
 
 
-def test_soft_futures_are_a_function_of_the_seed_and_differ(run: Run) -> None:
-    tokens, actions = context_tokens(), random_actions(DISCRETE)
-    one = futures(run, tokens, actions, 6, samples=3, seed=1, softness=0.5)
-    assert torch.equal(one, futures(run, tokens, actions, 6, samples=3, seed=1, softness=0.5))
-    assert len({tuple(sample.flatten().tolist()) for sample in one}) == 3
-    assert torch.equal(futures(run, tokens, actions, 6, seed=1, softness=0.5), one[:1])
+def test_an_ensemble_is_the_mean_of_its_futures(run: Run) -> None:
+    several = torch.stack(list(rollout(run, clip(), context=3, horizon=5, samples=6)), 1)
+    mean = several.float().mean(0).round().byte()
+    made = torch.stack(list(rollout(run, clip(), context=3, horizon=5, ensemble=6)))
+    assert torch.equal(made, run.tokenizer.decode(run.tokenizer.encode(mean)))
+    assert not torch.equal(made, run.tokenizer.decode(run.tokenizer.encode(several[0])))
 
 
-def test_a_tokenizer_that_hides_its_codes_cannot_be_soft(run: Run) -> None:
-    class Hiding(AdaptedTokenizer):
-        def to_frames(self, ids: Tensor) -> Tensor:
-            return ids.new_zeros(len(ids), 3, *SIZE).float()
+def test_an_ensemble_of_one_is_the_future_itself(run: Run) -> None:
+    tokens = context_tokens()
+    alone = list(predict(run, tokens, None, 5))
+    frames = torch.cat([made.frames for made in alone])
+    mean = list(ensemble_mean(run, tokens, predict(run, tokens, None, 5)))
+    assert [made.index for made in mean] == [made.index for made in alone]
+    assert [made.passes for made in mean] == [made.passes for made in alone]
+    assert torch.equal(torch.cat([m.tokens for m in mean]), run.tokenizer.encode(frames))
+    assert torch.equal(torch.cat([m.frames for m in mean]), run.tokenizer.decode(run.tokenizer.encode(frames)))
 
-    hiding = Hiding("anothers", torch.nn.Linear(1, 1), run.tokenizer.codebook_size, 8, SIZE)
-    with pytest.raises(FramepredError, match="anothers does not say what its tokens stand for: give softness 0"):
-        futures(replace(run, tokenizer=hiding), context_tokens(), None, 2, softness=1.0)
+
+def test_the_decoders_give_the_same_mean(run: Run) -> None:
+    made = [torch.stack(list(rollout(run, clip(), horizon=9, ensemble=4, decoder=d))) for d in DECODERS]
+    assert torch.equal(made[0], made[1])
+
+
+def test_the_runs_own_ensemble_is_shown_where_nothing_is_asked_for(run: Run) -> None:
+    own = replace(run, ensemble=4)
+
+    def frames(run: Run, **given: float) -> Tensor:
+        return torch.stack(list(rollout(run, clip(), horizon=2, **given)))  # type: ignore[arg-type]
+
+    assert torch.equal(frames(own), frames(run, ensemble=4))
+    assert torch.equal(frames(own, samples=3), frames(run, samples=3))
+    assert torch.equal(frames(own, temperature=1.0), frames(run))
+    assert torch.equal(frames(own, temperature=0.5, ensemble=4), frames(run, temperature=0.5, ensemble=4))
+    assert not torch.equal(frames(own), frames(run))

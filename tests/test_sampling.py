@@ -175,44 +175,6 @@ def test_a_dropped_token_is_never_drawn(seed: int, top_k: int, top_p: float, tem
     assert float(likelier.max()) < top_p + 1e-6
 
 
-CODES = torch.cartesian_prod(torch.tensor([-1.0, 1.0]), torch.tensor([-1.0, -0.5, 0.0, 1.0]))
-
-
-@settings(deadline=None)
-@given(
-    seed=st.integers(0, 2**40),
-    temperature=st.floats(0.1, 10.0),
-    softness=st.floats(0.05, 10.0),
-    top_k=st.integers(0, 9),
-)
-def test_a_soft_draw_is_the_token_nearest_to_the_mean_code(
-    seed: int, temperature: float, softness: float, top_k: int
-) -> None:
-    logits = torch.randn(50, 8, generator=torch.Generator().manual_seed(seed % 2**31)) * 3
-    noise = gumbel_noise(seed, torch.arange(50), 0, torch.zeros(1, dtype=torch.int64), 8)[:, 0]
-    mean = ((likeliest(logits, temperature, top_k) + noise) / softness).softmax(-1) @ CODES.double()
-    distance = torch.cdist(mean, CODES.double())
-    chosen = choose(logits, noise, Sampling(temperature, top_k, softness=softness), CODES)
-    assert torch.all(distance.gather(1, chosen[:, None])[:, 0] < distance.min(1).values + 1e-4)
-
-
-def test_a_soft_draw_is_sure_where_the_model_is_and_takes_the_middle_where_it_is_not() -> None:
-    noise = gumbel_noise(0, torch.arange(200), 0, torch.zeros(1, dtype=torch.int64), 8)[:, 0]
-    sure = torch.full((8,), -20.0).index_fill(0, torch.tensor([3]), 20.0)
-    assert torch.all(choose(sure.expand(200, 8), noise, Sampling(softness=1.0), CODES) == 3)
-    torn = torch.full((8,), -30.0).index_fill(0, torch.tensor([0, 3]), 0.0)
-    hard = choose(torn.expand(200, 8), noise, Sampling(), CODES)
-    soft = choose(torn.expand(200, 8), noise, Sampling(softness=3.0), CODES)
-    assert set(hard.tolist()) == {0, 3}
-    # Between codes (-1, -1) and (-1, 1) lie (-1, -0.5) and (-1, 0): the futures still differ.
-    assert set(soft.tolist()) > {2}
-    assert float((soft == 2).double().mean()) > 0.4
-
-
-def test_greedy_is_greedy_however_soft() -> None:
-    assert int(choose(LOGITS, None, Sampling(0, softness=2.0), CODES)) == int(LOGITS.argmax())
-
-
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -224,9 +186,6 @@ def test_greedy_is_greedy_however_soft() -> None:
         ({"top_p": 1.1}, "top_p 1.1"),
         ({"seed": -1}, "seed -1 is not allowed; it must be 0 to 2^63 - 1"),
         ({"seed": 2**63}, "seed 9223372036854775808"),
-        ({"softness": -0.1}, "softness -0.1 is not allowed; it must be 0 (a token is drawn) or 0.001 to 100"),
-        ({"softness": 1e-9}, "softness 1e-09"),
-        ({"softness": float("nan")}, "softness nan"),
     ],
 )
 def test_setting_that_is_not_allowed_is_refused(values: dict[str, float], words: str) -> None:

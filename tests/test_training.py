@@ -589,10 +589,10 @@ def test_a_learned_world_takes_few_passes(world: tuple[Path, Path]) -> None:
 def test_init_from_goes_on_where_the_run_ended(world: tuple[Path, Path], tmp_path: Path) -> None:
     clips, folder = world
     recipe = world_recipe("training.predictor_steps=5", "predictor.learning_rate=0.0001")
-    soft = shutil.copytree(folder, tmp_path / "soft")
-    about = json.loads((soft / "framepred.json").read_text())
-    (soft / "framepred.json").write_text(json.dumps(about | {"temperature": 0.7, "softness": 1.5}))
-    do(clips, out=tmp_path / "more", recipe=recipe, init_from=str(soft))
+    first = shutil.copytree(folder, tmp_path / "first")
+    about = json.loads((first / "framepred.json").read_text())
+    (first / "framepred.json").write_text(json.dumps(about | {"temperature": 0.7, "ensemble": 4}))
+    do(clips, out=tmp_path / "more", recipe=recipe, init_from=str(first))
     before, after = losses(folder, "predictor"), losses(tmp_path / "more", "predictor")
     assert after[0] < sum(before[-20:]) / 20 + 0.2
     assert after[0] < 0.15 * before[0]
@@ -601,4 +601,4 @@ def test_init_from_goes_on_where_the_run_ended(world: tuple[Path, Path], tmp_pat
     ).read_bytes()
     more = load_run(tmp_path / "more")
     assert more.layout == load_run(folder).layout
-    assert (more.temperature, more.softness) == (0.7, 1.5)
+    assert (more.temperature, more.ensemble) == (0.7, 4)

@@ -24,13 +24,15 @@ from framepred.errors import FramepredError
     "--actions", metavar="FILE|none", help="Actions CSV.  [default: NAME.actions.csv beside the video, if there]"
 )
 @click.option("--prompt", metavar="TEXT", help="Words before the frames, for a run that knows text.")
-@click.option("--samples", default=1, show_default=True, help="Different futures.")
+@click.option("--samples", type=int, help="Different futures, side by side.  [default: 1]")
+@click.option(
+    "--ensemble",
+    type=int,
+    help="Show the mean of so many futures.  [default: the run's own, 1 with --samples or --temperature]",
+)
 @click.option("--temperature", type=float, help="0 is greedy.  [default: the run's own]")
 @click.option("--top-k", default=0, show_default=True, help="Draw from the k likeliest tokens; 0 is all.")
 @click.option("--top-p", default=1.0, show_default=True, help="Draw from the likeliest tokens that make up this mass.")
-@click.option(
-    "--softness", type=float, help="Above 0, not one drawn token but the middle of several.  [default: the run's own]"
-)
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same video.")
 @click.option(
     "--decoder",

@@ -67,10 +67,6 @@ class AdaptedTokenizer(FrameByFrame, nn.Module):
         """Tokens int64 (T, h, w) in [0, V) → frames uint8 (T, 3, H, W)."""
         return decode_in_parts(self, tokens, _CHUNK, self.to_frames)
 
-    def codes(self) -> Tensor:
-        """Refuse: where another library keeps its codes is its own affair."""
-        raise FramepredError(f"{self.name} does not say what its tokens stand for: give softness 0")
-
 
 class VQModelTokenizer(AdaptedTokenizer):
     """`diffusers` VQModel: a frame is H/f x W/f tokens, f halving once less than it has blocks."""

@@ -82,10 +82,6 @@ class Autoencoder(FrameByFrame, nn.Module):
         quantized, ids, loss = self.quantizer(self.encoder(frames))
         return self.decoder(quantized), ids, loss
 
-    def codes(self) -> Tensor:
-        """Return the quantizer's codes, float32 (V, D)."""
-        return self.quantizer.codes(self.device)
-
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device

@@ -55,10 +55,6 @@ class Tokenizer(Protocol):
         """Pictures uint8 (S, 3, H, W) and the next frames' own tokens (S, h, w) → those frames uint8 (S, 3, H, W)."""
         ...
 
-    def codes(self) -> Tensor:
-        """Return what each of the V tokens stands for: vectors float32 (V, D), alike where the tokens look alike."""
-        ...
-
 
 class FrameByFrame:
     """What a tokenizer inherits whose frames each stand for themselves: nothing is given, and there are no keys."""

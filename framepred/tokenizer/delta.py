@@ -118,10 +118,6 @@ class DeltaAutoencoder(nn.Module):
         share = torch.sigmoid(drawn[:, 3:])
         return share * drawn[:, :3] + (1 - share) * _moved(before, self.flow(x).float())
 
-    def codes(self) -> Tensor:
-        """Return the quantizer's codes, float32 (V, D)."""
-        return self.quantizer.codes(self.device)
-
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device

@@ -30,11 +30,6 @@ class Quantizer(nn.Module):
         """Return the codes (B, D, h, w) that ids int64 (B, h, w) name."""
         raise NotImplementedError
 
-    @torch.inference_mode()
-    def codes(self, device: torch.device) -> Tensor:
-        """Return all codes, float32 (V, D)."""
-        return self.lookup(torch.arange(self.codebook_size, device=device)[:, None, None])[..., 0, 0]
-
 
 class FSQ(Quantizer):
     """Finite scalar quantization: each channel is bounded and rounded (arXiv 2309.15505)."""

@@ -316,9 +316,8 @@ def test_an_unknown_model_lists_what_there_is(clip: Path, refused) -> None:
     ("option", "value"),
     [
         ("--horizon", 0), ("--horizon", -3), ("--horizon", 10**12), ("--context", 0), ("--context", -1),
-        ("--samples", 0), ("--samples", 10**9), ("--temperature", -1), ("--temperature", "nan"),
-        ("--temperature", "inf"), ("--softness", -1), ("--softness", "nan"),
-        ("--top-p", 0), ("--top-p", 1.5), ("--top-p", "nan"),
+        ("--samples", 0), ("--samples", 10**9), ("--ensemble", 0), ("--ensemble", 10**9), ("--temperature", -1),
+        ("--temperature", "nan"), ("--temperature", "inf"), ("--top-p", 0), ("--top-p", 1.5), ("--top-p", "nan"),
         ("--top-k", -1), ("--seed", -1), ("--seed", 2**64), ("--device", "abacus"),
     ],
 )  # fmt: skip

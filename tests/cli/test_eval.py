@@ -122,6 +122,20 @@ def test_the_bair_protocol_is_a_direct_computation(two: Path, run: Run, evaluate
     assert metrics["ssim"]["value"] == pytest.approx(np.mean(best_ssim), abs=1e-4)
 
 
+def test_the_mean_of_the_samples_is_a_row(two: Path, run: Run, evaluated: Callable[..., Any]) -> None:
+    rows = evaluated(two, *SMALL, "--samples", 3)["groups"][0]["rows"]
+    errors = []
+    for i in (0, 1):
+        frames, actions = clip(two, i, 5)
+        mean = rollouts(run, frames, actions, 2, 3).float().mean(0).round()
+        errors.append(((mean - frames[2:].float()) / 255).square().mean())
+    expected = float(-10 * torch.stack(errors).mean().log10())
+    assert rows["model_mean"]["metrics"]["psnr"]["value"] == pytest.approx(expected, abs=1e-4)
+    assert rows["model_mean"]["metrics"]["psnr"]["value"] > rows["model"]["metrics"]["psnr"]["value"]
+    alone = evaluated(two, *SMALL, "--samples", 1)["groups"][0]["rows"]["model_mean"]
+    assert alone["note"] == "needs several samples: --samples N"
+
+
 def test_the_strict_protocol_is_pooled_as_rollout_scores(
     two: Path, tiny_run: Path, run: Run, evaluated: Callable[..., Any]
 ) -> None:
