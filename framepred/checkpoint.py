@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from framepred import gguf_file, zoo
 from framepred.config import Recipe, apply, check_sampling
 from framepred.errors import FramepredError
-from framepred.predictor import Llama, LlamaConfig, from_hugging_face, to_hugging_face
+from framepred.llama_config import LlamaConfig
+from framepred.predictor import Llama, from_hugging_face, to_hugging_face
 from framepred.sequence import SequenceLayout
 from framepred.tokenizer.adapters import AdaptedTokenizer, is_foreign, load_adapted
 from framepred.tokenizer.autoencoder import Autoencoder

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from framepred.checkpoint import Run
-from framepred.predictor import KVCache
+from framepred.kv_cache import KVCache
 from framepred.rollout import window_start
 from framepred.sequence import SequenceLayout
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from framepred import hub, zoo
 from framepred.checkpoint import KINDS, load_run, load_tokenizer, tokenizer_sha256
-from framepred.config import built_in
 from framepred.data.actions import actions_path, read_actions
 from framepred.data.sources import find_videos
-from framepred.data.tokens import is_store, read_store, read_store_info
+from framepred.data.store import is_store, read_store, read_store_info
 from framepred.errors import FramepredError
+from framepred.settings import built_in
 from framepred.tokenizer.adapters import AdaptedTokenizer
 from framepred.video import probe_video
 

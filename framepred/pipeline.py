@@ -4,12 +4,10 @@ import os
 import shutil
 import time
 import warnings
-from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
 
 from framepred import zoo
@@ -24,31 +22,18 @@ from framepred.checkpoint import (
     tokenizer_sha256,
 )  # fmt: skip
 from framepred.config import Recipe, load_recipe, to_toml
-from framepred.data.captions import find_texts, read_text
+from framepred.data.captions import find_texts
 from framepred.data.frames import sample_frames
 from framepred.data.sources import VideoFile, find_videos
-from framepred.data.tokens import (
-    StoreInfo,
-    TokenEpisode,
-    TokenizeProgress,
-    is_store,
-    read_store,
-    read_store_info,
-    tokenize,
-)  # fmt: skip
+from framepred.data.store import StoreInfo, is_store, read_store, read_store_info
+from framepred.data.tokens import TokenizeProgress, tokenize
 from framepred.data.windows import Windows, split_episodes, step_generator
-from framepred.data.words import Words
 from framepred.embedding import merge_rows, part_text, share_digits
 from framepred.errors import FramepredError, FramepredWarning
-from framepred.llm import LanguageModel, check_names, extend, find_checkpoint, load_language_model
-from framepred.predictor import Llama
-from framepred.sequence import SequenceLayout, Vocabulary, fit_action_space
-from framepred.stages import llama_config, predictor_stage, tokenizer_stage
-from framepred.token_names import TOKENIZER_JSON, read_text_files, text_tokenizer
-from framepred.tokenizer.adapters import AdaptedTokenizer
-from framepred.tokenizer.autoencoder import Autoencoder
+from framepred.llm import LanguageModel, find_checkpoint, load_language_model
+from framepred.stages import predictor_stage, tokenizer_stage
+from framepred.start import common_fps, fit_layout, make_model, make_words, tokenizer_to_train
 from framepred.tokenizer.base import Tokenizer
-from framepred.tokenizer.delta import DeltaAutoencoder
 from framepred.training import Budget, TrainProgress, fit, make_accelerator
 
 Progress = TrainProgress | TokenizeProgress
@@ -217,7 +202,7 @@ def _train_tokenizer(job: Job, videos: list[VideoFile], accelerator: Accelerator
     recipe = job.recipe
     train_index, held_index = split_episodes([v.name for v in videos], recipe.data.validation_fraction)
     lenient = len(videos) > 1
-    model = _tokenizer_to_train(recipe, job.tokenizer or job.init_from)
+    model = tokenizer_to_train(recipe, job.tokenizer or job.init_from)
     train_frames, held_frames = (
         sample_frames([videos[i] for i in index], recipe.data.size, most, model.clip_frames, lenient)
         for index, most in ((train_index, recipe.data.max_tokenizer_frames), (held_index, 512))
@@ -237,35 +222,6 @@ def _train_tokenizer(job: Job, videos: list[VideoFile], accelerator: Accelerator
     yield from fit(stage, accelerator, _tokenizer_budget(job, started), recipe.training, job.out)
     if accelerator.is_main_process:
         save_tokenizer(job.out / "tokenizer", model, to_toml(recipe))
-
-
-def _tokenizer_to_train(recipe: Recipe, origin: str | None) -> Autoencoder | DeltaAutoencoder:
-    """Return a new tokenizer, or one that goes on from `origin`; a plain one becomes the keys of a delta recipe's."""
-    loaded = load_tokenizer(zoo.tokenizer_folder(origin)) if origin else None
-    if isinstance(loaded, AdaptedTokenizer):
-        raise FramepredError(
-            f"tokenizer {origin} is a {loaded.name}: framepred trains only its own; use it as it is, "
-            "without --only tokenizer"
-        )
-    if loaded and loaded.frame_size != recipe.data.size:
-        raise FramepredError(f"tokenizer {origin} takes frames of {loaded.frame_size}, data.size is {recipe.data.size}")
-    given = recipe.tokenizer.delta_downsampling and isinstance(loaded, Autoencoder)
-    if loaded and not given:
-        return loaded.requires_grad_(True)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.training.seed)
-        if not recipe.tokenizer.delta_downsampling:
-            return Autoencoder(recipe.tokenizer, recipe.data.size)
-        delta = DeltaAutoencoder(recipe.tokenizer, recipe.data.size)
-    if loaded:
-        try:
-            delta.key.load_state_dict(loaded.state_dict())
-        except RuntimeError as error:
-            raise FramepredError(
-                f"tokenizer {origin} does not have the shape of the recipe's keys: give --recipe its levels, "
-                "downsampling, width and blocks"
-            ) from error
-    return delta
 
 
 def _warn_unvalidated(held_index: list[int]) -> None:
@@ -291,7 +247,7 @@ def _train_predictor(
     layout = (
         init.layout
         if isinstance(init, Run)
-        else _fit_layout([e for e, _ in episodes], stores, tokenizer, recipe, text_size)
+        else fit_layout([e for e, _ in episodes], stores, tokenizer, recipe, text_size)
     )
     window = init.window if isinstance(init, Run) else recipe.predictor.window
     if layout.actions is None and any(e.actions is not None for e, _ in episodes):
@@ -312,9 +268,9 @@ def _train_predictor(
     if not len(train_windows):
         raise FramepredError("no training episode has two frames: give longer videos")
     generator = step_generator(recipe.training.seed, 4)
-    model, text_files = _make_model(init, layout, recipe, generator)
+    model, text_files = make_model(init, layout, recipe, generator)
     words, held_words = (
-        _make_words(job, model, layout, text_files, [episodes[i][0] for i in index], texts)
+        make_words(recipe, model, layout, text_files, [episodes[i][0] for i in index], texts)
         for index, texts in ((train_index, job.texts), (held_index, ()))
     )
     part_text(model, layout.vocabulary.text_size)
@@ -341,63 +297,6 @@ def _train_predictor(
     if accelerator.is_main_process:
         own = (init.temperature, init.ensemble) if isinstance(init, Run) else (1.0, 1)
         save_run(
-            job.out, model, layout, window, _common_fps([e for e, _ in episodes]), tokenizer.frame_size, sha256,
+            job.out, model, layout, window, common_fps([e for e, _ in episodes]), tokenizer.frame_size, sha256,
             text_files=text_files, temperature=own[0], ensemble=own[1],
         )  # fmt: skip
-
-
-def _make_model(
-    init: Run | LanguageModel | None, layout: SequenceLayout, recipe: Recipe, generator: torch.Generator
-) -> tuple[Llama, dict[str, str]]:
-    """Return the predictor before training, and the files of its text tokenizer."""
-    if isinstance(init, LanguageModel):
-        check_names(init, layout.vocabulary)
-        # A caption has a marker on either side, and an end.
-        context = layout.start(recipe.predictor.window) + recipe.text.tokens + 3
-        return extend(init, layout, context, generator), init.files
-    if init is not None:
-        return init.predictor.requires_grad_(True), read_text_files(init.path) if layout.vocabulary.text_size else {}
-    model = Llama(llama_config(recipe.predictor, layout))
-    model.initialise(generator)
-    return model, {}
-
-
-def _make_words(
-    job: Job, model: Llama, layout: SequenceLayout, text_files: Mapping[str, str], episodes: Sequence[TokenEpisode],
-    texts: Sequence[str],
-) -> Words | None:  # fmt: skip
-    """Return what is said of the episodes and beside them, None where the run knows no text or there is none."""
-    if not layout.vocabulary.text_size or not (texts or any(e.captions for e in episodes)):
-        return None
-    end = model.config.end_of_text
-    if end is None:
-        raise FramepredError(f"{job.init_from}: its config.json has no eos_token_id, which ends a caption: add it")
-    tokenizer = text_tokenizer(text_files[TOKENIZER_JSON])
-
-    def encode(text: str) -> list[int]:
-        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
-
-    return Words.build(episodes, [read_text(f) for f in find_texts(texts)], encode, end, layout, job.recipe.text)
-
-
-def _fit_layout(
-    episodes: list[TokenEpisode], stores: Sequence[str], tokenizer: Tokenizer, recipe: Recipe, text_size: int
-) -> SequenceLayout:
-    kinds = {(i.action_kind, i.action_names) for i in map(read_store_info, stores) if i.action_kind}
-    if len(kinds) > 1:
-        raise FramepredError(f"the sources' actions differ: {sorted(map(str, kinds))}; one run has one action space")
-    actions = [e.actions for e in episodes if e.actions is not None and len(e.actions)]
-    space = fit_action_space(actions, next(iter(kinds))[1], recipe.predictor.action_bins) if actions else None
-    vocabulary = Vocabulary(
-        text_size, tokenizer.codebook_size, space.size if space else 0, key_size=tokenizer.key_codebook_size
-    )
-    return SequenceLayout(vocabulary, tokenizer.grid, space, tokenizer.key_grid)
-
-
-def _common_fps(episodes: list[TokenEpisode]) -> float:
-    """Return the rate that most frames have."""
-    frames: Counter[float] = Counter()
-    for episode in episodes:
-        frames[round(episode.fps, 3)] += len(episode.tokens)
-    return frames.most_common(1)[0][0]

@@ -1,8 +1,6 @@
-"""The predictor: a Llama transformer and its KV cache. It sees ids, never pixels."""
+"""The predictor: a Llama transformer. It sees ids, never pixels."""
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,147 +8,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from framepred.errors import FramepredError
-
-
-@dataclass(frozen=True)
-class LlamaConfig:
-    """The shape of a Llama; names are those of the Hugging Face configuration.
-
-    `head_dim` 0 is hidden_size / num_attention_heads. `bos_token_id` and `eos_token_id` are those of its text.
-    """
-
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    max_position_embeddings: int
-    rms_norm_eps: float = 1e-5
-    rope_theta: float = 10000.0
-    tie_word_embeddings: bool = True
-    head_dim: int = 0
-    bos_token_id: int | None = None
-    eos_token_id: int | list[int] | None = None
-
-    def __post_init__(self) -> None:
-        if not self.head_dim:
-            object.__setattr__(self, "head_dim", self.hidden_size // self.num_attention_heads)
-
-    @property
-    def end_of_text(self) -> int | None:
-        """The id that ends a text, the first where several do."""
-        ends = self.eos_token_id
-        return ends[0] if isinstance(ends, list) else ends
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the content of a `config.json` that `transformers` loads as LlamaForCausalLM."""
-        return {
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
-            **asdict(self),
-            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
-            "hidden_act": "silu",
-            "attention_bias": False,
-            "mlp_bias": False,
-            "attention_dropout": 0.0,
-            "pad_token_id": None,
-            "dtype": "float32",
-            "use_cache": True,
-        }
-
-    @staticmethod
-    def from_json(value: dict[str, Any]) -> "LlamaConfig":
-        if value.get("model_type") != "llama":
-            raise FramepredError(
-                f"model_type {value.get('model_type')!r} is not a Llama; framepred runs model_type 'llama'"
-            )
-        rope = value.get("rope_parameters") or value.get("rope_scaling") or {}
-        for name, found, wanted in (
-            ("rope scaling", rope.get("rope_type", rope.get("type", "default")), "default"),
-            ("hidden_act", value.get("hidden_act", "silu"), "silu"),
-            ("attention_bias", value.get("attention_bias", False), False),
-            ("mlp_bias", value.get("mlp_bias", False), False),
-        ):
-            if found != wanted:
-                raise FramepredError(f"{name} {found!r} is not supported; framepred runs Llamas with {wanted!r}")
-        # What a config.json leaves out is as in Hugging Face's LlamaConfig, where it is not as here.
-        known: dict[str, Any] = {
-            "max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "tie_word_embeddings": False,
-        }  # fmt: skip
-        known |= {name: value[name] for name in LlamaConfig.__dataclass_fields__ if value.get(name) is not None}
-        known.setdefault("num_key_value_heads", known.get("num_attention_heads"))
-        known["rope_theta"] = rope.get("rope_theta", known.get("rope_theta", 10000.0))
-        return LlamaConfig(**known)
-
-
-class KVCache:
-    """Keys and values of every layer, preallocated: (layers, 2, B, kv heads, capacity, head dim).
-
-    `length` positions are filled. Once `share` was called, the first of them are one `prefix` that
-    all rows read, (layers, 2, 1, kv heads, P, head dim), and `data` holds what follows it.
-    """
-
-    def __init__(self, config: LlamaConfig, batch: int, capacity: int, like: Tensor) -> None:
-        shape = (config.num_hidden_layers, 2, batch, config.num_key_value_heads, capacity, config.head_dim)
-        self.data = like.new_zeros(shape)
-        self.prefix = self.data[:, :, :1, :, :0]
-        self.length = 0
-        self._slots: Tensor | None = None
-        self._rows: Tensor | None = None
-        self._end = 0
-
-    @property
-    def capacity(self) -> int:
-        return self.prefix.shape[4] + self.data.shape[4]
-
-    @property
-    def own(self) -> int:
-        """Positions filled behind the prefix."""
-        return self.length - self.prefix.shape[4]
-
-    def share(self, batch: int) -> None:
-        """Let `batch` rows go on from what row 0 holds: one prefill serves all samples, stored and read once."""
-        self.prefix = self.data[:, :, :1, :, : self.length].clone()
-        layers, two, _, heads, capacity, dim = self.data.shape
-        self.data = self.data.new_zeros(layers, two, batch, heads, capacity - self.length, dim)
-
-    def place(self, length: int, at: Tensor | None = None, rows: Tensor | None = None) -> int:
-        """Say where the next `length` positions are written, and return where the last ends.
-
-        That is behind what is there, or from each one's `at` (R,) in these `rows` (R,) alone.
-        """
-        if at is None:
-            self._slots, self._end = None, self.own + length
-        else:
-            own = at - self.prefix.shape[4]
-            self._slots = (own[:, None] + torch.arange(length, device=at.device))[:, None]
-            self._end = int(own.max()) + length
-        self._rows = rows
-        return self.prefix.shape[4] + self._end
-
-    def write(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store keys and values (R, kv heads, L, head dim) at their place; return their rows' own up to the last."""
-        store, end = self.data[layer], self._end
-        if self._slots is None:
-            store[0, :, :, end - k.shape[2] : end] = k
-            store[1, :, :, end - k.shape[2] : end] = v
-            return store[0, :, :, :end], store[1, :, :, :end]
-        rows = torch.arange(len(k), device=k.device) if self._rows is None else self._rows
-        place = rows[:, None, None], torch.arange(k.shape[1], device=k.device)[:, None], self._slots
-        store[0][place], store[1][place] = k, v
-        # All rows are read where they lie; some are copied, which pays where others need no more work.
-        own = store[:, :, :, :end] if self._rows is None else store[:, rows, :, :end]
-        return own[0], own[1]
-
-    def visible(self, length: int) -> Tensor | None:
-        """Which of the rows' own positions each of the placed ones may see, (1 or B, 1, L, T); None for all."""
-        if self._slots is not None:
-            return torch.arange(self._end, device=self.data.device) <= self._slots[..., None]
-        if length == 1 or not self.length:
-            return None
-        seen = torch.ones(1, 1, length, self._end, dtype=torch.bool, device=self.data.device)
-        return seen.tril_(self._end - length)
+from framepred.kv_cache import KVCache
+from framepred.llama_config import LlamaConfig
 
 
 class Attention(nn.Module):

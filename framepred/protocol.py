@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from framepred.config import check_sampling, overlay, read_settings, read_table
+from framepred.config import check_sampling
 from framepred.errors import FramepredError
+from framepred.settings import overlay, read_settings, read_table
 
 DEFAULT = "future"
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from framepred.data.clips import check_store
 from framepred.data.sources import VideoFile, find_videos
-from framepred.data.tokens import TokenEpisode, is_store, read_store
+from framepred.data.store import TokenEpisode, is_store, read_store
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.tokenizer.base import Tokenizer
 from framepred.video import fit_frames, probe_video, stream_video

@@ -15,8 +15,9 @@ from framepred.data.frames import Frames
 from framepred.data.windows import Windows, group_weights, step_generator
 from framepred.data.words import Words
 from framepred.errors import FramepredError, FramepredWarning
+from framepred.llama_config import LlamaConfig
 from framepred.perceptual import load_lpips
-from framepred.predictor import Llama, LlamaConfig
+from framepred.predictor import Llama
 from framepred.sequence import SequenceLayout
 from framepred.tokenizer.adversary import WithAdversary, as_pictures
 from framepred.tokenizer.autoencoder import Autoencoder, reconstruction_loss, to_float

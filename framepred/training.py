@@ -5,32 +5,21 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
 from torch.nn.parallel import DistributedDataParallel
 
 from framepred.config import TrainingRecipe
 from framepred.errors import FramepredError, FramepredWarning, Interrupted
-
-_FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
+from framepred.resume import load_state, save_state, swapped
 
 
 @dataclass(frozen=True)
@@ -116,7 +105,7 @@ def fit(
     average = [p.detach().clone() for p in parameters]
     step, before = 0, 0.0
     if state_file.exists():
-        step, before = _load(state_file, bare, inner, parameters, average)
+        step, before = load_state(state_file, bare, inner, parameters, average)
     log = _Log(run / "metrics.jsonl", stage.name, step, accelerator.is_main_process)
     runner: Any = _compiled(model, accelerator) if loop.compile else model
     started = last_save = time.monotonic()
@@ -125,7 +114,9 @@ def fit(
 
     def save() -> None:
         if step:  # Before the first there is nothing to keep, and asking Adam for its state makes it count one.
-            _save(state_file, accelerator, bare, inner, parameters, average, step, before + time.monotonic() - started)
+            save_state(
+                state_file, accelerator, bare, inner, parameters, average, step, before + time.monotonic() - started
+            )
 
     try:
         while True:
@@ -160,7 +151,7 @@ def fit(
             now = time.monotonic()
             fraction = budget.fraction(step, before + now - started)
             if step % loop.validate_every == 0 or step == budget.steps:
-                with _swapped(parameters, average):
+                with swapped(parameters, average):
                     model.eval()
                     values = values | stage.validate(model)
             mean = float(accelerator.reduce(loss.detach().float(), "mean"))
@@ -239,83 +230,6 @@ def _agreed(accelerator: Accelerator, *values: float) -> list[float]:
     shared = torch.tensor(values, dtype=torch.float64, device=accelerator.device)
     torch.distributed.broadcast(shared, 0)
     return shared.tolist()
-
-
-@contextmanager
-def _swapped(parameters: list[nn.Parameter], values: list[Tensor]) -> Iterator[None]:
-    """Put `values` into the parameters for a while."""
-    own = [p.detach().clone() for p in parameters]
-    for p, value in zip(parameters, values, strict=True):
-        p.data.copy_(value)
-    try:
-        yield
-    finally:
-        for p, value in zip(parameters, own, strict=True):
-            p.data.copy_(value)
-
-
-def _save(
-    file: Path, accelerator: Accelerator, model: nn.Module, optimizers: list[torch.optim.Optimizer],
-    parameters: list[nn.Parameter], average: list[Tensor], step: int, elapsed: float,
-) -> None:  # fmt: skip
-    weights = _copies("model", get_model_state_dict(model, options=_FULL))
-    with _swapped(parameters, average):
-        weights |= _copies("average", get_model_state_dict(model, options=_FULL))
-    moments = get_optimizer_state_dict(model, optimizers, options=_FULL)
-    # The state is gathered on rank 0 alone.
-    if accelerator.is_main_process:
-        for name, values in cast(dict[str, dict[str, Tensor]], moments["state"]).items():
-            weights |= _copies(f"optimizer/{name}", values)
-        groups = json.dumps(moments["param_groups"])
-        partial = file.with_name(f".{file.name}.partial")
-        try:
-            save_file(weights, partial, {"step": str(step), "elapsed": repr(elapsed), "groups": groups})
-            os.replace(partial, file)
-        except OSError as error:
-            raise FramepredError(
-                f"cannot save {file} ({error}): free space, then give the same command with --resume"
-            ) from error
-        finally:
-            partial.unlink(missing_ok=True)
-
-
-def _copies(part: str, tensors: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {f"{part}/{k}": v.clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
-
-
-def _load(
-    file: Path,
-    model: nn.Module,
-    optimizers: list[torch.optim.Optimizer],
-    parameters: list[nn.Parameter],
-    average: list[Tensor],
-) -> tuple[int, float]:
-    model_state: dict[str, dict[str, Any]] = {"model": {}, "average": {}}
-    moments: dict[str, dict[str, Tensor]] = {}
-    try:
-        with safe_open(file, "pt") as stored:
-            about = stored.metadata()
-            for key in stored.keys():
-                part, name = key.split("/", 1)
-                if part == "optimizer":
-                    parameter, value = name.rsplit("/", 1)
-                    moments.setdefault(parameter, {})[value] = stored.get_tensor(key)
-                else:
-                    model_state[part][name] = stored.get_tensor(key)
-        set_model_state_dict(model, model_state["average"], options=_FULL)
-        for mean, p in zip(average, parameters, strict=True):
-            mean.copy_(p.detach())
-        set_model_state_dict(model, model_state["model"], options=_FULL)
-        state = {"state": moments, "param_groups": json.loads(about["groups"])}
-        set_optimizer_state_dict(model, optimizers, state, options=_FULL)
-        # Fused AdamW walks memory in order: moments must lie as their weights do (channels last).
-        for weight, values in (item for optimizer in optimizers for item in optimizer.state.items()):
-            for name, value in values.items():
-                if value.shape == weight.shape:
-                    values[name] = torch.empty_like(weight).copy_(value)
-        return int(about["step"]), float(about["elapsed"])
-    except Exception as error:
-        raise FramepredError(f"cannot resume from {file} ({error}): delete it to train this stage afresh") from error
 
 
 class _Log:

@@ -17,7 +17,7 @@ from framepred import zoo
 from framepred.checkpoint import copy_tokenizer, load_run, load_tokenizer, tokenizer_sha256
 from framepred.cli import cli
 from framepred.compat import ensure_torchvision
-from framepred.data.tokens import read_store
+from framepred.data.store import read_store
 from framepred.describe import describe
 from framepred.errors import FramepredError
 from framepred.tokenizer import adapters

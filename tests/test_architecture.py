@@ -13,18 +13,19 @@ ROOT = Path(framepred.__file__).parent
 # A name ending in a dot is a package, whose modules may import each other.
 FLOORS = {
     "errors": 0, "compat": 0,
-    "gguf_file": 1, "config": 1, "video": 1, "metrics": 1, "outputs": 1, "spread": 1, "bootstrap": 1,
-    "plots": 1, "perceptual": 1, "splicing": 1, "hub": 1,
-    "zoo": 2, "protocol": 2, "sampling": 2, "tokenizer.": 2, "sequence": 2, "predictor": 2, "panels": 2,
-    "data.": 3, "decoding": 3, "evaluation": 3, "checkpoint": 3, "training": 3, "heatmap": 3, "token_names": 3,
-    "embedding": 3, "adaptation": 3,
-    "llm": 4, "text": 4, "rollout": 4, "stages": 4, "retrieval": 4,
-    "pipeline": 5, "describe": 5, "teacher": 5, "counterfactual": 5, "engines": 5,
-    "forecast": 6, "export": 6, "scoring": 6, "calibration": 6, "tables": 7, "summary": 7, "surprise": 7, "caption": 7,
-    "publish": 7, "benchmark": 8, "report": 9,
-    "console": 9,
-    "cli.": 10,
-    "__main__": 11,
+    "settings": 1, "llama_config": 1,
+    "gguf_file": 2, "kv_cache": 2, "config": 2, "video": 2, "metrics": 2, "outputs": 2, "spread": 2, "bootstrap": 2,
+    "plots": 2, "perceptual": 2, "splicing": 2, "hub": 2, "resume": 2,
+    "zoo": 3, "protocol": 3, "sampling": 3, "tokenizer.": 3, "sequence": 3, "predictor": 3, "panels": 3,
+    "data.": 4, "decoding": 4, "evaluation": 4, "checkpoint": 4, "training": 4, "heatmap": 4, "token_names": 4,
+    "embedding": 4, "adaptation": 4,
+    "llm": 5, "text": 5, "rollout": 5, "stages": 5, "retrieval": 5,
+    "start": 6, "pipeline": 7, "describe": 6, "teacher": 6, "counterfactual": 6, "engines": 6,
+    "forecast": 7, "export": 7, "scoring": 7, "calibration": 7, "tables": 8, "summary": 8, "surprise": 8, "caption": 8,
+    "publish": 8, "benchmark": 9, "report": 10,
+    "console": 10,
+    "cli.": 11,
+    "__main__": 12,
 }  # fmt: skip
 
 
@@ -83,7 +84,7 @@ def test_the_check_sees_imports_inside_functions() -> None:
 
 
 def test_predictor_never_sees_pixels() -> None:
-    assert _own_imports("predictor") <= {"errors"}
+    assert _own_imports("predictor") <= {"errors", "llama_config", "kv_cache"}
     assert not _outer_imports("predictor") & {"av", "PIL", "torchvision", "numpy"}
 
 
@@ -92,7 +93,7 @@ def test_tokenizer_never_sees_sequences(module: str) -> None:
     assert not _own_imports(module) & {"sequence", "predictor", "decoding", "data.", "sampling"}
 
 
-LIGHT = {"errors", "config", "hub", "zoo", "console", "cli."}
+LIGHT = {"errors", "settings", "config", "hub", "zoo", "console", "cli."}
 
 
 @pytest.mark.parametrize("module", [m for m in _modules() if _home(m) in LIGHT])

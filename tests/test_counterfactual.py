@@ -16,7 +16,8 @@ from framepred.counterfactual import (
     join_pasts,
     take_past,
 )
-from framepred.predictor import Llama, LlamaConfig
+from framepred.llama_config import LlamaConfig
+from framepred.predictor import Llama
 from framepred.rollout import window_start
 from framepred.sequence import ActionSpace, SequenceLayout, Vocabulary
 from framepred.teacher import token_logits

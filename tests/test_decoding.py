@@ -6,7 +6,8 @@ from torch import Tensor
 
 from framepred import decoding
 from framepred.decoding import DECODERS, DRAFTS, Stream, decode_sequential, decode_speculative, frame_noise, prefill
-from framepred.predictor import Llama, LlamaConfig
+from framepred.llama_config import LlamaConfig
+from framepred.predictor import Llama
 from framepred.sampling import Sampling
 from framepred.sequence import ActionSpace, SequenceLayout, Vocabulary
 

@@ -21,14 +21,16 @@ from framepred.cli import cli
 from framepred.config import Recipe, apply, apply_settings, load_recipe
 from framepred.data.frames import Frames, sample_frames
 from framepred.data.sources import find_videos
-from framepred.data.tokens import TokenEpisode, read_store, read_store_info, tokenize
+from framepred.data.store import TokenEpisode, read_store, read_store_info
+from framepred.data.tokens import tokenize
 from framepred.data.windows import Windows, step_generator
 from framepred.engines import predict_by
 from framepred.errors import FramepredError, FramepredWarning, Interrupted
 from framepred.evaluation import score
+from framepred.llama_config import LlamaConfig
 from framepred.metrics import mse
 from framepred.pipeline import Job, train
-from framepred.predictor import Llama, LlamaConfig
+from framepred.predictor import Llama
 from framepred.rollout import predict, window_start
 from framepred.sampling import Sampling
 from framepred.sequence import ActionSpace, SequenceLayout, Vocabulary

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from framepred.config import TokenizerRecipe
 from framepred.embedding import DigitSum, merge_rows, share_digits
-from framepred.predictor import Llama, LlamaConfig, to_hugging_face
+from framepred.llama_config import LlamaConfig
+from framepred.predictor import Llama, to_hugging_face
 from framepred.tokenizer.quantizers import FSQ, QUANTIZERS
 
 DIGITS = (4, 3, 2)

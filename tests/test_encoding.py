@@ -22,7 +22,8 @@ from framepred.data import tokens as token_store
 from framepred.data.actions import write_actions
 from framepred.data.encoding import Workers
 from framepred.data.sources import find_videos
-from framepred.data.tokens import TokenizeProgress, read_store, tokenize
+from framepred.data.store import read_store
+from framepred.data.tokens import TokenizeProgress, tokenize
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.video import read_video, write_video
 

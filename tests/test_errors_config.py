@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from framepred.config import Recipe, apply, apply_settings, built_in, load_recipe, to_toml
+from framepred.config import Recipe, apply, apply_settings, load_recipe, to_toml
 from framepred.errors import FramepredError, FramepredWarning, Interrupted
+from framepred.settings import built_in
 
 
 def test_interrupted_is_an_error_and_a_warning_is_none() -> None:

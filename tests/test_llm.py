@@ -20,9 +20,10 @@ from framepred.cli import cli
 from framepred.config import LLMRecipe, apply, apply_settings
 from framepred.embedding import merge_rows, part_text, share_digits
 from framepred.errors import FramepredError, FramepredWarning
+from framepred.llama_config import LlamaConfig
 from framepred.llm import LanguageModel, check_names, extend, find_checkpoint, load_language_model
 from framepred.pipeline import Job, train
-from framepred.predictor import Llama, LlamaConfig
+from framepred.predictor import Llama
 from framepred.sequence import ActionSpace, SequenceLayout, Vocabulary
 
 DIGITS = (4, 4, 4)

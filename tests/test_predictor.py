@@ -12,7 +12,9 @@ from torch import Tensor
 
 from framepred.checkpoint import load_predictor, save_run
 from framepred.errors import FramepredError
-from framepred.predictor import KVCache, Llama, LlamaConfig, _attend_in_blocks, from_hugging_face, to_hugging_face
+from framepred.kv_cache import KVCache
+from framepred.llama_config import LlamaConfig
+from framepred.predictor import Llama, _attend_in_blocks, from_hugging_face, to_hugging_face
 from framepred.sequence import SequenceLayout, Vocabulary
 
 CONFIG = LlamaConfig(

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from framepred.config import built_in
 from framepred.errors import FramepredError
 from framepred.protocol import Protocol, load_protocol
+from framepred.settings import built_in
 
 # name: context, horizon, samples, statistic, counted, psnr
 BUILT_IN = {

@@ -16,7 +16,8 @@ from framepred.checkpoint import Run
 from framepred.config import Recipe, apply
 from framepred.decoding import DECODERS
 from framepred.errors import FramepredError
-from framepred.predictor import Llama, LlamaConfig
+from framepred.llama_config import LlamaConfig
+from framepred.predictor import Llama
 from framepred.rollout import check_actions, ensemble_mean, predict, rollout, window_start
 from framepred.sampling import Sampling
 from framepred.sequence import ActionSpace, SequenceLayout, Vocabulary

@@ -18,7 +18,8 @@ from framepred.checkpoint import load_tokenizer, tokenizer_sha256
 from framepred.data import tokens as token_store
 from framepred.data.actions import read_actions, write_actions
 from framepred.data.sources import VideoFile, find_videos
-from framepred.data.tokens import is_store, read_store, read_store_info, tokenize
+from framepred.data.store import is_store, read_store, read_store_info
+from framepred.data.tokens import tokenize
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.tokenizer.autoencoder import Autoencoder
 from framepred.tokenizer.base import FrameByFrame

@@ -23,7 +23,8 @@ from framepred.config import Recipe, TextRecipe, apply_settings
 from framepred.data.captions import Caption, find_texts, read_captions, write_captions
 from framepred.data.narration import Moment, Watcher, narrate, scenario
 from framepred.data.sources import find_videos
-from framepred.data.tokens import TokenEpisode, read_store, tokenize
+from framepred.data.store import TokenEpisode, read_store
+from framepred.data.tokens import tokenize
 from framepred.data.windows import Windows, step_generator
 from framepred.data.words import Words
 from framepred.engines import predict_by

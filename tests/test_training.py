@@ -25,7 +25,8 @@ from framepred.checkpoint import Run, load_run, load_tokenizer, tokenizer_sha256
 from framepred.config import Recipe, TrainingRecipe, apply_settings, load_recipe, to_toml
 from framepred.data.actions import read_actions, write_actions
 from framepred.data.sources import find_videos
-from framepred.data.tokens import TokenEpisode, tokenize
+from framepred.data.store import TokenEpisode
+from framepred.data.tokens import tokenize
 from framepred.data.windows import Windows, split_episodes, step_generator
 from framepred.errors import FramepredError, FramepredWarning, Interrupted
 from framepred.metrics import copy_last, mse, psnr_of
@@ -483,6 +484,14 @@ def test_two_processes_give_the_losses_of_one(quantizer: str, clips_dir: Path, t
     two, one = (rows(tmp_path / name, "predictor")[-1]["validation_loss"] for name in ("two", "one"))
     assert two == pytest.approx(one, abs=1e-3)
     assert load_run(tmp_path / "two").window == recipe.predictor.window
+    if quantizer == "fsq":
+        # What both saved, both load: embedding and head share weights, which have one name in the file.
+        weights = (tmp_path / "two" / "model.safetensors").read_bytes()
+        again = subprocess.run(
+            [sys.executable, *launch, "--resume"], env=ENVIRONMENT, capture_output=True, timeout=180, check=False
+        )
+        assert again.returncode == 0, again.stderr.decode()[-3000:]
+        assert (tmp_path / "two" / "model.safetensors").read_bytes() == weights
 
 
 # A world that is learned in seconds: a square of 8 pixels goes round a 4x4 torus as its actions say.

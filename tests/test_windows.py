@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from framepred.data.tokens import TokenEpisode
+from framepred.data.store import TokenEpisode
 from framepred.data.windows import Windows, group_weights, split_episodes, step_generator
 from framepred.sequence import ActionSpace, SequenceLayout, Vocabulary
 

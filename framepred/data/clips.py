@@ -12,7 +12,7 @@ from torch import Tensor
 from framepred.data.actions import read_actions
 from framepred.data.episode import check_action_count
 from framepred.data.sources import VideoFile, find_videos
-from framepred.data.tokens import TokenEpisode, is_store, read_store, read_store_info
+from framepred.data.store import TokenEpisode, is_store, read_store, read_store_info
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.protocol import Protocol
 from framepred.video import probe_video, stream_video

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from framepred.data.tokens import TokenEpisode
+from framepred.data.store import TokenEpisode
 from framepred.sequence import SequenceLayout
 
 

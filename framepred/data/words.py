@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from framepred.config import TextRecipe
-from framepred.data.tokens import TokenEpisode
+from framepred.data.store import TokenEpisode
 from framepred.data.windows import Windows
 from framepred.sequence import SequenceLayout
 

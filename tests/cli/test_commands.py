@@ -16,7 +16,7 @@ from PIL import Image
 from framepred.checkpoint import load_run
 from framepred.cli import cli
 from framepred.data.actions import read_actions
-from framepred.data.tokens import read_store
+from framepred.data.store import read_store
 from framepred.sequence import SequenceLayout
 from framepred.video import read_video
 
