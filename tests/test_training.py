@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from framepred import training
+from framepred import resume, training
 from framepred.checkpoint import Run, load_run, load_tokenizer, tokenizer_sha256
 from framepred.config import Recipe, TrainingRecipe, apply_settings, load_recipe, to_toml
 from framepred.data.actions import read_actions, write_actions
@@ -210,7 +210,7 @@ def test_a_state_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monke
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(training, "save_file", full)
+    monkeypatch.setattr(resume, "save_file", full)
     with pytest.raises(FramepredError, match=r"cannot save .*No space left.*--resume"):
         fitted(toy(), tmp_path, steps=9)
     assert (tmp_path / "resume-toy.safetensors").read_bytes() == before
