@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -182,6 +183,19 @@ def test_the_folder_says_how_it_was_recorded(tmp_path: Path) -> None:
     about = json.loads((tmp_path / "recording.json").read_text())
     assert (about["env"], about["seed"], about["frame_skip"]) == ("test/Painter-v0", 3, 2)
     assert about["actions"] == list(Painter.meanings)
+
+
+def test_episodes_recorded_in_another_way_are_not_kept_in_silence(tmp_path: Path) -> None:
+    first = small("test/Painter-v0")
+    kept = {path: path.read_bytes() for path in record(first, tmp_path)}
+    with pytest.raises(FramepredError, match=r"recorded with sticky 0.75, not 0.5: give another -o, or the same"):
+        list(record(replace(first, sticky=0.5), tmp_path))
+    with pytest.raises(FramepredError, match=r"recorded with size \[.*\], not \[16, 16\]"):
+        list(record(replace(first, size=(16, 16)), tmp_path))
+    more = list(record(replace(first, episodes=first.episodes + 1), tmp_path))
+    assert len(more) == len(kept) + 1
+    assert all(path.read_bytes() == data for path, data in kept.items())
+    list(record(replace(first, seed=100, sticky=0.5), tmp_path))
 
 
 @pytest.mark.parametrize(

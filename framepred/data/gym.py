@@ -53,20 +53,23 @@ def record(recording: Recording, out: str | os.PathLike[str]) -> Iterator[Path]:
     """Play episodes and write each as lossless NAME.mp4 and NAME.actions.csv, yielding its path.
 
     A VizDoom game is told in words too, NAME.captions.csv.
-    Episode i is a function of (env, seed + i): one that is already there is left as it is.
+    Episode i is a function of (env, seed + i): one that is already there is left as it is. Raises FramepredError
+    where such a one was recorded in another way.
     """
     folder = Path(out)
     env, skip = _make(recording.env, recording.frame_skip)
     with _closing(env):
         choices = _choices(env, recording)
         _require_flat_actions(env, recording.env)
-        folder.mkdir(parents=True, exist_ok=True)
         stem = recording.env.replace("/", "-").split(":")[-1]
+        seeds = range(recording.seed, recording.seed + recording.episodes)
+        paths = [folder / f"{stem}-{seed:06d}.mp4" for seed in seeds]
         about = vars(recording) | {"frame_skip": skip, "actions": _action_names(env)}
+        if any(path.exists() for path in paths):
+            _require_same(folder, about)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "recording.json").write_text(json.dumps(about, indent=1) + "\n")
-        for index in range(recording.episodes):
-            seed = recording.seed + index
-            path = folder / f"{stem}-{seed:06d}.mp4"
+        for seed, path in zip(seeds, paths, strict=True):
             if not path.exists():
                 episode, moments = _play(env, recording, choices, skip, seed, path.stem)
                 if episode.actions is not None and len(episode.actions):
@@ -75,6 +78,21 @@ def record(recording: Recording, out: str | os.PathLike[str]) -> Iterator[Path]:
                     write_captions(captions_path(path), narrate(recording.env, moments, episode.fps))
                 write_video(path, episode.frames, episode.fps, lossless=True)
             yield path
+
+
+def _require_same(folder: Path, about: dict[str, Any]) -> None:
+    """Raise FramepredError where the folder's episodes of this environment were recorded in another way."""
+    try:
+        old = json.loads((folder / "recording.json").read_text())
+    except (OSError, ValueError):
+        return
+    new = json.loads(json.dumps(about))
+    for key in ("steps", "size", "frame_skip", "sticky", "actions_of"):
+        if old.get("env") == new["env"] and old.get(key) != new[key]:
+            raise FramepredError(
+                f"{folder} holds episodes of {new['env']} recorded with {key} {old.get(key)}, not {new[key]}: "
+                "give another -o, or the same again"
+            )
 
 
 @contextlib.contextmanager

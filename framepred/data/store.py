@@ -128,7 +128,7 @@ def shard_files(path: Path) -> list[Path]:
 def read_shard(file: Path, columns: list[str]) -> pa.Table:
     try:
         # Stores that were made before there were captions lack that column.
-        held = [c for c in columns if c != "captions" or c in pq.readschema(file).names]
+        held = [c for c in columns if c != "captions" or c in pq.read_schema(file).names]
         return pq.read_table(file, columns=held).select(held)
     except (pa.ArrowException, OSError, KeyError) as error:
         reason = str(error).splitlines()[0]
