@@ -235,7 +235,8 @@ def write_forecast(forecast: Forecast, out: Path) -> None:
         return
     truth = forecast.truth
     values = [psnr(sample[: len(truth)], truth).tolist() for sample in forecast.frames] if len(truth) else None
-    write_video(out, draw_panels(forecast.context, forecast.frames, truth, values), forecast.fps)
+    panels = draw_panels(forecast.context, forecast.frames, truth, values, forecast.ensemble)
+    write_video(out, panels, forecast.fps)
 
 
 def _write_arrays(forecast: Forecast, out: Path) -> None:

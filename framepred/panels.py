@@ -22,29 +22,29 @@ def font(size: int) -> Any:
 
 
 def draw_panels(
-    context: Tensor, predicted: Tensor, truth: Tensor, psnr: list[list[float]] | None, side: int = 192
-) -> Iterator[Tensor]:
+    context: Tensor, predicted: Tensor, truth: Tensor, psnr: list[list[float]] | None, ensemble: int = 1,
+    side: int = 192,
+) -> Iterator[Tensor]:  # fmt: skip
     """Yield one picture uint8 (3, H', W') a moment: *truth | prediction …*, labels above, PSNR below.
 
     `context` (C, 3, H, W) is shown first, in blue frames; `predicted` (S, T, 3, H, W) in orange;
-    `truth` (≤ T, 3, H, W) may end early; `psnr` is per sample and frame where there is truth.
+    `truth` (≤ T, 3, H, W) may end early; `psnr` is per sample and frame where there is truth. What is shown as
+    predicted may be the mean of an `ensemble`.
     """
+    titles = ["prediction" if ensemble == 1 else f"mean of {ensemble} futures"]
+    if len(predicted) > 1:
+        titles = [f"prediction {s + 1}" for s in range(len(predicted))]
     for t, frame in enumerate(context):
         foot = f"context {t + 1 - len(context)}" if t + 1 < len(context) else "context, last"
-        cells = [("truth", frame, foot)] + [(_title(s, len(predicted)), frame, "") for s in range(len(predicted))]
+        cells = [("truth", frame, foot)] + [(title, frame, "") for title in titles]
         yield draw_cells(cells, side, _CONTEXT)
     for t in range(predicted.shape[1]):
         known = t < len(truth)
         cells = [("truth", truth[t], f"frame +{t + 1}") if known else ("truth", None, "the video has ended")]
         for s, sample in enumerate(predicted):
-            cells.append(
-                (_title(s, len(predicted)), sample[t], f"{psnr[s][t]:.1f} dB" if known and psnr else f"frame +{t + 1}")
-            )
+            foot = f"{psnr[s][t]:.1f} dB" if known and psnr else f"frame +{t + 1}"
+            cells.append((titles[s], sample[t], foot))
         yield draw_cells(cells, side, _PREDICTED)
-
-
-def _title(sample: int, samples: int) -> str:
-    return "prediction" if samples == 1 else f"prediction {sample + 1}"
 
 
 def draw_cells(cells: list[tuple[str, Tensor | None, str]], side: int, colour: tuple[int, int, int]) -> Tensor:

@@ -68,8 +68,9 @@ def rollout(video: Path, out: Path | None, overwrite: bool, as_json: bool, **opt
         return
     if forecast.scores is not None:
         mean = summary["mean"]
+        drawn = f"model, mean of {forecast.ensemble} futures" if forecast.ensemble > 1 else "model"
         rows = [(label, f"{mean[row]['psnr']:.2f}", f"{mean[row]['ssim']:.4f}") for row, label in
-                (("model", "model"), ("copy_last", "copy last frame"), ("ceiling", "tokenizer ceiling"))]  # fmt: skip
+                (("model", drawn), ("copy_last", "copy last frame"), ("ceiling", "tokenizer ceiling"))]  # fmt: skip
         count = len(summary["psnr"]["model"])
         print_table(
             ("", "PSNR dB", "SSIM"), rows, f"{video.name}: {count} predicted frames, motion {summary['motion']:.4f}"
