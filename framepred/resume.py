@@ -42,6 +42,7 @@ def save_state(
     file: Path, accelerator: Accelerator, model: nn.Module, optimizers: list[torch.optim.Optimizer],
     parameters: list[nn.Parameter], average: list[Tensor], step: int, elapsed: float,
 ) -> None:  # fmt: skip
+    """Write weights, their average and the optimizers' moments, gathered from all ranks; the file appears whole."""
     weights = _copies("model", get_model_state_dict(model, options=_FULL))
     with swapped(parameters, average):
         weights |= _copies("average", get_model_state_dict(model, options=_FULL))
@@ -74,6 +75,7 @@ def load_state(
     parameters: list[nn.Parameter],
     average: list[Tensor],
 ) -> tuple[int, float]:
+    """Put what `save_state` wrote where it was, in place; return the step and the seconds that were spent."""
     model_state: dict[str, dict[str, Any]] = {"model": {}, "average": {}}
     moments: dict[str, dict[str, Tensor]] = {}
     try:

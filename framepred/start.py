@@ -90,6 +90,10 @@ def make_words(
 def fit_layout(
     episodes: list[TokenEpisode], stores: Sequence[str], tokenizer: Tokenizer, recipe: Recipe, text_size: int
 ) -> SequenceLayout:
+    """Return the layout of new episodes: their tokenizer's grid and codes, the actions that occur, text before them.
+
+    Raises FramepredError where the stores' actions differ.
+    """
     kinds = {(i.action_kind, i.action_names) for i in map(read_store_info, stores) if i.action_kind}
     if len(kinds) > 1:
         raise FramepredError(f"the sources' actions differ: {sorted(map(str, kinds))}; one run has one action space")

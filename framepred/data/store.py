@@ -79,6 +79,7 @@ def read_store_info(path: str | os.PathLike[str]) -> StoreInfo:
 
 
 def write_store_info(path: Path, writer: str, info: StoreInfo) -> None:
+    """Write a store's framepred.json; `writer` keeps several processes' unfinished files apart."""
     about = {
         "kind": "tokens",
         "tokenizer": {"name": info.tokenizer, "sha256": info.tokenizer_sha256, "path": info.tokenizer_path},
@@ -122,10 +123,12 @@ def read_store(path: str | os.PathLike[str]) -> list[TokenEpisode]:
 
 
 def shard_files(path: Path) -> list[Path]:
+    """Return a store's Parquet files, in order."""
     return sorted(path.glob("episodes-*.parquet"))
 
 
 def read_shard(file: Path, columns: list[str]) -> pa.Table:
+    """Read columns of one Parquet file; FramepredError where it is broken."""
     try:
         # Stores that were made before there were captions lack that column.
         held = [c for c in columns if c != "captions" or c in pq.read_schema(file).names]
@@ -138,6 +141,7 @@ def read_shard(file: Path, columns: list[str]) -> pa.Table:
 
 
 def store_schema(info: StoreInfo) -> pa.Schema:
+    """Return the columns of a store's Parquet files."""
     action = pa.list_(pa.list_(pa.float32())) if info.action_kind == "continuous" else pa.list_(pa.int64())
     caption = pa.struct([("start", pa.float64()), ("end", pa.float64()), ("text", pa.string())])
     token, key = (pa.uint16() if n <= 65536 else pa.int32() for n in (info.codebook_size, info.key_codebook_size))
