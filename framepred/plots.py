@@ -25,14 +25,15 @@ def require_matplotlib() -> None:
         raise FramepredError("a report needs matplotlib: pip install 'framepred[report]'") from error
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
+def _figure(width: float, height: float, panels: int = 1) -> tuple[Any, Any]:
     require_matplotlib()
     from matplotlib.figure import Figure
 
     figure = Figure((width, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
+    axes = figure.subplots(1, panels)
+    for panel in figure.axes:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(alpha=0.25)
     return figure, axes
 
 
@@ -92,4 +93,23 @@ def groups_plot(groups: list[dict[str, Any]], names: dict[str, str], metric: str
     axes.set_xticks(range(len(groups)), [g["name"].replace(", ", "\n") for g in groups], fontsize=8)
     axes.set(title=label)
     axes.legend(fontsize=7)
+    return _svg(figure)
+
+
+def rates_plot(rows: list[dict[str, Any]]) -> str:
+    """Draw what tokenizers give back against the bits that they take a frame: PSNR and SSIM, a colour each.
+
+    `rows` have `kind`, `bits_a_frame`, `psnr`, `ssim`, and where it was measured `rollout_psnr`, drawn hollow.
+    """
+    figure, (noise, likeness) = _figure(9.2, 4.0, panels=2)
+    for i, row in enumerate(rows):
+        bits, colour = row["bits_a_frame"], f"C{i}"
+        noise.plot(bits, row["psnr"], "o", color=colour, label=row["kind"])
+        likeness.plot(bits, row["ssim"], "o", color=colour)
+        if "rollout_psnr" in row:
+            noise.plot([bits] * 2, [row["psnr"], row["rollout_psnr"]], ":", color=colour, linewidth=1)
+            noise.plot(bits, row["rollout_psnr"], "o", color=colour, fillstyle="none")
+    noise.set(xlabel="bits a frame", title="PSNR, dB (hollow: of predicted frames)")
+    likeness.set(xlabel="bits a frame", title="SSIM")
+    figure.legend(loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     return _svg(figure)
