@@ -21,7 +21,7 @@ FLOORS = {
     "llm": 4, "text": 4, "rollout": 4, "stages": 4, "retrieval": 4,
     "pipeline": 5, "describe": 5, "teacher": 5, "counterfactual": 5, "engines": 5,
     "forecast": 6, "export": 6, "scoring": 6, "calibration": 6, "tables": 7, "summary": 7, "surprise": 7, "caption": 7,
-    "publish": 7, "benchmark": 8, "report": 9,
+    "publish": 7, "benchmark": 8, "grounding": 8, "report": 9,
     "console": 9,
     "cli.": 10,
     "__main__": 11,
