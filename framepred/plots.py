@@ -16,6 +16,7 @@ COLOURS = {
     "nearest_training": "#6a4fb3",
     "ceiling": "#7a7a7a",
 }
+_SERIES = [COLOURS[name] for name in ("model", "copy_last", "nearest_training", "ceiling")]
 _STYLES = {"model_no_actions": "--", "model_shuffled_actions": ":", "linear": ":", "ceiling": "--"}
 
 
@@ -100,7 +101,7 @@ def groups_plot(groups: list[dict[str, Any]], names: dict[str, str], metric: str
 def seen_curves(curves: Mapping[str, Sequence[tuple[float, Sequence[float]]]], seen: str, label: str) -> str:
     """Draw a measure against what was seen, a line a name: of each point its place and values, their mean and range."""
     figure, axes = _figure(4.6, 3.4)
-    for colour, (name, points) in zip(COLOURS.values(), curves.items(), strict=False):
+    for colour, (name, points) in zip(_SERIES, curves.items(), strict=False):
         places = [place for place, _ in points]
         means, errors = _means([values for _, values in points])
         axes.errorbar(places, means, errors, color=colour, label=name, marker="o", markersize=4, capsize=3)
@@ -114,7 +115,7 @@ def bars_plot(bars: Mapping[str, Mapping[str, Sequence[float]]], label: str) -> 
     names = list(dict.fromkeys(name for group in bars.values() for name in group))
     figure, axes = _figure(1.6 + 1.2 * len(bars), 3.2)
     width = 0.8 / max(1, len(names))
-    for i, (name, colour) in enumerate(zip(names, COLOURS.values(), strict=False)):
+    for i, (name, colour) in enumerate(zip(names, _SERIES, strict=False)):
         places = [g + (i - (len(names) - 1) / 2) * width for g, group in enumerate(bars.values()) if name in group]
         means, errors = _means([group[name] for group in bars.values() if name in group])
         axes.bar(places, means, width, yerr=errors, color=colour, label=name, capsize=3)

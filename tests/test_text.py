@@ -22,6 +22,7 @@ from framepred.checkpoint import load_run
 from framepred.cli import cli
 from framepred.config import Recipe, TextRecipe, apply_settings
 from framepred.data.captions import Caption, find_texts, read_captions, write_captions
+from framepred.data.documents import documents
 from framepred.data.narration import Moment, Watcher, facts_of, narrate, scenario, tell
 from framepred.data.sources import find_videos
 from framepred.data.tokens import TokenEpisode, read_store, tokenize
@@ -81,6 +82,19 @@ def test_texts_are_files_or_folders_of_them(tmp_path: Path) -> None:
     assert [f.name for f in find_texts([tmp_path / "a", tmp_path / "a/three.md"])] == ["one.txt", "two.txt", "three.md"]
     with pytest.raises(FramepredError, match=r"text .*none is no file, and no folder that holds a \.txt"):
         find_texts([tmp_path / "none"])
+
+
+def test_documents_are_texts_and_what_code_says_of_itself(tmp_path: Path) -> None:
+    said, long = " ".join(["What it is for."] * 20), "a text that is long enough to be read, " * 6
+    (tmp_path / "lib" / "tests").mkdir(parents=True)
+    for name, content in (
+        ("a.py", f'"""{said}"""\nHIDDEN = 1\n\nclass A:\n    """Of a class."""\n'), ("b.py", "not python :" * 50),
+        ("licence", long), ("same.txt", long), ("short.txt", "short"), ("tests/c.txt", long), ("d.csv", long + "?"),
+    ):  # fmt: skip
+        (tmp_path / "lib" / name).write_text(content)
+    (tmp_path / "lib" / "latin.txt").write_bytes(b"\xff" * 300)
+    found = dict(documents([tmp_path / "lib"]))
+    assert found == {"lib/a.py": f"{said}\n\nOf a class.", "lib/licence": long}
 
 
 def test_a_store_keeps_captions_and_one_without_the_column_is_read(tmp_path: Path) -> None:
@@ -474,5 +488,7 @@ def test_facts_are_told_by_their_own_frames_and_not_by_others(told_run: Path) ->
     assert fact_accuracy(run, episodes)["scene"].guessed == 1.0
     assert fact_accuracy(run, episodes, most=1)["scene"].count == 1
     assert fact_accuracy(run, episodes[::2]) == {}
-    lying = [replace(e, captions=(replace(e.captions[0], text=("day", "night")[i]),)) for i, e in enumerate(episodes[:2])]
+    lying = [
+        replace(e, captions=(replace(e.captions[0], text=("day", "night")[i]),)) for i, e in enumerate(episodes[:2])
+    ]
     assert fact_accuracy(run, lying)["scene"].accuracy == 0.0
