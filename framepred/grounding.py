@@ -17,7 +17,8 @@ from framepred.data.tokens import TokenEpisode
 class FactAccuracy:
     """Of `count` facts of a kind, the share that the frames tell (`accuracy`), and `guessed` from other frames.
 
-    `chance` is what a blind choice among the alternatives would have right.
+    Each fact counts alike, however often it is told: to say always the commonest is worth no more than `chance`,
+    what a blind choice among the alternatives would have right.
     """
 
     count: int
@@ -37,7 +38,7 @@ def fact_accuracy(run: Run, episodes: Iterable[TokenEpisode], most: int = 100) -
     asked = [(frames, facts_of(caption.text)) for e in episodes for caption, frames in _windows(run, e)]
     known = {kind: sorted({facts[kind][0] for _, facts in asked if kind in facts}) for kind in FACTS}
     taken = [asked[i * len(asked) // most] for i in range(most)] if len(asked) > most else asked
-    marks: dict[str, list[tuple[float, float, float]]] = {}
+    marks: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
     for i, (frames, facts) in enumerate(taken):
         others = taken[(i + len(taken) // 2) % len(taken)][0]
         options = {kind: _swapped(facts, kind, known[kind]) for kind in facts}
@@ -48,10 +49,15 @@ def fact_accuracy(run: Run, episodes: Iterable[TokenEpisode], most: int = 100) -
             if swapped:
                 mine = slice(first, first + len(swapped))
                 right = [float(scores[0] > scores[mine].max()) for scores in (seen, unseen)]
-                marks.setdefault(kind, []).append((right[0], right[1], 1 / (1 + len(swapped))))
+                told = marks.setdefault(kind, {}).setdefault(facts[kind][0], [])
+                told.append((right[0], right[1], 1 / (1 + len(swapped))))
             first += len(swapped)
-    means = {kind: torch.tensor(marks[kind], dtype=torch.float64).mean(0).tolist() for kind in FACTS if kind in marks}
-    return {kind: FactAccuracy(len(marks[kind]), *values) for kind, values in means.items()}
+    return {kind: _accuracy(list(marks[kind].values())) for kind in FACTS if kind in marks}
+
+
+def _accuracy(facts: list[list[tuple[float, float, float]]]) -> FactAccuracy:
+    means = torch.stack([torch.tensor(told, dtype=torch.float64).mean(0) for told in facts]).mean(0)
+    return FactAccuracy(sum(map(len, facts)), *means.tolist())
 
 
 def _windows(run: Run, episode: TokenEpisode) -> Iterable[tuple[Caption, Tensor]]:

@@ -484,6 +484,11 @@ def test_facts_are_told_by_their_own_frames_and_not_by_others(told_run: Path) ->
     episodes = sorted(read_store(told_run / "tokens"), key=lambda e: e.name)
     scene = fact_accuracy(run, episodes[:2])["scene"]
     assert (scene.count, scene.accuracy, scene.guessed, scene.chance) == (2, 1.0, 0.0, 0.5)
+    # What is told more often does not count for more: a run that says always the same is half right.
+    often = [replace(e, captions=e.captions * (3 if i else 1)) for i, e in enumerate(episodes[:2])]
+    deaf = [replace(e, tokens=episodes[1].tokens) for e in often]
+    assert fact_accuracy(run, often)["scene"].accuracy == 1.0
+    assert fact_accuracy(run, deaf)["scene"].accuracy == 0.5
     # Of frames that look alike the other's words are as good.
     assert fact_accuracy(run, episodes)["scene"].guessed == 1.0
     assert fact_accuracy(run, episodes, most=1)["scene"].count == 1
