@@ -1,20 +1,22 @@
-"""Frames → words: text sampled behind frames, by the same weights that predict how they go on."""
+"""Frames → words: text sampled or weighed behind frames, by the same weights that predict how they go on."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from framepred.checkpoint import Run, load_run
 from framepred.data.sources import VideoFile
-from framepred.decoding import prefill
+from framepred.decoding import Stream, prefill
 from framepred.errors import FramepredError
 from framepred.forecast import choose_device, given_actions, rate_of_run
 from framepred.rollout import check_actions
 from framepred.sampling import Sampling, choose, gumbel_noise
-from framepred.text import decode_text, require_text
+from framepred.text import decode_text, encode_text, require_text
 from framepred.video import read_video
 
 
@@ -28,20 +30,9 @@ def caption(
     `actions` (≥ T - 1) or None for none. Raises FramepredError where the run knows no text, and where frames and
     text are more than its context.
     """
-    require_text(run)
-    layout, model, sampling = run.layout, run.predictor, sampling or Sampling(temperature=0)
-    start, stop = layout.vocabulary.markers
-    device = model.embed.weight.device
-    frames = layout.pack(tokens, layout.action_ids(actions, len(tokens) - 1))
-    ids = torch.cat([torch.tensor([start]), frames, torch.tensor([stop])]).to(device)[None]
-    capacity = ids.shape[1] + most
-    if capacity > model.config.max_position_embeddings:
-        raise FramepredError(
-            f"{len(tokens)} frames and {most} tokens of text are {capacity} ids, the model's context is "
-            f"{model.config.max_position_embeddings}: give a smaller context"
-        )
-    stream = prefill(model, ids, samples, capacity)
-    size, rows = layout.vocabulary.text_size, torch.arange(samples, device=device)
+    model, sampling = run.predictor, sampling or Sampling(temperature=0)
+    stream, device = _read_frames(run, tokens, actions, samples, most), model.embed.weight.device
+    size, rows = run.layout.vocabulary.text_size, torch.arange(samples, device=device)
     end = -1 if model.config.end_of_text is None else model.config.end_of_text
     said = torch.empty(samples, 0, dtype=torch.int64, device=device)
     while said.shape[1] < most and not bool((said == end).any(1).all()):
@@ -53,6 +44,39 @@ def caption(
         said = torch.cat([said, stream.pending], 1)
     texts = [row[: row.index(end)] if end in row else row for row in said.tolist()]
     return [decode_text(run, text) for text in texts]
+
+
+def _read_frames(run: Run, tokens: Tensor, actions: Tensor | None, rows: int, most: int) -> Stream:
+    """Read frames between their markers once, for `rows` texts of at most `most` tokens behind them."""
+    require_text(run)
+    layout, model = run.layout, run.predictor
+    start, stop = layout.vocabulary.markers
+    frames = layout.pack(tokens, layout.action_ids(actions, len(tokens) - 1))
+    ids = torch.cat([torch.tensor([start]), frames, torch.tensor([stop])]).to(model.embed.weight.device)[None]
+    capacity = ids.shape[1] + most
+    if capacity > model.config.max_position_embeddings:
+        raise FramepredError(
+            f"{len(tokens)} frames and {most} tokens of text are {capacity} ids, the model's context is "
+            f"{model.config.max_position_embeddings}: give a smaller context"
+        )
+    return prefill(model, ids, rows, capacity)
+
+
+@torch.inference_mode()
+def log_likelihoods(run: Run, tokens: Tensor, actions: Tensor | None, texts: Sequence[str]) -> Tensor:
+    """Return the log-likelihood, float64 (n,) in nats, of each of n texts behind frames, as `caption` would draw it.
+
+    Frames are as there. A text counts with its end: the shorter of two has no advantage but what is left unsaid.
+    """
+    require_text(run)
+    model, end = run.predictor, run.predictor.config.end_of_text
+    said = [torch.tensor([*encode_text(run, text), *([] if end is None else [end])]) for text in texts]
+    wanted = pad_sequence(said, batch_first=True, padding_value=-1).to(model.embed.weight.device)
+    stream = _read_frames(run, tokens, actions, len(texts), wanted.shape[1])
+    ids = torch.cat([stream.pending, wanted[:, :-1].clamp(min=0)], 1)
+    logits = F.linear(model.hidden(ids, stream.cache), model.head.weight[: run.layout.vocabulary.text_size])
+    losses = F.cross_entropy(logits.double().transpose(1, 2), wanted, reduction="none", ignore_index=-1)
+    return -losses.sum(1).cpu()
 
 
 def caption_video(

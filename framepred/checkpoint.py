@@ -123,7 +123,7 @@ def _load_into(module: nn.Module, weights: dict[str, Tensor], file: Path) -> Non
         ) from error
 
 
-def _replace_files(folder: Path, files: dict[str, str], weights: dict[str, Tensor], about: dict[str, str]) -> None:
+def replace_files(folder: Path, files: dict[str, str], weights: dict[str, Tensor], about: dict[str, str]) -> None:
     """Write texts and model.safetensors under temporary names, then rename all, the weights last."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -157,7 +157,7 @@ def save_tokenizer(
         k: v.detach().cpu().to(dtype if v.is_floating_point() else v.dtype).contiguous()
         for k, v in tokenizer.state_dict().items()
     }
-    _replace_files(
+    replace_files(
         folder,
         {"config.json": text, "recipe.toml": recipe_toml},
         weights,
@@ -226,7 +226,7 @@ def save_run(
         "config.json": json.dumps(predictor.config.to_json(), indent=1) + "\n",
         "framepred.json": json.dumps(about, indent=1) + "\n",
     }
-    _replace_files(folder, files, weights, {})
+    replace_files(folder, files, weights, {})
 
 
 def load_predictor(folder: Path) -> Llama:

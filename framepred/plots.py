@@ -1,6 +1,8 @@
 """Curves and histograms of a result as SVG text, by matplotlib."""
 
 import io
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from framepred.errors import FramepredError
@@ -14,6 +16,7 @@ COLOURS = {
     "nearest_training": "#6a4fb3",
     "ceiling": "#7a7a7a",
 }
+_SERIES = [COLOURS[name] for name in ("model", "copy_last", "nearest_training", "ceiling")]
 _STYLES = {"model_no_actions": "--", "model_shuffled_actions": ":", "linear": ":", "ceiling": "--"}
 
 
@@ -113,3 +116,37 @@ def rates_plot(rows: list[dict[str, Any]]) -> str:
     likeness.set(xlabel="bits a frame", title="SSIM")
     figure.legend(loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     return _svg(figure)
+
+
+def seen_curves(curves: Mapping[str, Sequence[tuple[float, Sequence[float]]]], seen: str, label: str) -> str:
+    """Draw a measure against what was seen, a line a name: of each point its place and values, their mean and range."""
+    figure, axes = _figure(4.6, 3.4)
+    for colour, (name, points) in zip(_SERIES, curves.items(), strict=False):
+        places = [place for place, _ in points]
+        means, errors = _means([values for _, values in points])
+        axes.errorbar(places, means, errors, color=colour, label=name, marker="o", markersize=4, capsize=3)
+    axes.set(xlabel=seen, title=label)
+    axes.legend(fontsize=7)
+    return _svg(figure)
+
+
+def bars_plot(bars: Mapping[str, Mapping[str, Sequence[float]]], label: str) -> str:
+    """Draw values by group and name, bars side by side: the mean, and the range."""
+    names = list(dict.fromkeys(name for group in bars.values() for name in group))
+    figure, axes = _figure(1.6 + 1.2 * len(bars), 3.2)
+    width = 0.8 / max(1, len(names))
+    for i, (name, colour) in enumerate(zip(names, _SERIES, strict=False)):
+        places = [g + (i - (len(names) - 1) / 2) * width for g, group in enumerate(bars.values()) if name in group]
+        means, errors = _means([group[name] for group in bars.values() if name in group])
+        axes.bar(places, means, width, yerr=errors, color=colour, label=name, capsize=3)
+    axes.set_xticks(range(len(bars)), list(bars), fontsize=8)
+    axes.set(title=label)
+    axes.legend(fontsize=7)
+    return _svg(figure)
+
+
+def _means(groups: Sequence[Sequence[float]]) -> tuple[list[float], list[list[float]]]:
+    """Return each group's mean, and how far its range goes below and above."""
+    means = [fmean(values) for values in groups]
+    pairs = list(zip(means, groups, strict=True))
+    return means, [[mean - min(values) for mean, values in pairs], [max(values) - mean for mean, values in pairs]]

@@ -1,6 +1,7 @@
 """Readable names for a run's ids, as the `tokenizer.json` that Hugging Face's tokenizers read."""
 
 import copy
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ def read_text_files(folder: Path) -> dict[str, str]:
         raise FramepredError(f"{folder}: its text tokenizer cannot be read ({error}): restore it") from error
 
 
+@functools.lru_cache(maxsize=2)
 def text_tokenizer(tokenizer_json: str) -> Any:
     """Return the `tokenizers.Tokenizer` of a tokenizer.json's text."""
     try:

@@ -22,7 +22,7 @@ FLOORS = {
     "llm": 5, "text": 5, "rollout": 5, "stages": 5, "retrieval": 5,
     "start": 6, "pipeline": 7, "describe": 6, "teacher": 6, "counterfactual": 6, "engines": 6,
     "forecast": 7, "export": 7, "scoring": 7, "calibration": 7, "tables": 8, "summary": 8, "surprise": 8, "caption": 8,
-    "publish": 8, "benchmark": 9, "report": 10,
+    "publish": 8, "benchmark": 9, "grounding": 9, "report": 10,
     "console": 10,
     "cli.": 11,
     "__main__": 12,

@@ -21,7 +21,15 @@ from framepred.config import LLMRecipe, apply, apply_settings
 from framepred.embedding import merge_rows, part_text, share_digits
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.llama_config import LlamaConfig
-from framepred.llm import LanguageModel, check_names, extend, find_checkpoint, load_language_model
+from framepred.llm import (
+    LanguageModel,
+    check_names,
+    extend,
+    find_checkpoint,
+    load_language_model,
+    save_language_model,
+    text_part,
+)
 from framepred.pipeline import Job, train
 from framepred.predictor import Llama
 from framepred.sequence import ActionSpace, SequenceLayout, Vocabulary
@@ -335,6 +343,22 @@ def test_a_stopped_run_from_a_language_model_resumes(
     assert torch.equal(whole["embed.weight"][:TEXT], text["embed.weight"])
     same = torch.equal(whole["layers.0.attention.qkv.weight"], text["layers.0.attention.qkv.weight"])
     assert same is (trained == "added")
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_language_model_is_saved_as_it_was(tied: bool, tmp_path: Path) -> None:
+    llm = load_language_model(write_llama(tmp_path / "llama", tie_word_embeddings=tied), layers=2)
+    save_language_model(llm, tmp_path / "saved")
+    saved = load_language_model(tmp_path / "saved")
+    assert saved.predictor.config == llm.predictor.config and saved.files == llm.files
+    assert torch.equal(saved.predictor(IDS), llm.predictor(IDS))
+
+
+def test_the_language_model_inside_a_run_is_its_words(llm_run: Path) -> None:
+    run = load_run(llm_run)
+    llm = text_part(run)
+    assert llm.text_size == TEXT and llm.files["tokenizer.json"] == (llm_run / "tokenizer.json").read_text()
+    assert torch.allclose(llm.predictor(IDS), run.predictor(IDS)[..., :TEXT], atol=1e-5)
 
 
 WHEEL = Path("/tmp/smol")

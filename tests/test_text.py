@@ -17,11 +17,13 @@ from doubles import Blocks
 from tiny_llama import write_llama
 from torch import Tensor
 
+from framepred.caption import log_likelihoods
 from framepred.checkpoint import load_run
 from framepred.cli import cli
 from framepred.config import Recipe, TextRecipe, apply_settings
 from framepred.data.captions import Caption, find_texts, read_captions, write_captions
-from framepred.data.narration import Moment, Watcher, narrate, scenario
+from framepred.data.documents import documents
+from framepred.data.narration import Moment, Watcher, facts_of, narrate, scenario, tell
 from framepred.data.sources import find_videos
 from framepred.data.store import TokenEpisode, read_store
 from framepred.data.tokens import tokenize
@@ -29,13 +31,14 @@ from framepred.data.windows import Windows, step_generator
 from framepred.data.words import Words
 from framepred.engines import predict_by
 from framepred.errors import FramepredError, FramepredWarning
+from framepred.grounding import fact_accuracy
 from framepred.pipeline import Job, train
 from framepred.predictor import Llama
 from framepred.rollout import predict
 from framepred.sampling import Sampling
 from framepred.sequence import ActionSpace, SequenceLayout, Vocabulary
 from framepred.stages import llama_config, predictor_stage
-from framepred.text import prompt_ids
+from framepred.text import encode_text, prompt_ids, text_loss
 from framepred.token_names import token_names
 from framepred.training import make_accelerator
 from framepred.video import write_video
@@ -80,6 +83,19 @@ def test_texts_are_files_or_folders_of_them(tmp_path: Path) -> None:
     assert [f.name for f in find_texts([tmp_path / "a", tmp_path / "a/three.md"])] == ["one.txt", "two.txt", "three.md"]
     with pytest.raises(FramepredError, match=r"text .*none is no file, and no folder that holds a \.txt"):
         find_texts([tmp_path / "none"])
+
+
+def test_documents_are_texts_and_what_code_says_of_itself(tmp_path: Path) -> None:
+    said, long = " ".join(["What it is for."] * 20), "a text that is long enough to be read, " * 6
+    (tmp_path / "lib" / "tests").mkdir(parents=True)
+    for name, content in (
+        ("a.py", f'"""{said}"""\nHIDDEN = 1\n\nclass A:\n    """Of a class."""\n'), ("b.py", "not python :" * 50),
+        ("licence", long), ("same.txt", long), ("short.txt", "short"), ("tests/c.txt", long), ("d.csv", long + "?"),
+    ):  # fmt: skip
+        (tmp_path / "lib" / name).write_text(content)
+    (tmp_path / "lib" / "latin.txt").write_bytes(b"\xff" * 300)
+    found = dict(documents([tmp_path / "lib"]))
+    assert found == {"lib/a.py": f"{said}\n\nOf a class.", "lib/licence": long}
 
 
 def test_a_store_keeps_captions_and_one_without_the_column_is_read(tmp_path: Path) -> None:
@@ -420,3 +436,65 @@ def test_vizdoom_is_recorded_with_words(tmp_path: Path) -> None:
     assert len(captions) == 3
     assert all(c.text.startswith("My way home. ") for c in captions)
     assert len({c.text for c in captions}) == 1
+
+
+# What text is worth to a run, and what it is asked.
+
+
+def test_a_caption_is_taken_apart_as_it_was_told() -> None:
+    facts = {"scene": ["my way home"], "action": ["moving forward", "turning left"], "event": ["a shot hits"]}
+    assert tell(facts) == "My way home. Moving forward, turning left. A shot hits."
+    assert facts_of(tell(facts)) == facts
+    for kind in ("action", "event"):
+        fewer = {k: v for k, v in facts.items() if k != kind}
+        assert facts_of(tell(fewer)) == fewer
+    (caption,) = narrate("VizdoomBasic-v1", [Moment("shooting", ("a shot is fired", "a shot hits"))] * 3, 5.0)
+    assert tell(facts_of(caption.text)) == caption.text
+
+
+def test_text_is_measured_stretch_by_stretch_among_words_alone(told_run: Path) -> None:
+    run = load_run(told_run)
+    size = run.layout.vocabulary.text_size
+    ids = torch.tensor(encode_text(run, "day and night, " * 4))
+    losses = []
+    for row in ids[: len(ids) // 10 * 10].view(-1, 10):
+        logits = run.predictor(row[None])[0, :-1, :size]
+        losses += F.cross_entropy(logits, row[1:], reduction="none").tolist()
+    assert text_loss(run.predictor, ids, size, 10) == pytest.approx(sum(losses) / len(losses), rel=1e-4)
+    other = torch.randint(0, size, (60,), generator=torch.Generator().manual_seed(0))
+    assert text_loss(run.predictor, ids, size, 10) < text_loss(run.predictor, other, size, 10)
+    with pytest.raises(FramepredError, match="9 tokens of text are too few to be measured on: give at least 10"):
+        text_loss(run.predictor, ids[:9], size, 10)
+
+
+def test_the_likelihood_of_words_is_that_of_the_whole_sequence(told_run: Path) -> None:
+    run = load_run(told_run)
+    (episode, *_) = read_store(told_run / "tokens")
+    tokens, texts = episode.tokens[:3], ["night", "a day that is long", ""]
+    start, stop = run.layout.vocabulary.markers
+    frames = run.layout.pack(tokens, run.layout.action_ids(None, 2)).tolist()
+    for text, found in zip(texts, log_likelihoods(run, tokens, None, texts).tolist(), strict=True):
+        said = [*encode_text(run, text), run.predictor.config.end_of_text]
+        ids = torch.tensor([start, *frames, stop, *said])
+        logits = run.predictor(ids[None])[0, -len(said) - 1 : -1, : run.layout.vocabulary.text_size]
+        assert found == pytest.approx(-float(F.cross_entropy(logits, ids[-len(said) :], reduction="sum")), rel=1e-4)
+
+
+def test_facts_are_told_by_their_own_frames_and_not_by_others(told_run: Path) -> None:
+    run = load_run(told_run)
+    episodes = sorted(read_store(told_run / "tokens"), key=lambda e: e.name)
+    scene = fact_accuracy(run, episodes[:2])["scene"]
+    assert (scene.count, scene.accuracy, scene.guessed, scene.chance) == (2, 1.0, 0.0, 0.5)
+    # What is told more often does not count for more: a run that says always the same is half right.
+    often = [replace(e, captions=e.captions * (3 if i else 1)) for i, e in enumerate(episodes[:2])]
+    deaf = [replace(e, tokens=episodes[1].tokens) for e in often]
+    assert fact_accuracy(run, often)["scene"].accuracy == 1.0
+    assert fact_accuracy(run, deaf)["scene"].accuracy == 0.5
+    # Of frames that look alike the other's words are as good.
+    assert fact_accuracy(run, episodes)["scene"].guessed == 1.0
+    assert fact_accuracy(run, episodes, most=1)["scene"].count == 1
+    assert fact_accuracy(run, episodes[::2]) == {}
+    lying = [
+        replace(e, captions=(replace(e.captions[0], text=("day", "night")[i]),)) for i, e in enumerate(episodes[:2])
+    ]
+    assert fact_accuracy(run, lying)["scene"].accuracy == 0.0

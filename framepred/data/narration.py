@@ -2,12 +2,15 @@
 
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from framepred.data.captions import Caption
 
 _SECONDS = 1.0
+FACTS = ("scene", "action", "event")
+"""What a caption tells of, in its order."""
 _BUTTONS = {
     "NOOP": "standing still", "ATTACK": "shooting", "SPEED": "running", "MOVE_FORWARD": "moving forward",
     "MOVE_BACKWARD": "moving backward", "MOVE_LEFT": "stepping left", "MOVE_RIGHT": "stepping right",
@@ -76,7 +79,22 @@ def narrate(env: str, moments: list[Moment], fps: float) -> list[Caption]:
         told = moments[start : start + span - 1]
         pressed = [words for words, _ in Counter(m.buttons for m in told if m.buttons).most_common(2)]
         happened = dict.fromkeys(event for m in told for event in m.events)
-        sentences = [scenario(env), ", ".join(pressed), ", ".join(happened)]
-        text = " ".join(f"{s[0].upper()}{s[1:]}." for s in sentences if s)
+        text = tell({"scene": [scenario(env)], "action": pressed, "event": list(happened)})
         captions.append(Caption(start / fps, min(start + span, len(moments) + 1) / fps, text))
     return captions
+
+
+def tell(facts: Mapping[str, Sequence[str]]) -> str:
+    """Say facts in sentences: the phrases of the scene, of the actions and of the events, as far as there are any."""
+    sentences = [", ".join(facts.get(kind, ())) for kind in FACTS]
+    return " ".join(f"{s[0].upper()}{s[1:]}." for s in sentences if s)
+
+
+def facts_of(caption: str) -> dict[str, list[str]]:
+    """Return the phrases of a caption by their kind, as `tell` was given them; other texts are a scene or more."""
+    facts: dict[str, list[str]] = {}
+    for place, sentence in enumerate(caption.strip().removesuffix(".").split(". ")):
+        phrases = f"{sentence[:1].lower()}{sentence[1:]}".split(", ")
+        happened = phrases[0] in {words for _, _, words in _EVENTS}
+        facts["event" if happened else "action" if place else "scene"] = phrases
+    return facts
