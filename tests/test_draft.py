@@ -161,10 +161,10 @@ def test_it_learns_and_says_how_much_it_guesses_right(world: tuple[Run, list[Tra
     assert progress[-1].values["validation_loss"] < 0.3
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize(("temperature", "fewer"), [(0.0, 4), (1.0, 1.5)])
 @pytest.mark.parametrize("samples", [1, 3])
 def test_what_has_learned_needs_fewer_passes_for_the_same_tokens(
-    world: tuple[Run, list[TrainProgress]], temperature: float, samples: int
+    world: tuple[Run, list[TrainProgress]], temperature: float, fewer: float, samples: int
 ) -> None:
     run, truth = world[0], episode(95)
     copying = replace(run, draft=None)
@@ -177,7 +177,7 @@ def test_what_has_learned_needs_fewer_passes_for_the_same_tokens(
     assert torch.equal(tokens_of(made["trained"]), tokens_of(made["sequential"]))
     assert torch.equal(tokens_of(made["previous"]), tokens_of(made["sequential"]))
     passes = {name: steps[-1].passes for name, steps in made.items()}
-    assert 2 * passes["trained"] < passes["previous"] < passes["sequential"]
+    assert fewer * passes["trained"] < passes["previous"] < passes["sequential"]
 
 
 def test_it_sees_the_action(world: tuple[Run, list[TrainProgress]]) -> None:
