@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from framepred import gguf_file, zoo
 from framepred.config import Recipe, apply, check_sampling
+from framepred.draft import Draft, DraftConfig
 from framepred.errors import FramepredError
 from framepred.llama_config import LlamaConfig
 from framepred.predictor import Llama, from_hugging_face, to_hugging_face
@@ -26,6 +27,8 @@ from framepred.tokenizer.base import Tokenizer
 from framepred.tokenizer.delta import DeltaAutoencoder
 
 _ADAPTER = "adapter.json"
+DRAFT = "draft"
+"""The folder of a run that its draft is in."""
 
 KINDS: dict[str, type[Autoencoder] | type[DeltaAutoencoder]] = {
     "framepred-autoencoder": Autoencoder,
@@ -39,7 +42,8 @@ class Run:
     """A trained run, ready to predict: everything that `rollout` needs.
 
     `window` is the model's context in frames; `fps` the rate of the frames it was trained on; `temperature` and
-    `ensemble` how it is sampled where nothing else is said: what is shown is the mean of so many futures.
+    `ensemble` how it is sampled where nothing else is said: what is shown is the mean of so many futures. `draft`
+    guesses frames where one was trained: rollouts are faster with it, and the same.
     """
 
     path: Path
@@ -51,6 +55,7 @@ class Run:
     tokenizer_sha256: str
     temperature: float = 1.0
     ensemble: int = 1
+    draft: Draft | None = None
 
 
 def file_sha256(path: Path) -> str:
@@ -281,7 +286,52 @@ def load_run(name_or_dir: str | Path = zoo.DEFAULT, device: str = "cpu") -> Run:
     codes = tokenizer.codebook_size, tokenizer.key_codebook_size
     if layout.vocabulary.size > predictor.config.vocab_size or sizes != codes:
         raise FramepredError(f"{folder}: vocabulary, weights and tokenizer do not fit each other; restore the run")
-    return Run(folder, predictor.to(device), tokenizer.to(device), layout, window, fps, sha256, temperature, ensemble)
+    draft = load_draft(folder, layout)
+    return Run(
+        folder, predictor.to(device), tokenizer.to(device), layout, window, fps, sha256, temperature, ensemble,
+        draft and draft.to(device),
+    )  # fmt: skip
+
+
+def save_draft(folder: Path, draft: Draft, dtype: torch.dtype = torch.float32) -> None:
+    """Write a draft into a run's folder."""
+    weights = {k: v.detach().cpu().to(dtype).contiguous() for k, v in draft.state_dict().items()}
+    # In a folder of its own: vLLM takes every safetensors file beside the Llama's for more of its weights.
+    _replace_files(folder / DRAFT, {}, weights, {"config": json.dumps(asdict(draft.config))})
+
+
+def load_draft(folder: Path, layout: SequenceLayout) -> Draft | None:
+    """Load a run's draft where it has one; FramepredError for one that is broken or not of this layout."""
+    file = folder / DRAFT / "model.safetensors"
+    if not file.parent.is_dir():
+        return None
+    remedy = f"retrain it (framepred train --only draft --init-from RUN), or delete {file.parent}"
+    try:
+        weights, about = read_weights(file)
+        config = DraftConfig.from_json(json.loads(about["config"]))
+        draft = Draft(config)
+        draft.load_state_dict(weights)
+    except (FramepredError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:200]
+        raise FramepredError(f"{file} is not a whole draft ({reason}): {remedy}") from error
+    if not config.fits(layout):
+        vocabulary = layout.vocabulary
+        raise FramepredError(
+            f"{file} guesses grids {config.grid} of {config.visual_size} codes with {config.action_size} action ids, "
+            f"the run has {layout.grid} of {vocabulary.visual_size} with {vocabulary.action_size}: {remedy}"
+        )
+    return draft.eval().requires_grad_(False)
+
+
+def copy_run(source: Path, target: Path) -> None:
+    """Copy a run's files as they are, weights last; not its tokenizer, draft and recipe, nor what resuming needs."""
+    weights = (".safetensors", ".gguf")
+    files = [f for f in source.iterdir() if f.suffix in (".json", ".jsonl", ".md", *weights)]
+    for file in sorted(files, key=lambda f: f.suffix in weights):
+        if file.is_file() and not file.name.startswith((".", "resume-")):
+            partial = target / f".{file.name}.partial"
+            shutil.copyfile(file, partial)
+            os.replace(partial, target / file.name)
 
 
 def copy_tokenizer(source: Path, target: Path, size: tuple[int, int] | None = None) -> None:

@@ -93,6 +93,19 @@ class PredictorRecipe:
 
 
 @dataclass(frozen=True)
+class DraftRecipe:
+    """The network that guesses frames for the predictor to verify (`train --only draft`): how large, how it learns.
+
+    Its `batch_size` counts windows. Steps, averaging, weight decay and action dropout are the predictor's.
+    """
+
+    width: int = 128
+    blocks: int = 3
+    batch_size: int = 8
+    learning_rate: float = 2e-3
+
+
+@dataclass(frozen=True)
 class LLMRecipe:
     """What becomes of a language model that a run starts from (`train --init-from`).
 
@@ -148,6 +161,7 @@ class Recipe:
     data: DataRecipe = field(default_factory=DataRecipe)
     tokenizer: TokenizerRecipe = field(default_factory=TokenizerRecipe)
     predictor: PredictorRecipe = field(default_factory=PredictorRecipe)
+    draft: DraftRecipe = field(default_factory=DraftRecipe)
     llm: LLMRecipe = field(default_factory=LLMRecipe)
     text: TextRecipe = field(default_factory=TextRecipe)
     training: TrainingRecipe = field(default_factory=TrainingRecipe)
@@ -215,6 +229,11 @@ def _validate(recipe: Recipe) -> None:
         _require(0 < value.learning_rate < 1, f"{part}.learning_rate", value.learning_rate, "above 0, below 1")
         _require(value.weight_decay >= 0, f"{part}.weight_decay", value.weight_decay, "0 or more")
         _require(0 <= value.ema_decay < 1, f"{part}.ema_decay", value.ema_decay, "0 to below 1")
+    draft = recipe.draft
+    _require(draft.width >= 8 and draft.width % 8 == 0, "draft.width", draft.width, "a positive multiple of 8")
+    for name in ("blocks", "batch_size"):
+        _require(getattr(draft, name) >= 1, f"draft.{name}", getattr(draft, name), "at least 1")
+    _require(0 < draft.learning_rate < 1, "draft.learning_rate", draft.learning_rate, "above 0, below 1")
     _require(recipe.llm.layers >= 0, "llm.layers", recipe.llm.layers, "0 (all) or more")
     _require(recipe.llm.lora_rank >= 1, "llm.lora_rank", recipe.llm.lora_rank, "at least 1")
     _require(0 < recipe.llm.learning_rate < 1, "llm.learning_rate", recipe.llm.learning_rate, "above 0, below 1")

@@ -1,6 +1,5 @@
 """Decoding one frame: token by token, or guessed whole and verified, with identical results."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,16 +12,6 @@ from framepred.sequence import SequenceLayout
 
 _PASS_TOKENS = {"cpu": 256, "cuda": 16384}
 """Tokens of a pass over which a device gains nothing from reading more at once."""
-
-Draft = Callable[[Tensor, Tensor | None], Tensor]
-
-
-def previous_frame(history: Tensor, noise: Tensor | None) -> Tensor:
-    """Draft: history (S, T, N) and the frame's noise → guess (S, N); video repeats itself."""
-    return history[:, -1]
-
-
-DRAFTS: dict[str, Draft] = {"previous": previous_frame}
 
 
 @dataclass

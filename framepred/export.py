@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from framepred import gguf_file
-from framepred.checkpoint import Run, load_run
+from framepred.checkpoint import DRAFT, Run, load_run
 from framepred.data.sources import VideoFile, find_videos
 from framepred.errors import FramepredError
 from framepred.predictor import to_hugging_face
@@ -47,6 +47,8 @@ def export(model: str | Path, out: Path, format: str, quantize: str | None = Non
     shutil.rmtree(partial, ignore_errors=True)
     try:
         shutil.copytree(run.path / "tokenizer", partial / "tokenizer", ignore=shutil.ignore_patterns(".*"))
+        if run.draft:
+            shutil.copytree(run.path / DRAFT, partial / DRAFT, ignore=shutil.ignore_patterns(".*"))
         for name in ("config.json", "framepred.json", "recipe.toml", *TEXT_FILES):
             if (run.path / name).is_file():
                 shutil.copyfile(run.path / name, partial / name)

@@ -1,11 +1,11 @@
-"""Sources → run: trains what is missing, in order: tokenizer, tokens, predictor."""
+"""Sources → run: trains what is missing, in order: tokenizer, tokens, predictor; or the draft of a run."""
 
 import os
 import shutil
 import time
 import warnings
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -14,9 +14,11 @@ from framepred import zoo
 from framepred.adaptation import adapt, merge_updates
 from framepred.checkpoint import (
     Run,
+    copy_run,
     copy_tokenizer,
     load_run,
     load_tokenizer,
+    save_draft,
     save_run,
     save_tokenizer,
     tokenizer_sha256,
@@ -25,18 +27,21 @@ from framepred.config import Recipe, load_recipe, to_toml
 from framepred.data.captions import find_texts
 from framepred.data.frames import sample_frames
 from framepred.data.sources import VideoFile, find_videos
-from framepred.data.store import StoreInfo, is_store, read_store, read_store_info
+from framepred.data.store import StoreInfo, TokenEpisode, is_store, read_store, read_store_info
 from framepred.data.tokens import TokenizeProgress, tokenize
 from framepred.data.windows import Windows, split_episodes, step_generator
 from framepred.embedding import merge_rows, part_text, share_digits
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.llm import LanguageModel, find_checkpoint, load_language_model
-from framepred.stages import predictor_stage, tokenizer_stage
-from framepred.start import common_fps, fit_layout, make_model, make_words, tokenizer_to_train
+from framepred.sequence import SequenceLayout
+from framepred.stages import draft_stage, predictor_stage, tokenizer_stage
+from framepred.start import common_fps, fit_layout, make_draft, make_model, make_words, tokenizer_to_train
 from framepred.tokenizer.base import Tokenizer
 from framepred.training import Budget, TrainProgress, fit, make_accelerator
 
 Progress = TrainProgress | TokenizeProgress
+_Episodes = list[tuple[TokenEpisode, str]]
+"""Each with the source that it is drawn as part of."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,13 @@ def stored_recipe(run: Path) -> Recipe:
     return load_recipe(run / "recipe.toml")
 
 
+def recipe_for_draft(run: str) -> Recipe:
+    """Return the recipe of the run that a draft is for, which its copy keeps, without a budget in minutes."""
+    file = zoo.resolve("models", run) / "recipe.toml"
+    recipe = load_recipe(file if file.is_file() else None)
+    return replace(recipe, training=replace(recipe.training, minutes=0.0))
+
+
 def train(job: Job) -> Generator[Progress, None, None]:
     """Train a run in `job.out`, yielding progress. Killed at any moment, it resumes with `resume`.
 
@@ -85,7 +97,11 @@ def _train(job: Job) -> Iterator[Progress]:
     if stores and len(stores) != len(job.sources):
         raise FramepredError("sources mix videos and token stores: give only one kind")
     videos = [] if stores else find_videos(job.sources)
+    if job.only == "draft" and not job.init_from:
+        raise FramepredError("--only draft needs the run whose frames it guesses: give --init-from RUN")
     init = _load_init(job)
+    if job.only == "draft" and not isinstance(init, Run):
+        raise FramepredError(f"--init-from {job.init_from} is a language model, --only draft is for a run: train one")
     _check_text(job, init)
     accelerator = make_accelerator()
     if accelerator.is_main_process:
@@ -141,7 +157,14 @@ def _train(job: Job) -> Iterator[Progress]:
             tokenizer.to(accelerator.device)
             yield from tokenize(videos, stores[0], tokenizer, "run", sha256, str(ready), recipe.data.fps or None)
         accelerator.wait_for_everyone()
-    yield from _train_predictor(job, stores, videos, tokenizer, sha256, init, accelerator, started)
+    # A run's own store holds all its sources; each keeps its own share of the draws.
+    origin = {str(v.path.resolve()): v.source for v in videos}
+    episodes = [(e, origin.get(e.source, store)) for store in stores for e in read_store(store)]
+    if job.only == "draft":
+        assert isinstance(init, Run)
+        yield from _train_draft(job, episodes, init, accelerator, started)
+    else:
+        yield from _train_predictor(job, stores, episodes, tokenizer, sha256, init, accelerator, started)
 
 
 def _load_init(job: Job) -> Run | LanguageModel | None:
@@ -154,7 +177,7 @@ def _load_init(job: Job) -> Run | LanguageModel | None:
 def _check_text(job: Job, init: Run | LanguageModel | None) -> None:
     """Raise FramepredError, before anything is trained, for text and layers without a language model."""
     layers = job.recipe.llm.layers
-    if layers and not isinstance(init, LanguageModel) and job.only != "tokenizer":
+    if layers and not isinstance(init, LanguageModel) and job.only not in ("tokenizer", "draft"):
         raise FramepredError(
             f"llm.layers = {layers} says how much of a language model stays: give one with --init-from, "
             "or set predictor.layers"
@@ -234,15 +257,51 @@ def _warn_unvalidated(held_index: list[int]) -> None:
         )
 
 
+def _parts(
+    job: Job, episodes: _Episodes, layout: SequenceLayout, window: int
+) -> tuple[list[TokenEpisode], list[TokenEpisode], Windows, Windows]:
+    """Return the episodes for training and for validation, and the windows of each."""
+    if layout.actions is None and any(e.actions is not None for e, _ in episodes):
+        warnings.warn(FramepredWarning(f"actions are not used: {job.init_from} was trained without"), stacklevel=2)
+    parts = split_episodes([e.name for e, _ in episodes], job.recipe.data.validation_fraction)
+    _warn_unvalidated(parts[1])
+    kept, held = ([episodes[i][0] for i in part] for part in parts)
+    train_windows, held_windows = (
+        Windows.build(part, [episodes[i][1] for i in index], layout, window, job.recipe.data.source_power)
+        for part, index in zip((kept, held), parts, strict=True)
+    )
+    if not len(train_windows):
+        raise FramepredError("no training episode has two frames: give longer videos")
+    return kept, held, train_windows, held_windows
+
+
+def _predictor_budget(job: Job, started: float) -> Budget:
+    loop = job.recipe.training
+    if not loop.minutes:
+        return Budget(loop.predictor_steps)
+    return Budget(loop.predictor_steps, max(1.0, loop.minutes * 60 - (time.monotonic() - started)))
+
+
+def _train_draft(
+    job: Job, episodes: _Episodes, init: Run, accelerator: Accelerator, started: float
+) -> Iterator[Progress]:
+    """Train a draft beside the weights of the run that it is for, which are copied as they are."""
+    _, _, train_windows, held_windows = _parts(job, episodes, init.layout, init.window)
+    if accelerator.is_main_process and not any((job.out / f).exists() for f in ("model.safetensors", "model.gguf")):
+        copy_run(init.path, job.out)
+    accelerator.wait_for_everyone()
+    model = make_draft(init.layout, job.recipe).to(accelerator.device)
+    stage = draft_stage(model, train_windows, held_windows, job.recipe, accelerator)
+    yield from fit(stage, accelerator, _predictor_budget(job, started), job.recipe.training, job.out)
+    if accelerator.is_main_process:
+        save_draft(job.out, model)
+
+
 def _train_predictor(
-    job: Job, stores: Sequence[str], videos: list[VideoFile], tokenizer: Tokenizer, sha256: str,
+    job: Job, stores: Sequence[str], episodes: _Episodes, tokenizer: Tokenizer, sha256: str,
     init: Run | LanguageModel | None, accelerator: Accelerator, started: float,
 ) -> Iterator[Progress]:  # fmt: skip
     recipe = job.recipe
-    episodes = [(episode, store) for store in stores for episode in read_store(store)]
-    # A run's own store holds all its sources; each keeps its own share of the draws.
-    origin = {str(v.path.resolve()): v.source for v in videos}
-    groups = [origin.get(episode.source, store) for episode, store in episodes]
     text_size = init.text_size if isinstance(init, LanguageModel) else 0
     layout = (
         init.layout
@@ -250,28 +309,16 @@ def _train_predictor(
         else fit_layout([e for e, _ in episodes], stores, tokenizer, recipe, text_size)
     )
     window = init.window if isinstance(init, Run) else recipe.predictor.window
-    if layout.actions is None and any(e.actions is not None for e, _ in episodes):
-        warnings.warn(FramepredWarning(f"actions are not used: {job.init_from} was trained without"), stacklevel=2)
     if not layout.vocabulary.text_size and any(e.captions for e, _ in episodes):
         warnings.warn(
             FramepredWarning("captions are not used: the run knows no text; give a Llama with --init-from"),
             stacklevel=2,
         )
-    train_index, held_index = split_episodes([e.name for e, _ in episodes], recipe.data.validation_fraction)
-    _warn_unvalidated(held_index)
-    train_windows, held_windows = (
-        Windows.build(
-            [episodes[i][0] for i in index], [groups[i] for i in index], layout, window, recipe.data.source_power
-        )
-        for index in (train_index, held_index)
-    )
-    if not len(train_windows):
-        raise FramepredError("no training episode has two frames: give longer videos")
+    kept, held, train_windows, held_windows = _parts(job, episodes, layout, window)
     generator = step_generator(recipe.training.seed, 4)
     model, text_files = make_model(init, layout, recipe, generator)
     words, held_words = (
-        make_words(recipe, model, layout, text_files, [episodes[i][0] for i in index], texts)
-        for index, texts in ((train_index, job.texts), (held_index, ()))
+        make_words(recipe, model, layout, text_files, part, texts) for part, texts in ((kept, job.texts), (held, ()))
     )
     part_text(model, layout.vocabulary.text_size)
     # Foreign tokenizers' ids have no known parts.
@@ -281,17 +328,8 @@ def _train_predictor(
     if layout.vocabulary.text_size:
         adapt(model, recipe.llm, recipe.training.seed)
     model.to(accelerator.device)
-    loop = recipe.training
-    budget = Budget(loop.predictor_steps)
-    if loop.minutes:
-        budget = Budget(loop.predictor_steps, max(1.0, loop.minutes * 60 - (time.monotonic() - started)))
-    yield from fit(
-        predictor_stage(model, train_windows, held_windows, recipe, accelerator, words, held_words),
-        accelerator,
-        budget,
-        loop,
-        job.out,
-    )
+    stage = predictor_stage(model, train_windows, held_windows, recipe, accelerator, words, held_words)
+    yield from fit(stage, accelerator, _predictor_budget(job, started), recipe.training, job.out)
     merge_updates(model)
     merge_rows(model)
     if accelerator.is_main_process:

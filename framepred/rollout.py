@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from framepred.checkpoint import Run
-from framepred.decoding import DECODERS, DRAFTS, Stream, frame_noise, prefill
+from framepred.decoding import DECODERS, Stream, frame_noise, prefill
+from framepred.draft import previous_frame
 from framepred.errors import FramepredError
 from framepred.sampling import Sampling
 from framepred.video import Clip, fit_frames
@@ -64,6 +65,7 @@ def predict(
     if decoder not in ("auto", *DECODERS):
         raise FramepredError(f"decoder {decoder!r} is not known; give one of auto, {', '.join(DECODERS)}")
     decode = DECODERS["speculative" if decoder == "auto" else decoder]
+    guess = run.draft.guess if run.draft and decoder != "sequential" else previous_frame
     device = run.predictor.embed.weight.device
     action_ids = layout.action_ids(actions, context + horizon).to(device)
     history = tokens.to(device).reshape(1, context, -1).expand(samples, -1, -1)
@@ -85,8 +87,9 @@ def predict(
         else:
             stream.pending = torch.cat([stream.pending, action_ids[frame - 1].expand(samples, -1)], 1)
         noise = frame_noise(layout, sampling, rows, frame)
-        guess = DRAFTS["previous"](history[..., layout.key_tokens :], noise)
-        made = decode(run.predictor, stream, layout, sampling, noise, guess)
+        action = action_ids[frame - 1] - layout.vocabulary.action[0]
+        guessed = guess(history[..., layout.key_tokens :], action, noise, sampling)
+        made = decode(run.predictor, stream, layout, sampling, noise, guessed)
         row = torch.cat([run.tokenizer.encode_key(shown), made], 1)
         history = torch.cat([history, row[:, None]], 1)
         shown = run.tokenizer.decode_next(shown, made.view(samples, *layout.grid))

@@ -1,4 +1,4 @@
-"""The two things that are trained: the tokenizer on frames, the predictor on token windows."""
+"""What is trained: the tokenizer on frames, the predictor and the draft that guesses for it on token windows."""
 
 import warnings
 from pathlib import Path
@@ -14,6 +14,7 @@ from framepred.data.augment import augment
 from framepred.data.frames import Frames
 from framepred.data.windows import Windows, group_weights, step_generator
 from framepred.data.words import Words
+from framepred.draft import Draft
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.llama_config import LlamaConfig
 from framepred.perceptual import load_lpips
@@ -31,7 +32,7 @@ def _share(accelerator: Accelerator, batch: int) -> slice:
     if rest:
         raise FramepredError(
             f"a batch of {batch} cannot be shared by {accelerator.num_processes} processes: "
-            "set tokenizer.batch_size and predictor.batch_size to multiples of them"
+            "set tokenizer.batch_size, predictor.batch_size and draft.batch_size to multiples of them"
         )
     return slice(accelerator.process_index * each, (accelerator.process_index + 1) * each)
 
@@ -195,3 +196,50 @@ def predictor_stage(
         "predictor", model, loss, validate, pred.learning_rate, pred.weight_decay, pred.ema_decay, tokens, "tokens",
         hidden, inherited(model) if layout.vocabulary.text_size else (), recipe.llm.learning_rate,
     )  # fmt: skip
+
+
+def draft_stage(model: Draft, train: Windows, held_out: Windows, recipe: Recipe, accelerator: Accelerator) -> Stage:
+    """Train `model` to guess each frame's tokens from the frames before it and the action between, as they were."""
+    part, pred, loop, layout = recipe.draft, recipe.predictor, recipe.training, train.layout
+    mine = _share(accelerator, part.batch_size)
+    seen = model.config.frames
+
+    def guessed(run: nn.Module, ids: Tensor, real: Tensor, bare: Tensor) -> tuple[Tensor, Tensor]:
+        """Windows (B, K + window · stride), `bare` (B,) of actions → logits (M · N, V), tokens (M · N,) of M frames."""
+        steps = ids[:, layout.key_tokens :].unflatten(1, (-1, layout.stride))
+        tokens = steps[..., : layout.frame_tokens] - layout.vocabulary.visual[0]
+        actions = steps[:, :-1, layout.frame_tokens :] - layout.vocabulary.action[0]
+        actions[bare] = layout.vocabulary.action_size
+        # A window's first frame stands for what was before it, as it does in a rollout.
+        padded = torch.cat([tokens[:, :1].expand(-1, seen - 1, -1), tokens], 1)
+        past = padded.unfold(1, seen, 1)[:, :-1].mT
+        wanted, known = tokens[:, 1:], real[:, 1:]
+        past, actions, wanted = (x[known].to(accelerator.device) for x in (past, actions, wanted))
+        return run(past, actions).flatten(0, 1).float(), wanted.flatten()
+
+    def loss(run: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
+        generator = step_generator(loop.seed, 5, step)
+        ids, real = train.batch(part.batch_size, generator)
+        bare = torch.rand(len(ids), generator=generator) < pred.action_dropout
+        return F.cross_entropy(*guessed(run, ids[mine], real[mine], bare[mine])), {}
+
+    @torch.inference_mode()
+    def validate(run: nn.Module) -> dict[str, float]:
+        if not len(held_out):
+            return {}
+        losses, right = [], []
+        windows = held_out.spread(part.batch_size * loop.validation_batches)
+        for ids, real in zip(*(x.split(part.batch_size) for x in windows), strict=True):
+            with arithmetic(accelerator, loop):
+                logits, wanted = guessed(run, ids, real, torch.zeros(len(ids), dtype=torch.bool))
+            losses.append(F.cross_entropy(logits, wanted))
+            right.append((logits.argmax(-1) == wanted).float().mean())
+        return {
+            "validation_loss": float(torch.stack(losses).mean()),
+            "validation_right": float(torch.stack(right).mean()),
+        }
+
+    frames = part.batch_size * (train.window - 1)
+    return Stage(
+        "draft", model, loss, validate, part.learning_rate, pred.weight_decay, pred.ema_decay, frames, "frames"
+    )

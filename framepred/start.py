@@ -11,6 +11,7 @@ from framepred.config import Recipe
 from framepred.data.captions import find_texts, read_text
 from framepred.data.store import TokenEpisode, read_store_info
 from framepred.data.words import Words
+from framepred.draft import Draft, DraftConfig
 from framepred.errors import FramepredError
 from framepred.llm import LanguageModel, check_names, extend
 from framepred.predictor import Llama
@@ -66,6 +67,18 @@ def make_model(
     model = Llama(llama_config(recipe.predictor, layout))
     model.initialise(generator)
     return model, {}
+
+
+def make_draft(layout: SequenceLayout, recipe: Recipe) -> Draft:
+    """Return the draft of a layout before training."""
+    vocabulary, part = layout.vocabulary, recipe.draft
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.training.seed)
+        return Draft(
+            DraftConfig(
+                vocabulary.visual_size, layout.grid, vocabulary.action_size, width=part.width, blocks=part.blocks
+            )
+        )
 
 
 def make_words(

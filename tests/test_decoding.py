@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from framepred import decoding
-from framepred.decoding import DECODERS, DRAFTS, Stream, decode_sequential, decode_speculative, frame_noise, prefill
+from framepred.decoding import DECODERS, Stream, decode_sequential, decode_speculative, frame_noise, prefill
 from framepred.llama_config import LlamaConfig
 from framepred.predictor import Llama
 from framepred.sampling import Sampling
@@ -169,7 +169,7 @@ def test_the_next_frame_goes_on_from_either_decoder_alike() -> None:
                     [stream.pending, torch.full((2, 1), layout.vocabulary.action[0] + frame % 3)], 1
                 )
             noise = frame_noise(layout, sampling, torch.arange(2), frame)
-            tokens = decoder(model, stream, layout, sampling, noise, DRAFTS["previous"](history, noise))
+            tokens = decoder(model, stream, layout, sampling, noise, history[:, -1])
             history = torch.cat([history, tokens[:, None]], 1)
             made[name].append(tokens)
     assert torch.equal(torch.stack(made["sequential"]), torch.stack(made["speculative"]))
@@ -230,11 +230,6 @@ def test_greedy_needs_no_noise() -> None:
     noise = frame_noise(LAYOUTS["discrete"], Sampling(1), torch.arange(2), 3)
     assert noise is not None
     assert noise.shape == (2, 12, 12)
-
-
-def test_a_still_video_is_drafted_by_its_last_frame() -> None:
-    history = torch.arange(24).view(2, 3, 4)
-    assert torch.equal(DRAFTS["previous"](history, None), history[:, -1])
 
 
 def test_a_trained_model_decodes_alike_in_fewer_passes() -> None:
