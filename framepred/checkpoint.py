@@ -297,7 +297,7 @@ def save_draft(folder: Path, draft: Draft, dtype: torch.dtype = torch.float32) -
     """Write a draft into a run's folder."""
     weights = {k: v.detach().cpu().to(dtype).contiguous() for k, v in draft.state_dict().items()}
     # In a folder of its own: vLLM takes every safetensors file beside the Llama's for more of its weights.
-    _replace_files(folder / DRAFT, {}, weights, {"config": json.dumps(asdict(draft.config))})
+    replace_files(folder / DRAFT, {}, weights, {"config": json.dumps(asdict(draft.config))})
 
 
 def load_draft(folder: Path, layout: SequenceLayout) -> Draft | None:
