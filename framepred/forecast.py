@@ -32,7 +32,10 @@ _Watch = Callable[[Iterator[Prediction]], Iterator[Prediction]]
 
 @dataclass(frozen=True)
 class Forecast:
-    """Predicted frames uint8 (S, T, 3, H, W) after `context`, their tokens, and the truth as far as it goes."""
+    """Predicted frames uint8 (S, T, 3, H, W) after `context`, their tokens, and the truth as far as it goes.
+
+    Where they are the mean of an `ensemble`, `member` (T, 3, H, W) is its first future.
+    """
 
     run: Run
     context: Tensor
@@ -50,6 +53,7 @@ class Forecast:
     scores: Scores | None
     prompt: str | None = None
     ensemble: int = 1
+    member: Tensor | None = None
 
     def summary(self) -> dict[str, Any]:
         """Return the facts and scores as strict JSON values."""
@@ -152,8 +156,9 @@ def make_forecast(
         steps = predict(run, tokens, taken, horizon, count, sampling, decoder, words)
     else:
         steps = predict_by(engine, run, tokens, taken, horizon, count, sampling, server, words)
+    first: list[Tensor] = []
     if members > 1:
-        steps = ensemble_mean(run, tokens, steps)
+        steps = ensemble_mean(run, tokens, _noting_first(steps, first))
     made = list(watch(steps))
     seconds = time.perf_counter() - began
     predicted = torch.stack([p.frames for p in made], 1)
@@ -162,7 +167,14 @@ def make_forecast(
     return Forecast(
         run, frames[:context], tokens, truth, taken, predicted, torch.stack([p.tokens for p in made], 1),
         clip.fps, sampling, engine, _decoder(engine, decoder), made[-1].passes, seconds, scores, prompt, members,
+        torch.stack(first) if first else None,
     )  # fmt: skip
+
+
+def _noting_first(steps: Iterator[Prediction], first: list[Tensor]) -> Iterator[Prediction]:
+    for made in steps:
+        first.append(made.frames[0])
+        yield made
 
 
 def _check_engine(engine: str, decoder: str, server: str | None, temperature: float) -> None:
@@ -233,10 +245,13 @@ def write_forecast(forecast: Forecast, out: Path) -> None:
     if out.suffix.lower() == ".npz":
         _write_arrays(forecast, out)
         return
-    truth = forecast.truth
-    values = [psnr(sample[: len(truth)], truth).tolist() for sample in forecast.frames] if len(truth) else None
-    panels = draw_panels(forecast.context, forecast.frames, truth, values, forecast.ensemble)
-    write_video(out, panels, forecast.fps)
+    truth, shown = forecast.truth, {"prediction": forecast.frames[0]}
+    if forecast.member is not None:
+        shown = {f"mean of {forecast.ensemble} futures": forecast.frames[0], "one of them": forecast.member}
+    elif len(forecast.frames) > 1:
+        shown = {f"prediction {s + 1}": sample for s, sample in enumerate(forecast.frames)}
+    values = {title: psnr(frames[: len(truth)], truth).tolist() for title, frames in shown.items()}
+    write_video(out, draw_panels(forecast.context, shown, truth, values), forecast.fps)
 
 
 def _write_arrays(forecast: Forecast, out: Path) -> None:

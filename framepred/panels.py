@@ -22,28 +22,22 @@ def font(size: int) -> Any:
 
 
 def draw_panels(
-    context: Tensor, predicted: Tensor, truth: Tensor, psnr: list[list[float]] | None, ensemble: int = 1,
-    side: int = 192,
-) -> Iterator[Tensor]:  # fmt: skip
+    context: Tensor, predicted: dict[str, Tensor], truth: Tensor, psnr: dict[str, list[float]], side: int = 192
+) -> Iterator[Tensor]:
     """Yield one picture uint8 (3, H', W') a moment: *truth | prediction …*, labels above, PSNR below.
 
-    `context` (C, 3, H, W) is shown first, in blue frames; `predicted` (S, T, 3, H, W) in orange;
-    `truth` (≤ T, 3, H, W) may end early; `psnr` is per sample and frame where there is truth. What is shown as
-    predicted may be the mean of an `ensemble`.
+    `context` (C, 3, H, W) is shown first, in blue frames; what is `predicted`, frames (T, 3, H, W) by title, in
+    orange; `truth` (≤ T, 3, H, W) may end early; `psnr` is by title too, of each frame where there is truth.
     """
-    titles = ["prediction" if ensemble == 1 else f"mean of {ensemble} futures"]
-    if len(predicted) > 1:
-        titles = [f"prediction {s + 1}" for s in range(len(predicted))]
     for t, frame in enumerate(context):
         foot = f"context {t + 1 - len(context)}" if t + 1 < len(context) else "context, last"
-        cells = [("truth", frame, foot)] + [(title, frame, "") for title in titles]
+        cells = [("truth", frame, foot)] + [(title, frame, "") for title in predicted]
         yield draw_cells(cells, side, _CONTEXT)
-    for t in range(predicted.shape[1]):
+    for t in range(len(next(iter(predicted.values())))):
         known = t < len(truth)
         cells = [("truth", truth[t], f"frame +{t + 1}") if known else ("truth", None, "the video has ended")]
-        for s, sample in enumerate(predicted):
-            foot = f"{psnr[s][t]:.1f} dB" if known and psnr else f"frame +{t + 1}"
-            cells.append((titles[s], sample[t], foot))
+        for title, frames in predicted.items():
+            cells.append((title, frames[t], f"{psnr[title][t]:.1f} dB" if known else f"frame +{t + 1}"))
         yield draw_cells(cells, side, _PREDICTED)
 
 

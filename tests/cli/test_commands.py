@@ -17,6 +17,7 @@ from framepred.checkpoint import load_run
 from framepred.cli import cli
 from framepred.data.actions import read_actions
 from framepred.data.store import read_store
+from framepred.forecast import make_forecast, write_forecast
 from framepred.sequence import SequenceLayout
 from framepred.video import read_video
 
@@ -247,3 +248,17 @@ def test_the_module_runs_as_a_program(clips_dir: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert strict(done.stdout)["kind"] == "video"
     assert done.stderr == ""
+
+
+def test_a_future_is_shown_beside_the_mean_of_all(clips_dir: Path, tiny_run: Path, tmp_path: Path) -> None:
+    clip = clips_dir / "clip0.mp4"
+    mean = make_forecast(clip, str(tiny_run), horizon=3, ensemble=3)
+    several = make_forecast(clip, str(tiny_run), horizon=3, samples=3)
+    assert mean.member is not None and several.member is None
+    assert torch.equal(mean.member, several.frames[0])
+    assert mean.frames.shape[0] == 1 and (mean.summary()["samples"], mean.summary()["ensemble"]) == (1, 3)
+    write_forecast(mean, tmp_path / "mean.gif")
+    write_forecast(several, tmp_path / "several.gif")
+    widths = [read_video(tmp_path / name).frames.shape[-1] for name in ("mean.gif", "several.gif")]
+    # Truth, mean and one of them; truth and three.
+    assert widths == [3 * 208, 4 * 208]
