@@ -9,6 +9,7 @@ from framepred.errors import FramepredError
 
 COLOURS = {
     "model": "#e07b00",
+    "model_mean": "#c0392b",
     "model_no_actions": "#b5651d",
     "model_shuffled_actions": "#c9a27a",
     "copy_last": "#3b6fb6",

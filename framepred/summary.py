@@ -70,7 +70,8 @@ def summarise(group: Group, table: Table, protocol: Protocol, run: Run) -> dict[
         if values["clips"] == 0:
             values["note"] = _missing(row, run, protocol)
     facts["rows"] = rows
-    facts["model_ahead"] = {row: _ahead(rows["model"], rows[row], protocol) for row in (*BASELINES, "ceiling")}
+    for name, row in (("model_ahead", "model"), ("mean_ahead", "model_mean")):
+        facts[name] = {other: _ahead(rows[row], rows[other], protocol) for other in (*BASELINES, "ceiling")}
     facts["spread"] = _spread(records, protocol)
     facts["order"] = _order(records, protocol)
     facts["retrieved"] = {r["name"]: r["retrieved"] for r in records if r.get("retrieved")}
@@ -115,7 +116,7 @@ def _row(table: Table, row: str, protocol: Protocol) -> dict[str, Any]:
 
 
 def _ahead(model: dict[str, Any], other: dict[str, Any], protocol: Protocol) -> dict[str, list[int]] | None:
-    """Return the horizons at which the model's motion-weighted PSNR is above and below another row's."""
+    """Return the horizons at which a model row's motion-weighted PSNR is above and below another row's."""
     if "motion_psnr" not in model["metrics"] or "motion_psnr" not in other["metrics"]:
         return None
     pairs = list(

@@ -88,21 +88,27 @@ def horizon_table(group: dict[str, Any], most: int = 8) -> tuple[list[str], list
 
 
 def verdict(group: dict[str, Any]) -> str:
-    """Say in a sentence at which horizons the model beats each baseline where the truth moves."""
+    """Say at which horizons the model, and the mean of its samples, beat each baseline where the truth moves."""
+    beaten = {"the model": _beaten(group["model_ahead"]), "the mean of its samples": _beaten(group["mean_ahead"])}
+    said = [f"{subject} beats {'; '.join(parts)}" for subject, parts in beaten.items() if parts]
+    if not said:
+        return "No frames were predicted: tokens only, by teacher forcing."
+    return "".join(f"Where the truth moves, {sentence}. " for sentence in said).rstrip()
+
+
+def _beaten(ahead: dict[str, Any]) -> list[str]:
     parts = []
     for row in BASELINES:
-        ahead = group["model_ahead"][row]
-        if ahead is None:
+        found = ahead[row]
+        if found is None:
             continue
-        if not ahead["below"]:
+        if not found["below"]:
             parts.append(f"{ROW_NAMES[row]} at every horizon")
-        elif ahead["above"]:
-            parts.append(f"{ROW_NAMES[row]} at {_ranges(ahead['above'])} of {len(ahead['above'] + ahead['below'])}")
+        elif found["above"]:
+            parts.append(f"{ROW_NAMES[row]} at {_ranges(found['above'])} of {len(found['above'] + found['below'])}")
         else:
             parts.append(f"{ROW_NAMES[row]} at none")
-    if not parts:
-        return "No frames were predicted: tokens only, by teacher forcing."
-    return "Where the truth moves, the model beats " + "; ".join(parts) + "."
+    return parts
 
 
 def spread_sentence(spread: dict[str, Any]) -> str:
