@@ -10,7 +10,7 @@ from framepred.predictor import Llama
 from framepred.sampling import Sampling, choose, gumbel_noise
 from framepred.sequence import SequenceLayout
 
-_PASS_TOKENS = {"cpu": 256, "cuda": 16384}
+_PASS_TOKENS = {"cpu": 64, "cuda": 16384}
 """Tokens of a pass over which a device gains nothing from reading more at once."""
 
 
