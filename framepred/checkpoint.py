@@ -20,6 +20,7 @@ from framepred.draft import Draft, DraftConfig
 from framepred.errors import FramepredError
 from framepred.llama_config import LlamaConfig
 from framepred.predictor import Llama, from_hugging_face, to_hugging_face
+from framepred.sampling import Sampling
 from framepred.sequence import SequenceLayout
 from framepred.tokenizer.adapters import AdaptedTokenizer, is_foreign, load_adapted
 from framepred.tokenizer.autoencoder import Autoencoder
@@ -56,6 +57,10 @@ class Run:
     temperature: float = 1.0
     ensemble: int = 1
     draft: Draft | None = None
+
+    def sampling(self, temperature: float | None, top_k: int, top_p: float, seed: int) -> Sampling:
+        """Return how tokens are drawn; a temperature of None is the run's own."""
+        return Sampling(self.temperature if temperature is None else temperature, top_k, top_p, seed)
 
 
 def file_sha256(path: Path) -> str:

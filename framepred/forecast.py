@@ -119,10 +119,9 @@ def make_forecast(
     the three is given.
     """
     check_lengths(context, horizon, 1 if samples is None else samples)
-    if temperature is not None:
-        check_sampling(temperature, top_k, top_p, seed)
+    check_sampling(temperature or 0, top_k, top_p, seed)
     run = load_run(model, choose_device(device))
-    sampling = Sampling(run.temperature if temperature is None else temperature, top_k, top_p, seed)
+    sampling = run.sampling(temperature, top_k, top_p, seed)
     members = ensemble_size(run, samples, temperature, ensemble)
     count = members if samples is None else samples
     _check_engine(engine, decoder, server, sampling.temperature)

@@ -20,6 +20,11 @@ def psnr_of(error: Tensor) -> Tensor:
     return -10 * error.clamp(min=10 ** (-PSNR_CAP / 10)).log10()
 
 
+def mean_frames(frames: Tensor) -> Tensor:
+    """Samples uint8 (S, …) → the one that is their mean, uint8 (1, …)."""
+    return frames.float().mean(0, keepdim=True).round().byte()
+
+
 def psnr(prediction: Tensor, truth: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB (capped at 100) of uint8 (…, T, 3, H, W) → float64 (…, T)."""
     return psnr_of(mse(prediction, truth))

@@ -10,6 +10,7 @@ from framepred.checkpoint import Run
 from framepred.decoding import DECODERS, Stream, frame_noise, prefill
 from framepred.draft import previous_frame
 from framepred.errors import FramepredError
+from framepred.metrics import mean_frames
 from framepred.sampling import Sampling
 from framepred.video import Clip, fit_frames
 
@@ -110,7 +111,7 @@ def ensemble_mean(run: Run, context: Tensor, futures: Iterator[Prediction]) -> I
         nonlocal moment
         yield shown
         for moment in futures:
-            yield moment.frames.float().mean(0, keepdim=True).round().byte()
+            yield mean_frames(moment.frames)
 
     for tokens in run.tokenizer.encode_stream(pictures()):
         if moment is None:
@@ -195,7 +196,7 @@ def rollout(
     check_actions(run, actions, context + horizon - 1)
     frames = fit_frames(clip.frames[:context], run.tokenizer.frame_size)
     tokens = run.tokenizer.encode(frames)
-    sampling = Sampling(run.temperature if temperature is None else temperature, top_k, top_p, seed)
+    sampling = run.sampling(temperature, top_k, top_p, seed)
     futures = predict(run, tokens, actions, horizon, count, sampling, decoder)
     for made in ensemble_mean(run, tokens, futures) if members > 1 else futures:
         yield made.frames if samples is not None else made.frames[0]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from framepred.checkpoint import Run
 from framepred.data.clips import EvalClip
-from framepred.metrics import copy_last, extrapolate, frozen, motion, moving, mse, psnr_of, ssim
+from framepred.metrics import copy_last, extrapolate, frozen, mean_frames, motion, moving, mse, psnr_of, ssim
 from framepred.perceptual import Perceptual
 from framepred.protocol import Protocol
 from framepred.retrieval import TrainingIndex
@@ -105,7 +105,7 @@ def make_futures(scorer: Scorer, clip: EvalClip, variants: dict[str, Tensor | No
         frames[row] = fit_frames(future.flatten(0, 1), size).view(*future.shape[:2], 3, *size)
         made[row] = torch.stack([steps(moment.tokens) for moment in moments], 1)
     if protocol.samples > 1:
-        frames["model_mean"] = frames[own_row(variants)].float().mean(0, keepdim=True).round().byte()
+        frames["model_mean"] = mean_frames(frames[own_row(variants)])
     before = dict.fromkeys(frames, decoded[count - 1]) | before
     past = steps(tokens[:count])[-1].cpu()
     return Futures(truth, decoded[:count], past, frames, before, made, retrieved)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 
@@ -17,7 +18,7 @@ from framepred.llm import LanguageModel, check_names, extend
 from framepred.predictor import Llama
 from framepred.sequence import SequenceLayout, Vocabulary, fit_action_space
 from framepred.stages import llama_config
-from framepred.token_names import TOKENIZER_JSON, read_text_files, text_tokenizer
+from framepred.token_names import TOKENIZER_JSON, read_text_files, text_ids, text_tokenizer
 from framepred.tokenizer.adapters import AdaptedTokenizer
 from framepred.tokenizer.autoencoder import Autoencoder
 from framepred.tokenizer.base import Tokenizer
@@ -92,12 +93,8 @@ def make_words(
     if end is None:
         raise FramepredError("the language model's config.json has no eos_token_id, which ends a caption: add it")
     tokenizer = text_tokenizer(text_files[TOKENIZER_JSON])
-
-    def encode(text: str) -> list[int]:
-        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
-
-    return Words.build(episodes, [read_text(f) for f in find_texts(texts)], encode, end, layout, recipe.text)
+    read = [read_text(f) for f in find_texts(texts)]
+    return Words.build(episodes, read, partial(text_ids, tokenizer), end, layout, recipe.text)
 
 
 def fit_layout(

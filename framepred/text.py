@@ -9,7 +9,7 @@ from torch import Tensor
 from framepred.checkpoint import Run
 from framepred.errors import FramepredError
 from framepred.predictor import Llama
-from framepred.token_names import TOKENIZER_JSON, read_text_files, text_tokenizer
+from framepred.token_names import TOKENIZER_JSON, read_text_files, text_ids, text_tokenizer
 
 
 def require_text(run: Run) -> None:
@@ -34,8 +34,7 @@ def prompt_ids(run: Run, prompt: str) -> Tensor:
 
 def encode_text(run: Run, text: str) -> list[int]:
     """Words → ids of text."""
-    ids: list[int] = _tokenizer(run).encode(text, add_special_tokens=False).ids
-    return ids
+    return text_ids(_tokenizer(run), text)
 
 
 def decode_text(run: Run, ids: list[int]) -> str:

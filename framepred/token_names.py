@@ -66,6 +66,12 @@ def text_tokenizer(tokenizer_json: str) -> Any:
         raise FramepredError(f"{TOKENIZER_JSON} cannot be used ({error}): copy that of the LLM again") from error
 
 
+def text_ids(tokenizer: Any, text: str) -> list[int]:
+    """Words → ids of text, by what `text_tokenizer` returned, and nothing around them."""
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    return ids
+
+
 def tokenizer_json(vocabulary: Vocabulary, text: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return a tokenizer.json of all ids: a text range as `text` has it, and behind it the readable names.
 

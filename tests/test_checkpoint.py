@@ -254,23 +254,21 @@ def test_pickled_weights_are_not_read(run_dir: Path) -> None:
         load_predictor(run_dir)
 
 
-def test_a_run_has_an_ensemble_of_its_own(run_dir: Path) -> None:
-    assert load_run(run_dir).ensemble == 1
-    edit(run_dir / "framepred.json", lambda v: v.update(ensemble=8))
-    assert load_run(run_dir).ensemble == 8
-    edit(run_dir / "framepred.json", lambda v: v.pop("ensemble"))
-    assert load_run(run_dir).ensemble == 1
-    edit(run_dir / "framepred.json", lambda v: v.update(ensemble=0))
-    with pytest.raises(FramepredError, match=r"framepred.json: ensemble 0 is not allowed; it must be 1 or more"):
-        load_run(run_dir)
-
-
-def test_a_run_has_a_temperature_of_its_own(run_dir: Path) -> None:
-    assert load_run(run_dir).temperature == 1.0
-    edit(run_dir / "framepred.json", lambda v: v.update(temperature=0.25))
-    assert load_run(run_dir).temperature == 0.25
-    edit(run_dir / "framepred.json", lambda v: v.pop("temperature"))
-    assert load_run(run_dir).temperature == 1.0
-    edit(run_dir / "framepred.json", lambda v: v.update(temperature=-1))
-    with pytest.raises(FramepredError, match=r"framepred.json: temperature -1.0 is not allowed; it must be 0"):
+@pytest.mark.parametrize(
+    ("key", "default", "own", "bad", "words"),
+    [
+        ("ensemble", 1, 8, 0, "ensemble 0 is not allowed; it must be 1 or more"),
+        ("temperature", 1.0, 0.25, -1, "temperature -1.0 is not allowed; it must be 0"),
+    ],
+)
+def test_a_run_says_how_it_is_sampled(
+    run_dir: Path, key: str, default: float, own: float, bad: float, words: str
+) -> None:
+    assert getattr(load_run(run_dir), key) == default
+    edit(run_dir / "framepred.json", lambda v: v.update({key: own}))
+    assert getattr(load_run(run_dir), key) == own
+    edit(run_dir / "framepred.json", lambda v: v.pop(key))
+    assert getattr(load_run(run_dir), key) == default
+    edit(run_dir / "framepred.json", lambda v: v.update({key: bad}))
+    with pytest.raises(FramepredError, match=f"framepred.json: {words}"):
         load_run(run_dir)
