@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from framepred.kv_cache import KVCache
+from framepred.linear import linear
 from framepred.predictor import Llama
 from framepred.sampling import Sampling, choose, gumbel_noise
 from framepred.sequence import SequenceLayout
 
-_PASS_TOKENS = {"cpu": 64, "cuda": 16384}
-"""Tokens of a pass over which a device gains nothing from reading more at once."""
+_PASS_TOKENS = {"cpu": (64, 24), "cuda": (16384, 16384)}
+"""Tokens that a pass reads at most on a device: while the guess holds, and once it failed, which it will soon again."""
 
 
 @dataclass
@@ -42,7 +43,7 @@ def _logits(
     """Run ids (S, L) through the model → logits (S, count, legal ids) after each of the last `count`."""
     stream.passes += 1
     hidden = model.hidden(ids, stream.cache, at, rows)[:, -count:]
-    return torch.nn.functional.linear(hidden, model.head.weight[legal[0] : legal[1]])
+    return linear(hidden, model.head.weight[legal[0] : legal[1]])
 
 
 def frame_noise(layout: SequenceLayout, sampling: Sampling, samples: Tensor, frame: int) -> Tensor | None:
@@ -77,13 +78,14 @@ def decode_speculative(
 
     A pass reads the guess and samples every slot under the frame's noise. Where the guess equals the
     sample from the left, both are right, and the first that differs is right too, for its past is.
-    The rest takes what the pass sampled: with shared noise it settles fast (arXiv 2510.24211). Many
-    samples at once fill the machine with fewer slots each: a pass reaches no further than pays, and
-    each sample goes on from where its own guess failed, until it is done.
+    The rest takes what the pass sampled: with shared noise it settles fast (arXiv 2510.24211). A pass
+    reaches no further than pays, with many samples at once over fewer slots of each, and each sample
+    goes on from where its own guess failed, until it is done.
     """
     first, count = layout.vocabulary.visual[0], layout.frame_tokens
     device, samples = guess.device, len(guess)
-    room = _PASS_TOKENS.get(device.type, _PASS_TOKENS["cuda"])
+    far, near = _PASS_TOKENS.get(device.type, _PASS_TOKENS["cuda"])
+    room = far
     tokens = guess.clone()
     before = stream.pending.shape[1] - 1
     base = stream.cache.length + before
@@ -107,6 +109,7 @@ def decode_speculative(
         drawn = None if noise is None else noise[rows[:, None], slots]
         chosen = choose(logits, drawn, sampling)
         matched = (chosen == tokens[rows[:, None], slots]).long().cumprod(1).sum(1)
+        room = far if bool((matched == length).all()) else near
         tokens[rows[:, None], slots] = chosen
         # Inputs up to the last match are cached as they should be; the corrected one is read again.
         settled[rows] = start + (matched + 1).clamp(max=length)

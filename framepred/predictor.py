@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from framepred.errors import FramepredError
 from framepred.kv_cache import KVCache
+from framepred.linear import Linear
 from framepred.llama_config import LlamaConfig
 
 
@@ -22,8 +23,8 @@ class Attention(nn.Module):
             config.num_key_value_heads,
             config.head_dim,
         )
-        self.qkv = nn.Linear(config.hidden_size, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=False)
-        self.out = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
+        self.qkv = Linear(config.hidden_size, (self.heads + 2 * self.kv_heads) * self.head_dim)
+        self.out = Linear(self.heads * self.head_dim, config.hidden_size)
 
     def forward(
         self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None, layer: int
@@ -98,8 +99,8 @@ class Layer(nn.Module):
         self.attention_norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.attention = Attention(config)
         self.mlp_norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.gate_up = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
-        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.gate_up = Linear(config.hidden_size, 2 * config.intermediate_size)
+        self.down = Linear(config.intermediate_size, config.hidden_size)
 
     def forward(
         self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None, layer: int
@@ -118,7 +119,7 @@ class Llama(nn.Module):
         self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.head = Linear(config.hidden_size, config.vocab_size)
         if config.tie_word_embeddings:
             self.head.weight = self.embed.weight
         self._positions(config.max_position_embeddings)

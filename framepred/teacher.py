@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from itertools import groupby
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from framepred.checkpoint import Run
+from framepred.linear import linear
 from framepred.rollout import window_start
 
 
@@ -30,4 +30,4 @@ def token_logits(run: Run, tokens: Tensor, actions: Tensor | None) -> Iterator[t
         for frame in frames:
             # The state after a token speaks of the next one.
             at = layout.start(frame - start) - 1
-            yield frame, F.linear(hidden[at : at + count], run.predictor.head.weight[first:stop]).float()
+            yield frame, linear(hidden[at : at + count], run.predictor.head.weight[first:stop]).float()

@@ -94,17 +94,19 @@ def test_speculative_decoding_gives_the_sequential_tokens(kind: str, sampling: S
         assert stream.cache.length == reference.cache.length
 
 
-@pytest.mark.parametrize("reach", [1, 2, 5, 100])
+@pytest.mark.parametrize(("far", "near"), [(1, 1), (2, 2), (5, 2), (100, 3), (100, 100)])
 @pytest.mark.parametrize("samples", [1, 4])
-def test_how_far_a_pass_reaches_changes_no_token(reach: int, samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_far_a_pass_reaches_changes_no_token(
+    far: int, near: int, samples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     layout, sampling = LAYOUTS["discrete"], Sampling(1, seed=6)
     model = build(layout)
     expected, reference, slow = decode("sequential", model, layout, sampling, samples)
-    monkeypatch.setitem(decoding._PASS_TOKENS, "cpu", reach * samples)
+    monkeypatch.setitem(decoding._PASS_TOKENS, "cpu", (far * samples, near * samples))
     tokens, stream, passes = decode("speculative", model, layout, sampling, samples)
     assert torch.equal(tokens, expected)
     assert stream.cache.length == reference.cache.length
-    assert (passes == slow) if reach == 1 else (passes <= slow)
+    assert (passes == slow) if far == 1 else (passes <= slow)
 
 
 @pytest.mark.parametrize("reach", [2, 5, 100])
@@ -117,7 +119,7 @@ def test_each_sample_goes_on_from_where_its_own_guess_failed(reach: int, monkeyp
     guess = torch.where(wrong, (expected + 1) % layout.vocabulary.visual_size, expected)
 
     alone = []
-    monkeypatch.setitem(decoding._PASS_TOKENS, "cpu", reach)
+    monkeypatch.setitem(decoding._PASS_TOKENS, "cpu", (reach, reach))
     for row in range(samples):
         stream, _ = begin(model, layout, 1)
         noise = frame_noise(layout, sampling, torch.tensor([row]), FRAMES)
@@ -125,7 +127,7 @@ def test_each_sample_goes_on_from_where_its_own_guess_failed(reach: int, monkeyp
         DECODERS["speculative"](model, stream, layout, sampling, noise, guess[row : row + 1])
         alone.append(stream.passes - before)
 
-    monkeypatch.setitem(decoding._PASS_TOKENS, "cpu", reach * samples)
+    monkeypatch.setitem(decoding._PASS_TOKENS, "cpu", (reach * samples, reach * samples))
     rows, hidden = list[int](), Llama.hidden
     monkeypatch.setattr(Llama, "hidden", lambda self, ids, *rest: rows.append(len(ids)) or hidden(self, ids, *rest))
     tokens, _, passes = decode("speculative", model, layout, sampling, samples, guess)
