@@ -1,6 +1,7 @@
 """The predictor: a Llama transformer. It sees ids, never pixels."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from framepred.errors import FramepredError
 from framepred.kv_cache import KVCache
-from framepred.linear import Linear
+from framepred.linear import Linear, linear
 from framepred.llama_config import LlamaConfig
 
 
@@ -166,10 +167,19 @@ class Llama(nn.Module):
             cache.length = end
         return self.norm(x)
 
-    def forward(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
-        """Ids int64 (B, L) → logits (B, L, V), or (B, P, V) at the `positions` (P,) asked for."""
+    def forward(
+        self, ids: Tensor, asked: Sequence[tuple[Tensor, tuple[int, int]]] | None = None
+    ) -> Tensor | list[Tensor]:
+        """Ids int64 (B, L) → logits (B, L, V).
+
+        Or those `asked` for: for each (places, (first, stop)) logits (P, stop - first) of a range of ids at places
+        int64 (P,), counted through all rows. The others, most of a language model's, are not computed.
+        """
         hidden = self.hidden(ids)
-        return self.head(hidden if positions is None else hidden[:, positions])
+        if asked is None:
+            return self.head(hidden)
+        hidden, weight = hidden.flatten(0, 1), self.head.weight
+        return [linear(hidden[places], weight[first:stop]) for places, (first, stop) in asked]
 
 
 def to_hugging_face(weights: dict[str, Tensor], config: LlamaConfig) -> dict[str, Tensor]:

@@ -138,14 +138,22 @@ def predictor_stage(
     pred, loop, layout = recipe.predictor, recipe.training, train.layout
     mine = _share(accelerator, pred.batch_size)
 
+    # Where words stand is given, never drawn. So they are learned among words, and frames among all other ids: a
+    # language model's many words cost frames no time, and no frame makes a word less likely.
+    text, size = layout.vocabulary.text_size, layout.vocabulary.size
+    kinds = [(text, size), (0, text)] if text else [(0, size)]
+
     def cross_entropy(run: nn.Module, ids: Tensor, weights: Tensor) -> Tensor:
         """Return the mean over the ids (B, L) that have weights (B, L), by them."""
-        columns = weights.any(0).nonzero()[:, 0]
-        ids, wanted = ids.to(accelerator.device), weights[:, columns].to(accelerator.device)
-        columns = columns.to(accelerator.device)
-        logits = run(ids, columns - 1).flatten(0, 1).float()
-        losses = F.cross_entropy(logits, ids[:, columns].flatten(), reduction="none")
-        return (losses * wanted.flatten()).sum() / wanted.sum().clamp(min=1e-6)
+        wanted, weight, device = ids.flatten(), weights.flatten(), accelerator.device
+        places = [((weight > 0) & (first <= wanted) & (wanted < stop)).nonzero()[:, 0] for first, stop in kinds]
+        made = run(ids.to(device), [((at - 1).to(device), legal) for at, legal in zip(places, kinds, strict=True)])
+        losses = [
+            F.cross_entropy(logits.float(), (wanted[at] - first).to(device), reduction="none")
+            for logits, at, (first, _) in zip(made, places, kinds, strict=True)
+        ]
+        by = weight[torch.cat(places)].to(device)
+        return (torch.cat(losses) * by).sum() / by.sum().clamp(min=1e-6)
 
     def without_actions(ids: Tensor, rows: Tensor) -> Tensor:
         ids = ids.clone()

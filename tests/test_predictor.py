@@ -165,12 +165,15 @@ def test_every_earlier_token_matters_to_the_last_logit() -> None:
     assert bool((embedded.grad[0].abs().sum(-1) > 0).all())
 
 
-def test_positions_pick_logits() -> None:
+def test_logits_are_made_where_and_of_what_they_are_asked_for() -> None:
     model = build()
     tokens = ids(2, 20)
-    picked = torch.tensor([0, 3, 19])
+    asked = [(torch.tensor([0, 3, 39]), (2, 9)), (torch.tensor([], dtype=torch.int64), (0, 5))]
     with torch.inference_mode():
-        assert torch.allclose(model(tokens, picked), model(tokens)[:, picked], atol=1e-6)
+        some, none = model(tokens, asked)
+        whole = model(tokens)
+    assert torch.allclose(some, whole.flatten(0, 1)[[0, 3, 39], 2:9], atol=1e-6)
+    assert none.shape == (0, 5)
 
 
 def test_order_matters() -> None:

@@ -228,8 +228,13 @@ def test_the_loss_is_the_weighted_mean_over_what_is_to_be_said() -> None:
     plain = torch.zeros(16, WINDOW, LAYOUT.stride)
     plain[:, 1:, :2] = real[:, 1:, None].float()
     made, weights = words.add(ids, plain.flatten(1), real, *places, generator)
-    losses = F.cross_entropy(model(made)[:, :-1].transpose(1, 2), made[:, 1:], reduction="none")
+    logits, wanted = model(made)[:, :-1], made[:, 1:]
+    # Words among words, frames among the rest.
+    is_word = wanted < LAYOUT.vocabulary.text_size
+    illegal = is_word[..., None] != (torch.arange(logits.shape[-1]) < LAYOUT.vocabulary.text_size)
+    losses = F.cross_entropy(logits.masked_fill(illegal, -torch.inf).transpose(1, 2), wanted, reduction="none")
     expected = (losses * weights[:, 1:]).sum() / weights.sum()
+    assert set(is_word[weights[:, 1:] > 0].tolist()) == {True, False}
     assert stage.loss(model, 5)[0].item() == pytest.approx(expected.item(), rel=1e-5)
     assert set(stage.validate(model)) == {"validation_loss", "validation_loss_no_actions", "validation_caption_loss"}
 
