@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from framepred.config import TrainingRecipe
 from framepred.errors import FramepredError, FramepredWarning, Interrupted
+from framepred.memory import keep_memory
 from framepred.resume import load_state, save_state, swapped
 
 
@@ -73,7 +74,8 @@ class TrainProgress:
 
 
 def make_accelerator() -> Accelerator:
-    """Return the process's view of the launch: device and ranks."""
+    """Return the process's view of the launch: device and ranks. From here on it keeps its memory."""
+    keep_memory()
     # Precision is set in `arithmetic`: accelerate keeps the first one for the life of a process.
     # Ranks wait while the first one tokenizes, which may take longer than the usual half hour.
     patient = InitProcessGroupKwargs(timeout=timedelta(days=7))

@@ -12,7 +12,7 @@ ROOT = Path(framepred.__file__).parent
 
 # A name ending in a dot is a package, whose modules may import each other.
 FLOORS = {
-    "errors": 0, "compat": 0,
+    "errors": 0, "compat": 0, "memory": 0,
     "settings": 1, "llama_config": 1, "linear": 1,
     "gguf_file": 2, "kv_cache": 2, "config": 2, "video": 2, "metrics": 2, "outputs": 2, "spread": 2, "bootstrap": 2,
     "plots": 2, "perceptual": 2, "splicing": 2, "hub": 2, "resume": 2,
