@@ -269,3 +269,13 @@ def test_what_a_window_holds_is_all_that_an_engine_reads(run: Run, server: Serve
     context, _ = random_context()
     list(predict_by("vllm", run, context, None, 12, 1, GREEDY, server.url))
     assert max(len(request["prompt"]) for request in server.requests) <= (WINDOW - 1) * run.layout.stride
+
+
+def test_words_stand_before_the_frames_of_every_request(run: Run, server: Server) -> None:
+    context, _ = random_context()
+    words = torch.tensor([5, 3])
+    made = tokens_of(predict_by("vllm", run, context, None, 6, 1, GREEDY, server.url, words))
+    assert len(server.requests) == 6
+    assert all(request["prompt"][:2] == [5, 3] for request in server.requests)
+    assert torch.equal(made, tokens_of(predict(run, context, None, 6, 1, GREEDY, prompt=words)))
+    assert not torch.equal(made, tokens_of(predict(run, context, None, 6, 1, GREEDY)))
