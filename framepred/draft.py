@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from framepred.linear import linear
 from framepred.sampling import Sampling, choose
 from framepred.sequence import SequenceLayout
 from framepred.tokenizer.autoencoder import ResidualBlock
@@ -79,7 +79,7 @@ class Draft(nn.Module):
         if self.action is not None:
             x = x + self.action(actions).sum(1, keepdim=True)
         x = self.blocks(x.mT.unflatten(2, self.config.grid))
-        return F.linear(self.norm(x.flatten(2).mT), self.embed.weight)
+        return linear(self.norm(x.flatten(2).mT), self.embed.weight)
 
     @torch.inference_mode()
     def guess(self, history: Tensor, actions: Tensor, noise: Tensor | None, sampling: Sampling) -> Tensor:
