@@ -36,6 +36,7 @@ class TokenizerRecipe:
     codebooks multiply to `codebook_size`; LFQ and BSQ have a bit a channel and `entropy_weight`.
     `delta_downsampling` 16 or 32 codes each frame given the one before it, in a grid of size / that of FSQ's
     `delta_levels` (or `codebook_size`), trained on `clip_frames` in a row; the rest is then of the keys.
+    With `attention`, all places see each other where one stands for 8x8 pixels or more; keys go without.
     `augment` is the share of training frames that are varied in each of three ways (pasted over, in another
     light, from elsewhere): with few frames of a scene, its things are otherwise known only as they stood.
     `perceptual`, a safetensors file of torchvision's `perceptual_net`, adds LPIPS by `perceptual_weight`. With
@@ -50,7 +51,7 @@ class TokenizerRecipe:
     distance: Literal["euclidean", "cosine"] = "euclidean"
     gradient: Literal["straight", "rotation"] = "straight"
     residual_depth: int = 2
-    entropy_weight: float = 0.02
+    entropy_weight: float = 0.1
     downsampling: int = 8
     delta_downsampling: int = 0
     delta_levels: tuple[int, ...] = (8, 8, 8, 8)
@@ -58,6 +59,7 @@ class TokenizerRecipe:
     width: int = 64
     encoder_blocks: int = 2
     decoder_blocks: int = 3
+    attention: bool = False
     batch_size: int = 16
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
@@ -204,6 +206,12 @@ def _validate(recipe: Recipe) -> None:
         "data.size",
         data.size,
         f"multiples of tokenizer.delta_downsampling = {delta}",
+    )
+    _require(
+        not tok.attention or delta > 0 or down >= 8,
+        "tokenizer.attention",
+        tok.attention,
+        "false where tokenizer.downsampling is 4: it would see nowhere",
     )
     _require(tok.clip_frames >= 2, "tokenizer.clip_frames", tok.clip_frames, "at least 2")
     _require(tok.width % 8 == 0, "tokenizer.width", tok.width, "a multiple of 8")

@@ -51,6 +51,7 @@ def tokenizer_to_train(recipe: Recipe, origin: str | None) -> Autoencoder | Delt
                 f"tokenizer {origin} does not have the shape of the recipe's keys: give --recipe its levels, "
                 "downsampling, width and blocks"
             ) from error
+        delta.begin_like_key()
     return delta
 
 

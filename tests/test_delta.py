@@ -35,8 +35,9 @@ from framepred.rollout import predict, window_start
 from framepred.sampling import Sampling
 from framepred.sequence import ActionSpace, SequenceLayout, Vocabulary
 from framepred.stages import tokenizer_stage
+from framepred.start import tokenizer_to_train
 from framepred.teacher import token_logits
-from framepred.tokenizer.autoencoder import Autoencoder, to_float
+from framepred.tokenizer.autoencoder import Attention, Autoencoder, to_float
 from framepred.tokenizer.base import Tokenizer
 from framepred.tokenizer.delta import DeltaAutoencoder
 from framepred.training import Budget, fit, make_accelerator
@@ -185,6 +186,15 @@ def test_it_comes_back_from_its_folder(tokenizer: DeltaAutoencoder, tmp_path: Pa
     assert isinstance(again, DeltaAutoencoder)
     assert json.loads((tmp_path / "t" / "config.json").read_text())["kind"] == "framepred-delta"
     assert torch.equal(again.encode(frames_of(3)), tokenizer.encode(frames_of(3)))
+
+
+def test_attention_is_not_the_keys_so_a_plain_tokenizer_can_give_them(tmp_path: Path) -> None:
+    plain = Autoencoder(recipe_of(delta_downsampling=0).tokenizer, SIZE)
+    save_tokenizer(tmp_path / "plain", plain, "")
+    with_attention = tokenizer_to_train(recipe_of(attention=True), str(tmp_path / "plain"))
+    assert isinstance(with_attention, DeltaAutoencoder)
+    assert any(isinstance(m, Attention) for m in with_attention.modules())
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), with_attention.key.parameters(), strict=True))
 
 
 def test_the_ceiling_is_of_the_clip_not_of_a_new_beginning(tokenizer: DeltaAutoencoder) -> None:

@@ -32,6 +32,12 @@ def test_toml_writes_every_value_out() -> None:
             assert f"\n{value.name} = " in text
 
 
+def test_attention_needs_a_resolution_to_stand_at() -> None:
+    with pytest.raises(FramepredError, match=r"tokenizer\.attention = True .* where tokenizer\.downsampling is 4"):
+        apply(Recipe(), {"tokenizer": {"downsampling": 4, "attention": True}})
+    apply(Recipe(), {"tokenizer": {"downsampling": 4, "delta_downsampling": 16, "attention": True}})
+
+
 def test_a_changed_value_survives_toml(tmp_path: Path) -> None:
     changed = apply(
         Recipe(), {"data": {"size": [64, 96], "fps": 12.5}, "tokenizer": {"levels": [3, 5], "quantizer": "ema"}}

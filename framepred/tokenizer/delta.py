@@ -13,20 +13,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from framepred.config import TokenizerRecipe
-from framepred.tokenizer.autoencoder import Autoencoder, ResidualBlock, reconstruction_loss, to_float, to_uint8
+from framepred.tokenizer.autoencoder import Autoencoder, ResidualBlock, blocks, reconstruction_loss, to_float, to_uint8
 from framepred.tokenizer.quantizers import QUANTIZERS
 
 
 class Pyramid(nn.Module):
     """Pictures (B, C, H, W) → features at a quarter of their size and at each halving of it, the finest first."""
 
-    def __init__(self, channels: int, widths: list[int], blocks: int) -> None:
+    def __init__(self, channels: int, widths: list[int], count: int, attention: bool) -> None:
         super().__init__()
         before = [channels * 16, *widths[:-1]]
         self.stages = nn.ModuleList()
         for i, (narrow, width) in enumerate(zip(before, widths, strict=True)):
             halve = nn.Conv2d(narrow, width, 2, stride=2) if i else nn.Conv2d(narrow, width, 3, padding=1)
-            self.stages.append(nn.Sequential(halve, *(ResidualBlock(width) for _ in range(blocks))))
+            self.stages.append(nn.Sequential(halve, *blocks(width, count, attention and i > 0)))
 
     def forward(self, pictures: Tensor) -> list[Tensor]:
         features = [F.pixel_unshuffle(pictures, 4)]
@@ -47,16 +47,16 @@ class DeltaAutoencoder(nn.Module):
         self.grid = (frame_size[0] // recipe.delta_downsampling, frame_size[1] // recipe.delta_downsampling)
         self.quantizer = QUANTIZERS[recipe.quantizer](replace(recipe, levels=recipe.delta_levels))
         self.codebook_size, self.digits = self.quantizer.codebook_size, self.quantizer.digits
-        self.key = Autoencoder(recipe, frame_size)
+        self.key = Autoencoder(replace(recipe, attention=False), frame_size)
         self.key_grid, self.key_codebook_size, self.key_digits = self.key.grid, self.key.codebook_size, self.key.digits
 
         halvings = int(math.log2(recipe.delta_downsampling)) - 2
         widths = [recipe.width, *[2 * recipe.width] * halvings]
-        self.encoder = Pyramid(6, widths, recipe.encoder_blocks)
+        self.encoder = Pyramid(6, widths, recipe.encoder_blocks, recipe.attention)
         self.to_code = nn.Sequential(
             nn.GroupNorm(8, widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], self.quantizer.dim, 1)
         )
-        self.before = Pyramid(3, widths, 1)
+        self.before = Pyramid(3, widths, 1, False)
         # Not normed, what is seen of the picture before grows until the code is a whisper beside it, and collapses.
         self.norms = nn.ModuleList([nn.GroupNorm(8, width) for width in widths])
         self.from_code = nn.Conv2d(self.quantizer.dim, widths[-1], 3, padding=1)
@@ -65,10 +65,10 @@ class DeltaAutoencoder(nn.Module):
             nn.init.normal_(convolution.weight, std=1.5 / convolution.weight[0].numel() ** 0.5)
         self.decoder = nn.ModuleList()
         for i, width in reversed(list(enumerate(widths))):
-            blocks: list[nn.Module] = [ResidualBlock(width) for _ in range(recipe.decoder_blocks)]
+            layers = blocks(width, recipe.decoder_blocks, recipe.attention and i > 0)
             if i:
-                blocks += [nn.Conv2d(width, widths[i - 1] * 4, 1), nn.PixelShuffle(2)]
-            self.decoder.append(nn.Sequential(*blocks))
+                layers += [nn.Conv2d(width, widths[i - 1] * 4, 1), nn.PixelShuffle(2)]
+            self.decoder.append(nn.Sequential(*layers))
         self.norm = nn.Sequential(nn.GroupNorm(8, widths[0]), nn.SiLU())
         self.flow = nn.Conv2d(widths[0], 2, 3, padding=1)
         nn.init.zeros_(self.flow.weight)
@@ -83,6 +83,17 @@ class DeltaAutoencoder(nn.Module):
         )
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    @torch.no_grad()
+    def begin_like_key(self) -> None:
+        """Take over what the key's autoencoder knows of seeing and drawing, from the picture inwards."""
+        for pyramid in (self.encoder, self.before):
+            for stage, keys in zip(pyramid.stages, _resolutions(self.key.encoder)[:-1], strict=False):
+                for layer, known in zip(_layers(stage), keys, strict=False):
+                    _take(layer, known)
+        mine = [layer for part in (*self.decoder, self.norm, self.drawing) for layer in _layers(part)]
+        for layer, known in zip(mine[::-1], _layers(self.key.decoder)[:0:-1], strict=False):
+            _take(layer, known)
+
     def forward(self, clips: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Float clips (B, T · 3, H, W) in [-1, 1] → (reconstruction, ids (T, B, h, w), auxiliary loss with the keys').
 
@@ -92,7 +103,10 @@ class DeltaAutoencoder(nn.Module):
         frames = [f.contiguous(memory_format=torch.channels_last) for f in clips.split(3, 1)]
         picture, _, key_loss = self.key(frames[0])
         auxiliary = key_loss + reconstruction_loss(picture, frames[0])
-        picture = picture.detach()
+        # Every other clip is given another's picture to begin with, as where a film cuts: with the right one always at
+        # hand, copying is learned first, and no code.
+        picture = picture.detach().clone()
+        picture[::2] = picture.roll(1, 0)[::2]
         made, ids, losses = [], [], []
         for frame in frames:
             before = picture.float().clamp(-1, 1)
@@ -164,6 +178,27 @@ class DeltaAutoencoder(nn.Module):
 
     def _from_key(self, key: Tensor) -> Tensor:
         return self.key.decode(key.unflatten(1, self.key_grid))
+
+
+def _layers(part: nn.Module) -> list[nn.Module]:
+    return [layer for layer in part.children() if isinstance(layer, nn.Conv2d | nn.GroupNorm | ResidualBlock)]
+
+
+def _resolutions(encoder: nn.Module) -> list[list[nn.Module]]:
+    """Part an encoder's layers where a convolution leads to another resolution."""
+    parts: list[list[nn.Module]] = []
+    for layer in _layers(encoder):
+        if isinstance(layer, nn.Conv2d):
+            parts.append([])
+        parts[-1].append(layer)
+    return parts
+
+
+def _take(layer: nn.Module, known: nn.Module) -> None:
+    """Make a layer do what another does, in the first of its channels where it has more."""
+    for mine, its in zip(layer.parameters(), known.parameters(), strict=True):
+        mine.zero_()
+        mine[tuple(map(slice, its.shape))] = its
 
 
 def _moved(pictures: Tensor, flow: Tensor) -> Tensor:

@@ -160,8 +160,7 @@ class LookupFree(Quantizer):
     """One bit a channel: the signs are the code, no codebook is searched (LFQ, arXiv 2310.05737).
 
     `spherical` puts inputs and codes on the unit sphere (BSQ, arXiv 2406.07548). The entropy loss wants each
-    bit sure of itself and both its values used alike; it takes bits as independent, as BSQ does, so its
-    cost grows with their number and not with the 2^bits codes.
+    input sure of its code and all codes used alike.
     """
 
     def __init__(self, bits: int, spherical: bool, entropy_weight: float) -> None:
@@ -185,11 +184,23 @@ class LookupFree(Quantizer):
 
     def _entropy_loss(self, z: Tensor) -> Tensor:
         # An input on its code is sure of its bit to 98%: the gradient still reaches every input.
-        logits = 4 * z / self.scale
+        logits = (4 * z / self.scale).movedim(1, -1).flatten(0, -2)
         sure = (F.softplus(logits) - logits * torch.sigmoid(logits)).mean()
-        mean = _mean_over_processes(torch.sigmoid(logits).mean((0, 2, 3))).clamp(1e-6, 1 - 1e-6)
-        balanced = -(mean * mean.log() + (1 - mean) * (1 - mean).log()).mean()
-        return sure - balanced
+        # Bits are independent given the input, not among inputs: each may be balanced and all still say the same. A
+        # code's chance is the product of its halves', so the mean over inputs is one product of matrices.
+        half = self.dim // 2
+        chances = _chances(logits[:, :half]).T @ _chances(logits[:, half:]) / len(logits)
+        mean = _mean_over_processes(chances).clamp(min=1e-9)
+        return sure + (mean * mean.log()).sum() / self.dim
+
+
+def _chances(logits: Tensor) -> Tensor:
+    """Logits of bits (n, b) → chances (n, 2^b) of all their values."""
+    chances = logits.new_ones(len(logits), 1)
+    for bit in logits.unbind(1):
+        one = torch.sigmoid(bit)[:, None]
+        chances = torch.cat([chances * (1 - one), chances * one], 1)
+    return chances
 
 
 def _rotated(z: Tensor, codes: Tensor) -> Tensor:
