@@ -197,6 +197,42 @@ def test_attention_is_not_the_keys_so_a_plain_tokenizer_can_give_them(tmp_path: 
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), with_attention.key.parameters(), strict=True))
 
 
+def test_on_a_plain_tokenizer_it_begins_with_what_that_knows(tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        plain = Autoencoder(recipe_of(delta_downsampling=0).tokenizer, SIZE)
+        for parameter in plain.parameters():
+            nn.init.normal_(parameter, std=0.1)
+    save_tokenizer(tmp_path / "plain", plain, "")
+    delta = tokenizer_to_train(recipe_of(), str(tmp_path / "plain"))
+    assert isinstance(delta, DeltaAutoencoder)
+    frames, others = to_float(frames_of(2)), to_float(frames_of(2, seed=1))
+    features = plain.encoder[:3](frames)
+    for seen in (delta.before(frames), *(delta.encoder(torch.cat([frames, x], 1)) for x in (frames, others))):
+        assert torch.allclose(seen[0], features, atol=1e-5)
+    drawn = torch.randn(2, *delta.drawing[0].weight.shape[1:2], 8, 8)
+    colours = plain.decoder[-7:](drawn)
+    assert torch.allclose(delta.drawing(delta.norm(drawn))[:, :3], colours, atol=1e-5)
+
+
+def test_every_other_clip_is_trained_to_meet_a_cut(
+    tokenizer: DeltaAutoencoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = list[Tensor]()
+    kept = tokenizer._code
+
+    def code(frames: Tensor, before: Tensor) -> Tensor:
+        given.append(before.clone())
+        return kept(frames, before)
+
+    monkeypatch.setattr(tokenizer, "_code", code)
+    clips = torch.stack([to_float(frames_of(2, seed)).flatten(0, 1) for seed in range(4)])
+    own = tokenizer.key(clips[:, :3])[0].clamp(-1, 1)
+    made = tokenizer(clips)[0].clamp(-1, 1)
+    assert torch.allclose(given[0], own[[3, 1, 1, 3]], atol=1e-5)
+    assert torch.equal(given[1], made[:, :3])
+
+
 def test_the_ceiling_is_of_the_clip_not_of_a_new_beginning(tokenizer: DeltaAutoencoder) -> None:
     frames = frames_of(6)
     decoded = tokenizer.decode(tokenizer.encode(frames))

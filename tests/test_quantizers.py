@@ -328,9 +328,7 @@ def entropy_of(probabilities: Tensor) -> Tensor:
 
 @settings(deadline=None, max_examples=20)
 @given(bits=st.integers(1, 6), spherical=st.booleans(), seed=st.integers(0, 2**16))
-def test_for_one_input_the_entropies_are_those_over_all_codes(
-    bits: int, spherical: bool, seed: int
-) -> None:
+def test_for_one_input_the_entropies_are_those_over_all_codes(bits: int, spherical: bool, seed: int) -> None:
     quantizer = LookupFree(bits, spherical, entropy_weight=1.0)
     z = codes(1, bits, 1, 1, seed=seed)
     placed = torch.nn.functional.normalize(z, dim=1) if spherical else z
