@@ -1,6 +1,7 @@
 """Recording an environment: what frame t + 1 shows is what action t did, and the same seed records the same."""
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -219,15 +220,29 @@ def test_an_environment_that_cannot_be_recorded_is_refused_and_leaves_no_video(
         assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_package_names_the_extra(tmp_path: Path) -> None:
-    try:
-        import Box2D  # noqa: F401
-    except ImportError:
-        with pytest.raises(FramepredError, match=r"framepred\[box2d\]"):
-            list(record(small("CarRacing-v3"), tmp_path / "out"))
-        assert not (tmp_path / "out").exists()
-    else:
-        pytest.skip("Box2D is installed")
+def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ale_py", None)
+    with pytest.raises(FramepredError, match=r"framepred\[atari\]"):
+        list(record(small("ALE/Breakout-v5"), tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("env", "package", "name"),
+    [("Crafter", "crafter", "place_stone"), ("CarRacing-v3", "Box2D", None)],
+)
+def test_games_record_frames_and_actions(tmp_path: Path, env: str, package: str, name: str | None) -> None:
+    pytest.importorskip(package)
+    (path,) = record(Recording(env, episodes=1, steps=12, size=(64, 64), seed=3, sticky=0.5), tmp_path / "a")
+    clip = read_video(path)
+    actions, _ = read_actions(path.with_suffix(".actions.csv"))
+    assert clip.frames.shape == (13, 3, 64, 64)
+    assert len(actions) == 12
+    assert clip.fps == pytest.approx(10)
+    assert clip.frames.float().std() > 10
+    assert not torch.equal(clip.frames[0], clip.frames[-1])
+    names = json.loads((tmp_path / "a" / "recording.json").read_text())["actions"]
+    assert name is None or name in names
 
 
 def test_environments_that_share_no_action_are_refused(tmp_path: Path) -> None:
