@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 import framepred
-from framepred.checkpoint import Run, file_sha256, load_run
+from framepred.checkpoint import Run, load_run
 from framepred.data.clips import ALTERATIONS, Alteration, EvalClip, Group, make_groups, other_actions, read_clips
 from framepred.errors import FramepredError
+from framepred.files import file_sha256
 from framepred.forecast import choose_device
 from framepred.perceptual import load_perceptual
 from framepred.protocol import Protocol

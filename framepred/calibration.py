@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from framepred.checkpoint import Run, file_sha256
+from framepred.checkpoint import Run
 from framepred.counterfactual import Pasts, after_other_pasts, join_pasts, take_past
 from framepred.data.episode import check_action_count
 from framepred.data.sources import VideoFile
 from framepred.errors import FramepredError
+from framepred.files import file_sha256
 from framepred.teacher import token_logits
 
 FILE_NAME = "calibration.json"

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from framepred import gguf_file, zoo
-from framepred.checkpoint import Run, make_predictor, read_json, read_weights, replace_files
+from framepred.checkpoint import Run, make_predictor
 from framepred.errors import FramepredError
+from framepred.files import read_json, read_weights, replace_files
 from framepred.predictor import Llama, to_hugging_face
 from framepred.sequence import SequenceLayout, Vocabulary
 from framepred.token_names import TOKENIZER_JSON, read_text_files, tokenizer_json

@@ -15,7 +15,7 @@ FLOORS = {
     "errors": 0, "compat": 0, "memory": 0,
     "settings": 1, "llama_config": 1, "linear": 1,
     "gguf_file": 2, "kv_cache": 2, "config": 2, "video": 2, "metrics": 2, "outputs": 2, "spread": 2, "bootstrap": 2,
-    "plots": 2, "perceptual": 2, "splicing": 2, "hub": 2, "resume": 2,
+    "plots": 2, "files": 2, "perceptual": 2, "splicing": 2, "hub": 2, "resume": 2,
     "zoo": 3, "protocol": 3, "sampling": 3, "tokenizer.": 3, "sequence": 3, "predictor": 3, "panels": 3,
     "data.": 4, "decoding": 4, "evaluation": 4, "draft": 4, "training": 4, "heatmap": 4, "token_names": 4,
     "embedding": 4, "adaptation": 4,

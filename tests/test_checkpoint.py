@@ -11,10 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load, load_file, save_file
 
-from framepred import checkpoint
+from framepred import files
 from framepred.checkpoint import (
     copy_tokenizer,
-    file_sha256,
     load_predictor,
     load_run,
     load_tokenizer,
@@ -23,6 +22,7 @@ from framepred.checkpoint import (
     tokenizer_sha256,
 )  # fmt: skip
 from framepred.errors import FramepredError
+from framepred.files import file_sha256
 
 
 @pytest.fixture
@@ -236,7 +236,7 @@ def test_the_old_run_survives_a_save_that_fails(run_dir: Path, monkeypatch: pyte
 def test_a_half_written_tokenizer_is_never_taken_for_a_whole_one(
     tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint.os, "replace", full_disk)
+    monkeypatch.setattr(files.os, "replace", full_disk)
     target = tmp_path / "run" / "tokenizer"
     target.parent.mkdir()
     with pytest.raises(OSError, match="No space left"):

@@ -15,9 +15,10 @@ import torch
 from click.testing import CliRunner, Result
 from torch import Tensor
 
-from framepred.checkpoint import file_sha256, load_tokenizer
+from framepred.checkpoint import load_tokenizer
 from framepred.config import apply_settings, load_recipe
 from framepred.evaluation import measure_ceiling
+from framepred.files import file_sha256
 from framepred.metrics import psnr_of
 from framepred.tokenizer.autoencoder import Autoencoder
 from framepred.tokenizer.delta import DeltaAutoencoder

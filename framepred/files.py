@@ -1,0 +1,79 @@
+"""What checkpoints are made of: JSON and safetensors files, read with clear errors, written whole or not at all."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from framepred.errors import FramepredError
+
+
+def file_sha256(path: Path) -> str:
+    """Return a file's sha256 in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(file: Path, what: str) -> dict[str, Any]:
+    """Read a JSON object that belongs to a `what`."""
+    try:
+        value = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise FramepredError(
+            f"{file.parent} is no {what} (no {file.name}): give a folder that framepred train wrote"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise FramepredError(f"{file} cannot be read ({error}): restore the {what}") from error
+    if not isinstance(value, dict):
+        raise FramepredError(f"{file} is not a JSON object: restore the {what}")
+    return value
+
+
+def read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file → (tensors, floats in fp32; metadata)."""
+    try:
+        with safe_open(file, "pt") as stored:
+            tensors = {k: stored.get_tensor(k) for k in stored.keys()}
+            return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, stored.metadata() or {}
+    except FileNotFoundError:
+        raise FramepredError(
+            f"{file} does not exist: the training did not finish (--resume), or the folder is not whole"
+        ) from None
+    except (SafetensorError, OSError) as error:
+        raise FramepredError(
+            f"{file} is not a whole safetensors file ({error}): restore it from where it came"
+        ) from error
+
+
+def load_into(module: nn.Module, weights: dict[str, Tensor], file: Path) -> None:
+    """Load weights into a module; errors name the `file` they are from."""
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise FramepredError(
+            f"{file} does not fit its config.json ({reason}): restore both from where they came"
+        ) from error
+
+
+def replace_files(folder: Path, files: dict[str, str], weights: dict[str, Tensor], about: dict[str, str]) -> None:
+    """Write texts and model.safetensors under temporary names, then rename all, the weights last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        for name, text in files.items():
+            (folder / f".{name}.partial").write_text(text, encoding="utf-8")
+        (folder / ".model.safetensors.partial").write_bytes(save(weights, {"format": "pt", **about}))
+        for name in [*files, "model.safetensors"]:
+            os.replace(folder / f".{name}.partial", folder / name)
+    except OSError as error:
+        raise FramepredError(
+            f"cannot write {folder} ({error.strerror or error}): free space or choose another folder"
+        ) from error
+    finally:
+        for leftover in folder.glob(".*.partial"):
+            leftover.unlink()
