@@ -97,6 +97,10 @@ def test_two_kinds_are_compared_and_kept(invoke: Callable[..., Result], held_out
     drawn = "".join(ET.parse(out / "rates.svg").getroot().itertext())
     assert all(word in drawn for word in ("fsq", "vq-pytorch", "bits a frame", "SSIM"))
 
+    beside = last_line(invoke("--minutes", 0.05, "--kinds", "", "--also", "doom-64"))["rows"][-1]
+    assert (beside["kind"], beside["codes"], "frames_seen" in beside) == ("doom-64", 4096, False)
+    assert beside["psnr"] == pytest.approx(measure_ceiling(load_tokenizer("doom-64"), iter([frames])).psnr, abs=1e-3)
+
     refused = invoke("--minutes", 0.1, "--kinds", "fsq")
     assert refused.exit_code == 1
     assert f"{out} holds a comparison with another minutes, recipe: give what" in refused.stderr
