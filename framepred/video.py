@@ -99,10 +99,12 @@ def _decode(container: Any, stream: Any, path: Path) -> Iterator[tuple[float, Te
     """Yield (seconds, upright uint8 (3, H, W) frame); warn where the file breaks off early."""
     period = 1.0 / _rate(stream)
     count, seconds = 0, -period
+    # One for all frames: each of its own would prepare the conversion anew, at the price of decoding a small frame.
+    converter = av.video.reformatter.VideoReformatter()
     try:
         for frame in container.decode(stream):
             seconds = seconds + period if frame.time is None else frame.time
-            picture = torch.from_numpy(frame.to_ndarray(format="rgb24"))
+            picture = torch.from_numpy(converter.reformat(frame, format="rgb24").to_ndarray())
             turns = round(frame.rotation / 90) % 4
             yield seconds, torch.rot90(picture, turns, (0, 1)).permute(2, 0, 1)
             count += 1

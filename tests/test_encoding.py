@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -16,8 +17,10 @@ import torch
 from click.testing import CliRunner
 from conftest import moving_square
 from media import encode, shades
+from torch import Tensor
 
 from framepred.cli import cli
+from framepred.data import encoding
 from framepred.data import tokens as token_store
 from framepred.data.actions import write_actions
 from framepred.data.encoding import Workers
@@ -148,6 +151,7 @@ def test_workers_end_with_a_killed_parent(grey_dir: Path, tmp_path: Path) -> Non
     signs.mkdir()
     program = f"""
 import sys
+import threading
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_encoding as t
 from functools import partial
@@ -326,3 +330,20 @@ def test_an_interrupt_says_how_to_go_on(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(read_store(tmp_path / "s")) == 2
+
+
+def test_the_next_frames_are_decoded_while_the_last_are_encoded() -> None:
+    second_asked_for = threading.Event()
+
+    def chunks() -> Iterator[Tensor]:
+        yield torch.zeros(1)
+        second_asked_for.set()
+        yield torch.ones(1)
+        raise FramepredError("the third is broken")
+
+    ahead = encoding._ahead(chunks())
+    assert float(next(ahead)) == 0
+    assert second_asked_for.wait(30), "nobody asked while the first was in use"
+    assert float(next(ahead)) == 1
+    with pytest.raises(FramepredError, match="the third is broken"):
+        next(ahead)

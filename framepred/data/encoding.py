@@ -5,6 +5,7 @@ import signal
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
@@ -17,6 +18,7 @@ from framepred.data.captions import read_captions
 from framepred.data.episode import check_action_count
 from framepred.data.sources import VideoFile
 from framepred.errors import FramepredError, FramepredWarning
+from framepred.memory import keep_memory
 from framepred.tokenizer.base import Tokenizer
 from framepred.video import VideoInfo, probe_video
 
@@ -62,18 +64,28 @@ def file_bytes(video: VideoFile) -> int:
 
 def encode_here(videos: Sequence[VideoFile], tokenizer: Tokenizer, fps: float | None) -> Generator[News, None, None]:
     """Encode videos one after the other; a video is streamed, so it may be longer than memory."""
+    keep_memory()
     for index, video in enumerate(videos):
         try:
             info = probe_video(video.path)
             parts: list[Tensor] = []
             seen = 0
-            for tokens in tokenizer.encode_stream(video.stream(tokenizer.frame_size, fps)):
+            for tokens in tokenizer.encode_stream(_ahead(video.stream(tokenizer.frame_size, fps))):
                 parts.append(tokens.to(torch.int32).cpu())
                 seen += len(tokens)
                 yield News(index, len(tokens), min(1.0, seen / _expected_frames(info, video, fps, seen)))
             yield News(index, row=_row(video, torch.cat(parts).flatten(1), tokenizer, info, fps))
         except FramepredError as error:
             yield News(index, error=error)
+
+
+def _ahead(chunks: Iterator[Tensor]) -> Iterator[Tensor]:
+    """Yield chunks of frames, decoding the next one while one is encoded."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, chunks, None)
+        while (chunk := coming.result()) is not None:
+            coming = pool.submit(next, chunks, None)
+            yield chunk
 
 
 def _expected_frames(info: VideoInfo, video: VideoFile, fps: float | None, seen: int) -> float:
