@@ -25,7 +25,7 @@ from framepred.checkpoint import (
 )  # fmt: skip
 from framepred.config import Recipe, load_recipe, to_toml
 from framepred.data.captions import find_texts
-from framepred.data.frames import sample_frames
+from framepred.data.frames import Frames, sample_frames
 from framepred.data.sources import VideoFile, find_videos
 from framepred.data.store import StoreInfo, TokenEpisode, is_store, read_store, read_store_info
 from framepred.data.tokens import TokenizeProgress, tokenize
@@ -37,6 +37,7 @@ from framepred.sequence import SequenceLayout
 from framepred.stages import draft_stage, predictor_stage, tokenizer_stage
 from framepred.start import common_fps, fit_layout, make_draft, make_model, make_words, tokenizer_to_train
 from framepred.tokenizer.base import Tokenizer
+from framepred.tokenizer.delta import DeltaAutoencoder
 from framepred.training import Budget, TrainProgress, fit, make_accelerator
 
 Progress = TrainProgress | TokenizeProgress
@@ -221,11 +222,23 @@ def _tokenizer_budget(job: Job, started: float) -> Budget:
     return Budget(loop.tokenizer_steps, max(1.0, loop.minutes * 60 * share - (time.monotonic() - started)))
 
 
+def _train_keys(
+    model: DeltaAutoencoder, frames: tuple[Frames, Frames], job: Job, accelerator: Accelerator, budget: Budget
+) -> Iterator[Progress]:
+    """Train a new delta tokenizer's keys, a plain tokenizer, and let the rest begin like it: alone it collapses."""
+    tok = job.recipe.tokenizer
+    plain = replace(tok, delta_downsampling=0, batch_size=tok.batch_size * tok.clip_frames)
+    stage = tokenizer_stage(model.key, *frames, replace(job.recipe, tokenizer=plain), accelerator)
+    yield from fit(replace(stage, name="keys"), accelerator, budget, job.recipe.training, job.out)
+    model.begin_like_key()
+
+
 def _train_tokenizer(job: Job, videos: list[VideoFile], accelerator: Accelerator, started: float) -> Iterator[Progress]:
     recipe = job.recipe
     train_index, held_index = split_episodes([v.name for v in videos], recipe.data.validation_fraction)
     lenient = len(videos) > 1
-    model = tokenizer_to_train(recipe, job.tokenizer or job.init_from)
+    origin = job.tokenizer or job.init_from
+    model = tokenizer_to_train(recipe, origin)
     train_frames, held_frames = (
         sample_frames([videos[i] for i in index], recipe.data.size, most, model.clip_frames, lenient)
         for index, most in ((train_index, recipe.data.max_tokenizer_frames), (held_index, 512))
@@ -240,9 +253,13 @@ def _train_tokenizer(job: Job, videos: list[VideoFile], accelerator: Accelerator
         )
     _warn_unvalidated(held_index)
     model.to(accelerator.device)
-    stage = tokenizer_stage(model, train_frames, held_frames, recipe, accelerator)
     # Counted only now: what reading the frames took comes off it.
-    yield from fit(stage, accelerator, _tokenizer_budget(job, started), recipe.training, job.out)
+    budget = _tokenizer_budget(job, started)
+    if isinstance(model, DeltaAutoencoder) and not origin:
+        budget = budget.half
+        yield from _train_keys(model, (train_frames, held_frames), job, accelerator, budget)
+    stage = tokenizer_stage(model, train_frames, held_frames, recipe, accelerator)
+    yield from fit(stage, accelerator, budget, recipe.training, job.out)
     if accelerator.is_main_process:
         save_tokenizer(job.out / "tokenizer", model, to_toml(recipe))
 

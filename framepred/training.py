@@ -53,6 +53,10 @@ class Budget:
     steps: int
     seconds: float | None = None
 
+    @property
+    def half(self) -> "Budget":
+        return Budget((self.steps + 1) // 2, self.seconds and self.seconds / 2)
+
     def fraction(self, step: int, elapsed: float) -> float:
         """Return how much of the budget is used, in [0, 1]."""
         return min(1.0, elapsed / max(self.seconds, 1e-9) if self.seconds is not None else step / self.steps)

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from conftest import TINY_SETTINGS, moving_square
 from torch import Tensor, nn
 
-from framepred.checkpoint import Run, load_run, load_tokenizer, save_tokenizer
+from framepred.checkpoint import Run, load_run, load_tokenizer, save_tokenizer, tokenizer_sha256
 from framepred.cli import cli
 from framepred.config import Recipe, apply, apply_settings, load_recipe
 from framepred.data.frames import Frames, sample_frames
@@ -471,7 +471,30 @@ def test_a_run_is_trained_from_videos(delta_run: Path) -> None:
     assert (layout.vocabulary.visual, layout.vocabulary.key) == ((0, 16), (16, 80))
     assert run.predictor.config.max_position_embeddings == 64 + 6 * 17 == layout.start(run.window)
     rows = [json.loads(line) for line in (delta_run / "metrics.jsonl").read_text().splitlines()]
-    assert {r["stage"] for r in rows if any(k.startswith("validation") for k in r)} == {"tokenizer", "predictor"}
+    assert {r["stage"] for r in rows if any(k.startswith("validation") for k in r)} == {
+        "keys",
+        "tokenizer",
+        "predictor",
+    }
+
+
+@pytest.mark.parametrize("stage", ["keys", "tokenizer"])
+def test_a_new_tokenizer_stopped_in_its_keys_or_after_resumes_to_the_same(
+    clips_dir: Path, tmp_path: Path, stage: str
+) -> None:
+    def job(name: str, resume: bool = False) -> Job:
+        return Job([str(clips_dir)], tmp_path / name, delta_recipe(), only="tokenizer", resume=resume)
+
+    for _ in train(job("whole")):
+        pass
+    stopped = train(job("stopped"))
+    for progress in stopped:
+        if getattr(progress, "stage", "") == stage and progress.step == 2:  # type: ignore[union-attr]
+            stopped.close()
+    assert not (tmp_path / "stopped" / "tokenizer").exists()
+    for _ in train(job("stopped", resume=True)):
+        pass
+    assert tokenizer_sha256(tmp_path / "stopped" / "tokenizer") == tokenizer_sha256(tmp_path / "whole" / "tokenizer")
 
 
 def call(*arguments: object) -> Any:
