@@ -55,6 +55,7 @@ class Budget:
 
     @property
     def half(self) -> "Budget":
+        """Return what each of two stages has that share this."""
         return Budget((self.steps + 1) // 2, self.seconds and self.seconds / 2)
 
     def fraction(self, step: int, elapsed: float) -> float:

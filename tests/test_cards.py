@@ -29,8 +29,9 @@ def test_a_card_says_what_is_measured(card: Path) -> None:
     assert written.keys() == measured.keys()
     assert len(written) >= 3
     for name, values in measured.items():
-        # Another processor rounds otherwise, and a code here and there tips over.
-        assert written[name] == pytest.approx(values, abs=0.03), name
+        # Another processor rounds otherwise, and a code here and there tips over. Crafter moves its creatures in the
+        # order of a set of objects, which is that of their addresses: a seed gives the same world, not the same walk.
+        assert written[name] == pytest.approx(values, abs=0.15 if name.startswith("Crafter") else 0.03), name
 
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.parent.name)

