@@ -22,7 +22,7 @@ from framepred.predictor import Llama
 from framepred.sequence import SequenceLayout
 from framepred.tokenizer.adversary import WithAdversary, as_pictures
 from framepred.tokenizer.autoencoder import Autoencoder, reconstruction_loss, to_float
-from framepred.tokenizer.delta import DeltaAutoencoder
+from framepred.tokenizer.delta import DeltaAutoencoder, begun
 from framepred.training import Stage, arithmetic
 
 
@@ -55,8 +55,10 @@ def tokenizer_stage(
         generator = step_generator(seed, 1, step)
         index = torch.multinomial(weights, tok.batch_size, replacement=True, generator=generator)
         # The frames of a clip are varied alike, for they are channels of one picture.
-        drawn = augment(train.clips(index, model.clip_frames), tok.augment, generator)[mine]
-        batch = to_float(drawn.to(accelerator.device))
+        drawn = augment(train.clips(index, model.clip_frames), tok.augment, generator)
+        if isinstance(model, DeltaAutoencoder):
+            drawn = begun(drawn)
+        batch = to_float(drawn[mine].to(accelerator.device))
         weight = torch.tensor(tok.adversarial if step >= tok.adversarial_after else 0.0, device=batch.device)
         reconstruction, ids, auxiliary = run(batch, weight) if tok.adversarial else run(batch)
         if lpips:

@@ -40,7 +40,7 @@ from framepred.start import tokenizer_to_train
 from framepred.teacher import token_logits
 from framepred.tokenizer.autoencoder import Attention, Autoencoder, to_float
 from framepred.tokenizer.base import Tokenizer
-from framepred.tokenizer.delta import DeltaAutoencoder
+from framepred.tokenizer.delta import DeltaAutoencoder, begun
 from framepred.training import Budget, fit, make_accelerator
 from framepred.video import read_video
 
@@ -155,7 +155,8 @@ def test_decoding_begins_anywhere_from_what_the_key_gives_back(tokenizer: DeltaA
 def test_the_loss_sees_the_chain_that_decoding_makes(tokenizer: DeltaAutoencoder) -> None:
     frames = frames_of(3)
     with torch.no_grad():
-        made, ids, _ = tokenizer(to_float(frames).flatten(0, 1)[None])
+        made, ids, _ = tokenizer(to_float(begun(frames.flatten(0, 1)[None])))
+    made = made[:, 3:]
     assert (made.shape, ids.shape) == ((1, 9, *SIZE), (3, 1, 2, 2))
     # Training does not round pictures, decoding does; the first of a chain differs by no more than that.
     tokens = tokenizer.encode(frames)
@@ -227,11 +228,13 @@ def test_one_clip_in_four_is_trained_to_meet_a_cut(
         return kept(frames, before)
 
     monkeypatch.setattr(tokenizer, "_code", code)
-    clips = torch.stack([to_float(frames_of(2, seed)).flatten(0, 1) for seed in range(4)])
-    own = tokenizer.key(clips[:, :3])[0].clamp(-1, 1)
-    made = tokenizer(clips)[0].clamp(-1, 1)
-    assert torch.allclose(given[0], own[[3, 1, 2, 3]], atol=1e-5)
-    assert torch.equal(given[1], made[:, :3])
+    clips = torch.stack([frames_of(2, seed).flatten(0, 1) for seed in range(4)])
+    own = tokenizer.key(to_float(clips[:, :3]))[0]
+    made = tokenizer(to_float(begun(clips)))[0]
+    assert made.shape == (4, 3 * 3, *SIZE)
+    assert torch.allclose(made[:, :3], own[[3, 1, 2, 3]], atol=1e-5)
+    assert torch.equal(given[0], made[:, :3].clamp(-1, 1))
+    assert torch.equal(given[1], made[:, 3:6].clamp(-1, 1))
 
 
 def test_the_ceiling_is_of_the_clip_not_of_a_new_beginning(tokenizer: DeltaAutoencoder) -> None:

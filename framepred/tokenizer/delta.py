@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from framepred.config import TokenizerRecipe
-from framepred.tokenizer.autoencoder import Autoencoder, ResidualBlock, blocks, reconstruction_loss, to_float, to_uint8
+from framepred.tokenizer.autoencoder import Autoencoder, ResidualBlock, blocks, to_float, to_uint8
 from framepred.tokenizer.quantizers import QUANTIZERS
 
 
@@ -95,19 +95,15 @@ class DeltaAutoencoder(nn.Module):
             _take(layer, known)
 
     def forward(self, clips: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Float clips (B, T · 3, H, W) in [-1, 1] → (reconstruction, ids (T, B, h, w), auxiliary loss with the keys').
+        """Float clips (B, (1 + T) · 3, H, W) in [-1, 1] → (reconstruction, ids (T, B, h, w), auxiliary loss).
 
-        Each frame is given the reconstruction of the one before, and gradients flow through them all: what
-        would drift is what is trained against.
+        The first frame is a key's. Each other one is given the reconstruction of the one before, and gradients flow
+        through all of these: what would drift is what is trained against.
         """
-        frames = [f.contiguous(memory_format=torch.channels_last) for f in clips.split(3, 1)]
-        picture, _, key_loss = self.key(frames[0])
-        auxiliary = key_loss + reconstruction_loss(picture, frames[0])
-        # One clip in four is given another's picture to begin with, as where a film cuts: with the right one always at
-        # hand, copying is learned first, and no code.
-        picture = picture.detach().clone()
-        picture[::4] = picture.roll(1, 0)[::4]
-        made, ids, losses = [], [], []
+        first, *frames = (f.contiguous(memory_format=torch.channels_last) for f in clips.split(3, 1))
+        key, _, key_loss = self.key(first)
+        picture = key.detach()
+        made, ids, losses = [key], [], []
         for frame in frames:
             before = picture.float().clamp(-1, 1)
             code, chosen, loss = self.quantizer(self._code(frame, before))
@@ -115,7 +111,7 @@ class DeltaAutoencoder(nn.Module):
             made.append(picture)
             ids.append(chosen)
             losses.append(loss)
-        return torch.cat(made, 1), torch.stack(ids), auxiliary + torch.stack(losses).mean()
+        return torch.cat(made, 1), torch.stack(ids), key_loss + torch.stack(losses).mean()
 
     def _code(self, frames: Tensor, before: Tensor) -> Tensor:
         return self.to_code(self.encoder(torch.cat([frames, before], 1))[-1])
@@ -178,6 +174,16 @@ class DeltaAutoencoder(nn.Module):
 
     def _from_key(self, key: Tensor) -> Tensor:
         return self.key.decode(key.unflatten(1, self.key_grid))
+
+
+def begun(clips: Tensor) -> Tensor:
+    """Clips (B, T · 3, H, W) → (B, (1 + T) · 3, H, W): each after its own first frame, one in four after another's.
+
+    As where a film cuts: with the right picture always at hand, copying is learned first, and no code.
+    """
+    first = clips[:, :3].clone()
+    first[::4] = first.roll(1, 0)[::4]
+    return torch.cat([first, clips], 1)
 
 
 def _layers(part: nn.Module) -> list[nn.Module]:
