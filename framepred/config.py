@@ -41,7 +41,7 @@ class TokenizerRecipe:
     light, from elsewhere): with few frames of a scene, its things are otherwise known only as they stood.
     `perceptual`, a safetensors file of torchvision's `perceptual_net`, adds LPIPS by `perceptual_weight`. With
     `adversarial`, a discriminator is trained beside, and from step `adversarial_after` on looking real to it counts
-    that much beside being near.
+    that much beside being near. `optimizer` "muon" moves the hidden convolutions by Muon and the rest by AdamW.
     """
 
     quantizer: Literal["fsq", "ema", "lfq", "bsq", "residual"] = "fsq"
@@ -61,6 +61,7 @@ class TokenizerRecipe:
     decoder_blocks: int = 3
     attention: bool = False
     batch_size: int = 16
+    optimizer: Literal["adamw", "muon"] = "muon"
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     augment: float = 0.5

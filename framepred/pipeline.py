@@ -20,13 +20,11 @@ from framepred.checkpoint import (
     load_tokenizer,
     save_draft,
     save_run,
-    save_tokenizer,
     tokenizer_sha256,
 )  # fmt: skip
 from framepred.config import Recipe, load_recipe, to_toml
 from framepred.data.captions import find_texts
-from framepred.data.frames import Frames, sample_frames
-from framepred.data.sources import VideoFile, find_videos
+from framepred.data.sources import find_videos
 from framepred.data.store import StoreInfo, TokenEpisode, is_store, read_store, read_store_info
 from framepred.data.tokens import TokenizeProgress, tokenize
 from framepred.data.windows import Windows, split_episodes, step_generator
@@ -34,10 +32,10 @@ from framepred.embedding import merge_rows, part_text, share_digits
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.llm import LanguageModel, find_checkpoint, load_language_model
 from framepred.sequence import SequenceLayout
-from framepred.stages import draft_stage, predictor_stage, tokenizer_stage
-from framepred.start import common_fps, fit_layout, make_draft, make_model, make_words, tokenizer_to_train
+from framepred.stages import draft_stage, predictor_stage
+from framepred.start import common_fps, fit_layout, make_draft, make_model, make_words
 from framepred.tokenizer.base import Tokenizer
-from framepred.tokenizer.delta import DeltaAutoencoder
+from framepred.tokenizer_training import train_tokenizer, warn_unvalidated
 from framepred.training import Budget, TrainProgress, fit, make_accelerator
 
 Progress = TrainProgress | TokenizeProgress
@@ -127,7 +125,10 @@ def _train(job: Job) -> Iterator[Progress]:
         elif stores:
             raise FramepredError("a tokenizer is trained on frames, not on a token store: give videos")
         else:
-            yield from _train_tokenizer(job, videos, accelerator, started)
+            loop = recipe.training
+            share = 1.0 if job.only == "tokenizer" else loop.tokenizer_share
+            deadline = started + loop.minutes * 60 * share if loop.minutes else None
+            yield from train_tokenizer(videos, job.tokenizer or job.init_from, recipe, run, accelerator, deadline)
         accelerator.wait_for_everyone()
     if job.only == "tokenizer":
         return
@@ -214,66 +215,6 @@ def _store_tokenizer(stores: Sequence[str]) -> str | None:
     )
 
 
-def _tokenizer_budget(job: Job, started: float) -> Budget:
-    loop = job.recipe.training
-    if not loop.minutes:
-        return Budget(loop.tokenizer_steps)
-    share = 1.0 if job.only == "tokenizer" else loop.tokenizer_share
-    return Budget(loop.tokenizer_steps, max(1.0, loop.minutes * 60 * share - (time.monotonic() - started)))
-
-
-def _train_keys(
-    model: DeltaAutoencoder, frames: tuple[Frames, Frames], job: Job, accelerator: Accelerator, budget: Budget
-) -> Iterator[Progress]:
-    """Train a new delta tokenizer's keys, a plain tokenizer, and let the rest begin like it: alone it collapses."""
-    tok = job.recipe.tokenizer
-    plain = replace(tok, delta_downsampling=0, batch_size=tok.batch_size * tok.clip_frames)
-    stage = tokenizer_stage(model.key, *frames, replace(job.recipe, tokenizer=plain), accelerator)
-    yield from fit(replace(stage, name="keys"), accelerator, budget, job.recipe.training, job.out)
-    model.begin_like_key()
-
-
-def _train_tokenizer(job: Job, videos: list[VideoFile], accelerator: Accelerator, started: float) -> Iterator[Progress]:
-    recipe = job.recipe
-    train_index, held_index = split_episodes([v.name for v in videos], recipe.data.validation_fraction)
-    lenient = len(videos) > 1
-    origin = job.tokenizer or job.init_from
-    model = tokenizer_to_train(recipe, origin)
-    train_frames, held_frames = (
-        sample_frames([videos[i] for i in index], recipe.data.size, most, model.clip_frames, lenient)
-        for index, most in ((train_index, recipe.data.max_tokenizer_frames), (held_index, 512))
-    )
-    if not len(train_frames.frames):
-        raise FramepredError(
-            f"no training video of {len(videos)} videos could be read: give videos that FFmpeg can read"
-        )
-    if not len(train_frames.starts):
-        raise FramepredError(
-            f"no training video has {model.clip_frames} frames in a row (tokenizer.clip_frames): give longer videos"
-        )
-    _warn_unvalidated(held_index)
-    model.to(accelerator.device)
-    # Counted only now: what reading the frames took comes off it.
-    budget = _tokenizer_budget(job, started)
-    if isinstance(model, DeltaAutoencoder) and not origin:
-        budget = budget.half
-        yield from _train_keys(model, (train_frames, held_frames), job, accelerator, budget)
-    stage = tokenizer_stage(model, train_frames, held_frames, recipe, accelerator)
-    yield from fit(stage, accelerator, budget, recipe.training, job.out)
-    if accelerator.is_main_process:
-        save_tokenizer(job.out / "tokenizer", model, to_toml(recipe))
-
-
-def _warn_unvalidated(held_index: list[int]) -> None:
-    if not held_index:
-        warnings.warn(
-            FramepredWarning(
-                "no validation: whole episodes are held out, and there is only one; give two videos or more"
-            ),
-            stacklevel=2,
-        )
-
-
 def _parts(
     job: Job, episodes: _Episodes, layout: SequenceLayout, window: int
 ) -> tuple[list[TokenEpisode], list[TokenEpisode], Windows, Windows]:
@@ -281,7 +222,7 @@ def _parts(
     if layout.actions is None and any(e.actions is not None for e, _ in episodes):
         warnings.warn(FramepredWarning(f"actions are not used: {job.init_from} was trained without"), stacklevel=2)
     parts = split_episodes([e.name for e, _ in episodes], job.recipe.data.validation_fraction)
-    _warn_unvalidated(parts[1])
+    warn_unvalidated(parts[1])
     kept, held = ([episodes[i][0] for i in part] for part in parts)
     train_windows, held_windows = (
         Windows.build(part, [episodes[i][1] for i in index], layout, window, job.recipe.data.source_power)

@@ -83,9 +83,12 @@ def tokenizer_stage(
         return {"validation_psnr": float(-10 * error.clamp(min=1e-10).log10())}
 
     shown = tok.batch_size * model.clip_frames
+    # What meets pixels and codes has few channels at one of its ends.
+    hidden = tuple(p for p in model.parameters() if p.ndim == 4 and min(p.shape[:2]) >= 32 and p.requires_grad)
     return Stage(
-        "tokenizer", trained, loss, validate, tok.learning_rate, tok.weight_decay, tok.ema_decay, shown, "frames"
-    )
+        "tokenizer", trained, loss, validate, tok.learning_rate, tok.weight_decay, tok.ema_decay, shown, "frames",
+        hidden if tok.optimizer == "muon" else (),
+    )  # fmt: skip
 
 
 class _CollapseWatch:

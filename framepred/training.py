@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from framepred.config import TrainingRecipe
 from framepred.errors import FramepredError, FramepredWarning, Interrupted
 from framepred.memory import keep_memory
+from framepred.muon import Muon
 from framepred.resume import load_state, save_state, swapped
 
 
@@ -40,7 +41,7 @@ class Stage:
     items_per_step: int
     unit: str
     matrices: tuple[nn.Parameter, ...] = ()
-    """Hidden weight matrices, which Muon moves (arXiv 2502.16982); AdamW moves all others."""
+    """Hidden weights that Muon moves; AdamW moves all others."""
     inherited: tuple[nn.Parameter, ...] = ()
     """Weights that learn at `inherited_rate` in place of `learning_rate`."""
     inherited_rate: float = 0.0
@@ -206,10 +207,7 @@ def _compiled(model: nn.Module, accelerator: Accelerator) -> Any:
 
 
 def _optimizers(stage: Stage) -> tuple[list[torch.optim.Optimizer], list[float]]:
-    """Return AdamW, and Muon for the stage's matrices where there are any, and each parameter group's learning rate.
-
-    Muon is scaled to take the same learning rate.
-    """
+    """Return AdamW, and Muon for the stage's matrices where there are any, and each parameter group's learning rate."""
     taken, inherited = ({id(p) for p in part} for part in (stage.matrices, stage.inherited))
     learning = [p for p in stage.model.parameters() if p.requires_grad]
     optimizers: list[torch.optim.Optimizer] = []
@@ -224,7 +222,7 @@ def _optimizers(stage: Stage) -> tuple[list[torch.optim.Optimizer], list[float]]
                     groups.append({"params": parameters, "weight_decay": stage.weight_decay if decays else 0.0})
                     rates.append(rate)
         if groups and by_muon:
-            optimizers.append(torch.optim.Muon(groups, lr=stage.learning_rate, adjust_lr_fn="match_rms_adamw"))
+            optimizers.append(Muon(groups, lr=stage.learning_rate))
         elif groups:
             optimizers.append(torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(0.9, 0.95), fused=True))
     return optimizers, rates
