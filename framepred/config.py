@@ -62,7 +62,7 @@ class TokenizerRecipe:
     attention: bool = False
     batch_size: int = 16
     optimizer: Literal["adamw", "muon"] = "muon"
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 0.01
     augment: float = 0.5
     perceptual: str = ""

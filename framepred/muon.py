@@ -12,8 +12,8 @@ _MOMENTUM = 0.95
 class Muon(torch.optim.Optimizer):
     """Moves weights (O, ...), each a matrix of O rows, by their orthogonalized momentum (arXiv 2502.16982).
 
-    A step is scaled to be as large as AdamW's, so that both take one learning rate. For matrices it is
-    torch.optim.Muon with `adjust_lr_fn="match_rms_adamw"`.
+    A step is scaled to be as large as AdamW's, so that both take one learning rate. For matrices, and where autocast
+    computes in bf16, it is torch.optim.Muon with `adjust_lr_fn="match_rms_adamw"`.
     """
 
     def __init__(self, params: Any, lr: float, weight_decay: float = 0.0) -> None:
@@ -36,8 +36,8 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
-    """Bring the singular values of a matrix near 1, in bf16: five steps of Newton and Schulz."""
-    x = matrix.bfloat16()
+    """Bring the singular values of a matrix near 1 by five steps of Newton and Schulz, in autocast's precision."""
+    x = matrix
     if tall := x.shape[0] > x.shape[1]:
         x = x.T
     x = x / x.norm().clamp(min=1e-7)

@@ -149,9 +149,10 @@ def fit(
                 )
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(parameters, loop.clip_gradient)
-            for optimizer in wrapped:
-                optimizer.step()
-                optimizer.zero_grad()
+            with arithmetic(accelerator, loop):
+                for optimizer in wrapped:
+                    optimizer.step()
+                    optimizer.zero_grad()
             step += 1
             decay = min(stage.ema_decay, step / (step + 10))
             torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - decay)
