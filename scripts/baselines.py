@@ -28,6 +28,7 @@ from framepred.training import TrainProgress, arithmetic
 
 _CHUNK = 64
 _WIDTH = 64
+_LEARNING_RATE = 1e-3
 
 
 class Baseline(FrameByFrame, nn.Module):
@@ -173,7 +174,8 @@ def train_baseline(
 ) -> Iterator[TrainProgress]:
     """Train for the recipe's minutes, what reading takes included, on the frames and the loss of framepred's own.
 
-    Precision, batch size, learning rate and its course are the recipe's too; frames are taken as they are.
+    Precision, batch size and the course of the learning rate are the recipe's too; frames are taken as they are.
+    AdamW moves the weights, at the rate that framepred's own learn best at by it.
     """
     began, tok, loop = time.monotonic(), recipe.tokenizer, recipe.training
     most = recipe.data.max_tokenizer_frames
@@ -184,7 +186,7 @@ def train_baseline(
     generator = step_generator(loop.seed, 1)
     step, elapsed = 0, time.monotonic() - began
     while (spent := elapsed / (60 * loop.minutes)) < 1:
-        optimizer.param_groups[0]["lr"] = tok.learning_rate * min(1.0, (spent + 1e-4) / loop.warmup) * (1 - spent)
+        optimizer.param_groups[0]["lr"] = _LEARNING_RATE * min(1.0, (spent + 1e-4) / loop.warmup) * (1 - spent)
         index = torch.multinomial(weights, tok.batch_size, replacement=True, generator=generator)
         batch = to_float(train.clips(index, 1).to(accelerator.device))
         with arithmetic(accelerator, loop):
