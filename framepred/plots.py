@@ -107,12 +107,12 @@ def rates_plot(rows: list[dict[str, Any]]) -> str:
     """
     figure, (noise, likeness) = _figure(9.2, 4.0, panels=2)
     for i, row in enumerate(rows):
-        bits, colour = row["bits_a_frame"], f"C{i}"
-        noise.plot(bits, row["psnr"], "o", color=colour, label=row["kind"])
-        likeness.plot(bits, row["ssim"], "o", color=colour)
+        bits, colour, shape = row["bits_a_frame"], f"C{i}", "os^"[i // 10 % 3]
+        noise.plot(bits, row["psnr"], shape, color=colour, label=row["kind"])
+        likeness.plot(bits, row["ssim"], shape, color=colour)
         if "rollout_psnr" in row:
             noise.plot([bits] * 2, [row["psnr"], row["rollout_psnr"]], ":", color=colour, linewidth=1)
-            noise.plot(bits, row["rollout_psnr"], "o", color=colour, fillstyle="none")
+            noise.plot(bits, row["rollout_psnr"], shape, color=colour, fillstyle="none")
     noise.set(xlabel="bits a frame", title="PSNR, dB (hollow: of predicted frames)")
     likeness.set(xlabel="bits a frame", title="SSIM")
     figure.legend(loc="outside lower center", ncols=5, fontsize=8, frameon=False)
