@@ -12,7 +12,7 @@ ROOT = Path(framepred.__file__).parent
 
 # A name ending in a dot is a package, whose modules may import each other.
 FLOORS = {
-    "errors": 0, "compat": 0, "memory": 0,
+    "errors": 0, "compat": 0, "memory": 0, "muon": 0,
     "settings": 1, "llama_config": 1, "linear": 1,
     "gguf_file": 2, "kv_cache": 2, "config": 2, "video": 2, "metrics": 2, "outputs": 2, "spread": 2, "bootstrap": 2,
     "plots": 2, "files": 2, "perceptual": 2, "splicing": 2, "hub": 2, "resume": 2,
@@ -21,7 +21,7 @@ FLOORS = {
     "embedding": 4, "adaptation": 4,
     "checkpoint": 5,
     "llm": 6, "text": 6, "rollout": 6, "stages": 6, "retrieval": 6,
-    "start": 7, "pipeline": 8, "describe": 7, "teacher": 7, "counterfactual": 7, "engines": 7,
+    "start": 7, "tokenizer_training": 8, "pipeline": 9, "describe": 7, "teacher": 7, "counterfactual": 7, "engines": 7,
     "forecast": 8, "export": 8, "scoring": 8, "calibration": 8, "tables": 9, "summary": 9, "surprise": 9, "caption": 9,
     "publish": 9, "benchmark": 10, "grounding": 10, "report": 11,
     "console": 11,
