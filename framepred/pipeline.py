@@ -35,7 +35,7 @@ from framepred.sequence import SequenceLayout
 from framepred.stages import draft_stage, predictor_stage
 from framepred.start import common_fps, fit_layout, make_draft, make_model, make_words
 from framepred.tokenizer.base import Tokenizer
-from framepred.tokenizer_training import train_tokenizer, warn_unvalidated
+from framepred.train_tokenizer import train_tokenizer, warn_unvalidated
 from framepred.training import Budget, TrainProgress, fit, make_accelerator
 
 Progress = TrainProgress | TokenizeProgress

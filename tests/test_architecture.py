@@ -21,7 +21,7 @@ FLOORS = {
     "embedding": 4, "adaptation": 4,
     "checkpoint": 5,
     "llm": 6, "text": 6, "rollout": 6, "stages": 6, "retrieval": 6,
-    "start": 7, "tokenizer_training": 8, "pipeline": 9, "describe": 7, "teacher": 7, "counterfactual": 7, "engines": 7,
+    "start": 7, "train_tokenizer": 8, "pipeline": 9, "describe": 7, "teacher": 7, "counterfactual": 7, "engines": 7,
     "forecast": 8, "export": 8, "scoring": 8, "calibration": 8, "tables": 9, "summary": 9, "surprise": 9, "caption": 9,
     "publish": 9, "benchmark": 10, "grounding": 10, "report": 11,
     "console": 11,
