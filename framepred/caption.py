@@ -38,7 +38,7 @@ def caption(
     said = torch.empty(samples, 0, dtype=torch.int64, device=device)
     while said.shape[1] < most and not bool((said == end).any(1).all()):
         hidden = model.hidden(stream.pending, stream.cache)[:, -1:]
-        logits = linear(hidden, model.head.weight[:size])
+        logits = linear(hidden, model.head.weight, (0, size))
         position = torch.tensor([said.shape[1]], device=device)
         noise = gumbel_noise(sampling.seed, rows, 0, position, size) if sampling.temperature else None
         stream.pending = choose(logits, noise, sampling)
@@ -75,7 +75,7 @@ def log_likelihoods(run: Run, tokens: Tensor, actions: Tensor | None, texts: Seq
     wanted = pad_sequence(said, batch_first=True, padding_value=-1).to(model.embed.weight.device)
     stream = _read_frames(run, tokens, actions, len(texts), wanted.shape[1])
     ids = torch.cat([stream.pending, wanted[:, :-1].clamp(min=0)], 1)
-    logits = linear(model.hidden(ids, stream.cache), model.head.weight[: run.layout.vocabulary.text_size])
+    logits = linear(model.hidden(ids, stream.cache), model.head.weight, (0, run.layout.vocabulary.text_size))
     losses = F.cross_entropy(logits.double().transpose(1, 2), wanted, reduction="none", ignore_index=-1)
     return -losses.sum(1).cpu()
 

@@ -122,6 +122,6 @@ def _log_p(run: Run, cache: KVCache, last: Tensor, action_ids: Tensor, frame: Te
     # The last token of the past is read again: where there are no actions, it speaks of the first.
     inputs = torch.cat([last[:, None], action_ids, real[:, :-1]], 1).to(cache.data.device)
     hidden = run.predictor.hidden(inputs, cache)[:, layout.action_slots :]
-    logits = linear(hidden, run.predictor.head.weight[first:stop]).double()
+    logits = linear(hidden, run.predictor.head.weight, (first, stop)).double()
     wanted = (real - first).to(logits.device)
     return -F.cross_entropy(logits.transpose(1, 2), wanted, reduction="none").sum(1).cpu()

@@ -43,7 +43,7 @@ def _logits(
     """Run ids (S, L) through the model → logits (S, count, legal ids) after each of the last `count`."""
     stream.passes += 1
     hidden = model.hidden(ids, stream.cache, at, rows)[:, -count:]
-    return linear(hidden, model.head.weight[legal[0] : legal[1]])
+    return linear(hidden, model.head.weight, legal)
 
 
 def frame_noise(layout: SequenceLayout, sampling: Sampling, samples: Tensor, frame: int) -> Tensor | None:

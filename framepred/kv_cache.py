@@ -66,10 +66,13 @@ class KVCache:
         return own[0], own[1]
 
     def visible(self, length: int) -> Tensor | None:
-        """Which of the rows' own positions each of the placed ones may see, (1 or B, 1, L, T); None for all."""
+        """What is added to scores of the rows' own positions, (1 or B, 1, L, T): -inf at what is to come; or None."""
         if self._slots is not None:
-            return torch.arange(self._end, device=self.data.device) <= self._slots[..., None]
-        if length == 1 or not self.length:
+            seen = torch.arange(self._end, device=self.data.device) <= self._slots[..., None]
+        elif length == 1 or not self.length:
             return None
-        seen = torch.ones(1, 1, length, self._end, dtype=torch.bool, device=self.data.device)
-        return seen.tril_(self._end - length)
+        else:
+            seen = torch.ones(1, 1, length, self._end, dtype=torch.bool, device=self.data.device)
+            seen = seen.tril_(self._end - length)
+        # As numbers, once: every layer's attention would make them of truth values again.
+        return self.data.new_zeros(seen.shape).masked_fill_(~seen, -torch.inf)

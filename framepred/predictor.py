@@ -78,7 +78,7 @@ def _attend_to_both(q: Tensor, prefix_k: Tensor, prefix_v: Tensor, k: Tensor, v:
     shared = rearrange(folded @ prefix_k.mT, "k (b l) p -> b k l p", b=batch)
     own = q @ k.mT
     if mask is not None:
-        own = own.masked_fill(~mask.repeat(1, 1, heads // kv_heads, 1), -torch.inf)
+        own = own + mask.repeat(1, 1, heads // kv_heads, 1)
     weights = torch.cat([shared, own], -1).softmax(-1)
     read = rearrange(weights[..., :prefix], "b k l p -> k (b l) p") @ prefix_v
     y = rearrange(read, "k (b l) d -> b k l d", b=batch) + weights[..., prefix:] @ v
@@ -178,8 +178,8 @@ class Llama(nn.Module):
         hidden = self.hidden(ids)
         if asked is None:
             return self.head(hidden)
-        hidden, weight = hidden.flatten(0, 1), self.head.weight
-        return [linear(hidden[places], weight[first:stop]) for places, (first, stop) in asked]
+        hidden = hidden.flatten(0, 1)
+        return [linear(hidden[places], self.head.weight, legal) for places, legal in asked]
 
 
 def to_hugging_face(weights: dict[str, Tensor], config: LlamaConfig) -> dict[str, Tensor]:

@@ -30,4 +30,4 @@ def token_logits(run: Run, tokens: Tensor, actions: Tensor | None) -> Iterator[t
         for frame in frames:
             # The state after a token speaks of the next one.
             at = layout.start(frame - start) - 1
-            yield frame, linear(hidden[at : at + count], run.predictor.head.weight[first:stop]).float()
+            yield frame, linear(hidden[at : at + count], run.predictor.head.weight, (first, stop)).float()

@@ -63,6 +63,6 @@ def text_loss(model: Llama, ids: Tensor, size: int, length: int = 128) -> float:
         raise FramepredError(f"{len(ids)} tokens of text are too few to be measured on: give at least {length}")
     losses = []
     for row in rows.to(model.embed.weight.device):
-        logits = linear(model.hidden(row[None, :-1])[0], model.head.weight[:size])
+        logits = linear(model.hidden(row[None, :-1])[0], model.head.weight, (0, size))
         losses.append(F.cross_entropy(logits.float(), row[1:]))
     return float(torch.stack(losses).double().mean())

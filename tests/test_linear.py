@@ -3,11 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from framepred.linear import Linear, linear
+from framepred.linear import Linear, _laid_out, linear
 
 
 def _views(x: Tensor) -> list[Tensor]:
@@ -15,6 +15,7 @@ def _views(x: Tensor) -> list[Tensor]:
     return [x, x[:, -9:], x.transpose(0, 1), x[0], x[:, :1], torch.cat([x, x], -1)[..., ::2]]
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5), st.integers(1, 40), st.integers(1, 70), st.integers(1, 50))
 def test_a_product_is_torchs(batch: int, length: int, inputs: int, outputs: int) -> None:
     generator = torch.Generator().manual_seed(batch + length)
@@ -43,3 +44,43 @@ def test_gradients_flow() -> None:
     layer = Linear(8, 16)
     layer(torch.ones(32, 8)).sum().backward()
     assert layer.weight.grad is not None and bool(layer.weight.grad.any())
+
+
+@pytest.mark.parametrize("rows", [None, (0, 48), (5, 37)])
+def test_weights_that_stay_are_laid_out_once_and_give_the_same_numbers(rows: tuple[int, int] | None) -> None:
+    x, weight = torch.randn(24, 64), torch.randn(48, 64)
+    trained = weight.clone().requires_grad_(True)
+    kept = len(_laid_out)
+    with torch.inference_mode():
+        expected = linear(x, trained, rows)
+        assert len(_laid_out) == kept
+        assert torch.equal(linear(x, weight, rows), expected)
+        assert torch.equal(linear(x, weight, rows), expected)
+    torch.testing.assert_close(expected, F.linear(x, weight if rows is None else weight[slice(*rows)]))
+    if torch.backends.mkldnn.is_available():
+        assert list(_laid_out[weight]) == [rows]
+    del weight
+    assert len(_laid_out) == kept
+
+
+def test_what_changes_is_laid_out_again() -> None:
+    layer, x = Linear(64, 48).requires_grad_(False), torch.randn(24, 64)
+    with torch.inference_mode():
+        before = layer(x)
+    layer.load_state_dict({"weight": 2 * layer.weight})
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(x), 2 * before)
+    with torch.no_grad():
+        layer.weight[:8] = 0
+    with torch.inference_mode():
+        assert not layer(x)[:, :8].any()
+        assert layer(x)[:, 8:].all()
+
+
+def test_what_is_trained_is_never_kept() -> None:
+    layer, x = Linear(64, 48), torch.randn(24, 64)
+    with torch.inference_mode():
+        before = layer(x)
+    layer.weight.data.copy_(2 * layer.weight.data)
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(x), 2 * before)
