@@ -24,7 +24,10 @@ _PAST_FRAMES = 3
 
 @dataclass(frozen=True)
 class Pasts:
-    """What came before in other footage: tokens of C frames each (K, C, …), vocabulary action ids (K, C - 1, slots)."""
+    """What came before in other footage: tokens of C frames each (K, C, …), vocabulary action ids (K, C - 1, slots).
+
+    Where frames are given keys, of C + 1 frames: the last one's key says what comes after is given.
+    """
 
     tokens: Tensor
     action_ids: Tensor
@@ -44,13 +47,12 @@ class Pasts:
 
 def take_past(run: Run, tokens: Tensor, actions: Tensor | None) -> Pasts | None:
     """Take one past from the middle of footage, the tokens of T frames; None where it is too short."""
-    length = min(_PAST_FRAMES, run.window - 1)
-    if len(tokens) < length:
+    length, with_key = min(_PAST_FRAMES, run.window - 1), bool(run.layout.key_tokens)
+    if len(tokens) < length + with_key:
         return None
     start = (len(tokens) - length) // 2
-    stop = start + length
-    ids = run.layout.action_ids(actions, stop)[start : stop - 1]
-    return Pasts(tokens[start:stop][None].cpu().long(), ids[None])
+    ids = run.layout.action_ids(actions, len(tokens))[start : start + length - 1]
+    return Pasts(tokens[start : start + length + with_key][None].cpu().long(), ids[None])
 
 
 def join_pasts(parts: Sequence[Pasts]) -> Pasts | None:
@@ -80,7 +82,8 @@ def after_other_actions(run: Run, tokens: Tensor, actions: Tensor, candidates: T
     The log-likelihood of the whole frame had each of `candidates` (K, slots) led to it. What happened
     before is as given, by `actions` (≥ T - 1) as well.
     """
-    layout, model, steps = run.layout, run.predictor, run.layout.steps(tokens)
+    layout, model = run.layout, run.predictor
+    frame_ids = layout.row_ids(tokens.flatten(1).cpu())
     device = model.embed.weight.device
     action_ids = layout.action_ids(actions, len(tokens))
     for start, group in groupby(range(1, len(tokens)), lambda frame: window_start(frame, run.window)):
@@ -89,11 +92,12 @@ def after_other_actions(run: Run, tokens: Tensor, actions: Tensor, candidates: T
         past = KVCache(model.config, 1, len(ids), model.embed.weight)
         model.hidden(ids[None], past)
         for frame in frames:
-            at = layout.start(frame - start) - layout.action_slots - 1
+            at = (frame - start) * layout.stride - layout.action_slots - 1
             branch = KVCache(model.config, len(candidates), at + layout.stride, model.embed.weight)
             branch.data[..., :at, :] = past.data[..., :at, :]
             branch.length = at
-            yield frame, _log_p(run, branch, ids[at].cpu().expand(len(candidates)), candidates, steps[frame])
+            last, rows = (x.expand(len(candidates), *x.shape) for x in (ids[at].cpu(), frame_ids[frame]))
+            yield frame, _log_p(run, branch, last, candidates, rows)
 
 
 @torch.inference_mode()
@@ -102,26 +106,31 @@ def after_other_pasts(run: Run, tokens: Tensor, actions: Tensor | None, pasts: P
 
     The log-likelihood of the whole frame had each of K `pasts` come before it, and then the same action.
     """
-    layout, model, steps = run.layout, run.predictor, run.layout.steps(tokens)
-    action_ids = layout.action_ids(actions, len(tokens))
-    rows = [layout.pack(t, a) for t, a in zip(pasts.tokens, pasts.action_ids, strict=True)]
-    ids = torch.stack(rows)
+    layout, model = run.layout, run.predictor
+    own = layout.row_ids(tokens.flatten(1).cpu())[:, layout.key_tokens :]
+    action_ids, length = layout.action_ids(actions, len(tokens)), pasts.action_ids.shape[1] + 1
+    ids = torch.stack([layout.pack(t[:length], a) for t, a in zip(pasts.tokens, pasts.action_ids, strict=True)])
+    keys = layout.row_ids(pasts.tokens[:, -1].flatten(1)[:, : layout.key_tokens])
     before = ids.shape[1] - 1
     cache = KVCache(model.config, len(pasts), before + layout.stride, model.embed.weight)
     model.hidden(ids[:, :-1].to(model.embed.weight.device), cache)
     for frame in range(1, len(tokens)):
         cache.length = before
-        yield frame, _log_p(run, cache, ids[:, -1], action_ids[frame - 1].expand(len(pasts), -1), steps[frame])
+        taken, steps = (x.expand(len(pasts), -1) for x in (action_ids[frame - 1], own[frame]))
+        yield frame, _log_p(run, cache, ids[:, -1], taken, torch.cat([keys, steps], 1))
 
 
-def _log_p(run: Run, cache: KVCache, last: Tensor, action_ids: Tensor, frame: Tensor) -> Tensor:
-    """Log-likelihood (K,) of a frame's tokens (N,) after what the cache holds, each row's `last` and its action."""
+def _log_p(run: Run, cache: KVCache, last: Tensor, action_ids: Tensor, rows: Tensor) -> Tensor:
+    """Log-likelihood (R,) of a frame after what the cache holds, each row's `last` and its action.
+
+    Of the ids (R, K + N) of the frame the own ones count, not its key's.
+    """
     layout = run.layout
     first, stop = layout.vocabulary.visual
-    real = (frame.long().cpu() + first).expand(len(last), -1)
-    # The last token of the past is read again: where there are no actions, it speaks of the first.
-    inputs = torch.cat([last[:, None], action_ids, real[:, :-1]], 1).to(cache.data.device)
-    hidden = run.predictor.hidden(inputs, cache)[:, layout.action_slots :]
+    real = rows[:, layout.key_tokens :]
+    # The last token of the past is read again: where there are no actions and keys, it speaks of the first.
+    inputs = torch.cat([last[:, None], action_ids, rows[:, :-1]], 1).to(cache.data.device)
+    hidden = run.predictor.hidden(inputs, cache)[:, -layout.frame_tokens :]
     logits = linear(hidden, run.predictor.head.weight, (first, stop)).double()
     wanted = (real - first).to(logits.device)
     return -F.cross_entropy(logits.transpose(1, 2), wanted, reduction="none").sum(1).cpu()

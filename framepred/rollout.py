@@ -73,25 +73,26 @@ def predict(
     shown = run.tokenizer.decode(tokens.to(device))[-1:].expand(samples, -1, -1, -1)
     rows = torch.arange(samples, device=device)
     words = torch.empty(0, dtype=torch.int64) if prompt is None else prompt
-    capacity = len(words) + layout.start(run.window)
+    capacity = len(words) + run.window * layout.stride
     stream: Stream | None = None
     passes, start = 0, 0
     for frame in range(context, context + horizon):
-        moved_to = window_start(frame, run.window)
+        moved_to, key = window_start(frame, run.window), run.tokenizer.encode_key(shown)
         if stream is None or moved_to != start:
             history, start = history[:, moved_to - start :], moved_to
             # At first all samples share one past: it is read once.
-            past = history[:1] if stream is None else history
+            past = slice(0, 1 if stream is None else samples)
             passes += stream.passes if stream else 0
-            ids = window_ids(run, past, action_ids[start:frame], words.to(device))
+            ids = window_ids(run, history[past], action_ids[start:frame], key[past], words.to(device))
             stream = prefill(run.predictor, ids, samples, capacity)
         else:
-            stream.pending = torch.cat([stream.pending, action_ids[frame - 1].expand(samples, -1)], 1)
+            taken = action_ids[frame - 1].expand(samples, -1)
+            stream.pending = torch.cat([stream.pending, taken, layout.row_ids(key)], 1)
         noise = frame_noise(layout, sampling, rows, frame)
         action = action_ids[frame - 1] - layout.vocabulary.action[0]
         guessed = guess(history[..., layout.key_tokens :], action, noise, sampling)
         made = decode(run.predictor, stream, layout, sampling, noise, guessed)
-        row = torch.cat([run.tokenizer.encode_key(shown), made], 1)
+        row = torch.cat([key, made], 1)
         history = torch.cat([history, row[:, None]], 1)
         shown = run.tokenizer.decode_next(shown, made.view(samples, *layout.grid))
         yield Prediction(frame, shown.cpu(), layout.rows(row).cpu(), passes + stream.passes)
@@ -134,9 +135,13 @@ def ensemble_size(run: Run, samples: int | None, temperature: float | None, ense
     return ensemble
 
 
-def window_ids(run: Run, history: Tensor, action_ids: Tensor, words: Tensor) -> Tensor:
-    """Words (P,), history (S, T, K + N), action ids (T, slots) → ids (S, P + K + T · stride), the last action too."""
-    return torch.stack([torch.cat([words, run.layout.pack(past, action_ids)]) for past in history])
+def window_ids(run: Run, history: Tensor, action_ids: Tensor, keys: Tensor, words: Tensor) -> Tensor:
+    """Return what a frame is predicted from, ids (S, P + T · stride + K).
+
+    Words (P,), history (S, T, K + N), action ids (T, slots), the last one's too, and keys (S, K) of the frame.
+    """
+    pairs = zip(history, run.layout.row_ids(keys), strict=True)
+    return torch.stack([torch.cat([words, run.layout.pack(past, action_ids), key]) for past, key in pairs])
 
 
 def check_lengths(context: int, horizon: int, samples: int) -> None:

@@ -1,7 +1,7 @@
 """The flat sequence: frame tokens and action tokens ⇄ ids of one vocabulary.
 
 `frame_0 action_0 frame_1 action_1 …`: a frame is its grid in raster order, an action D tokens. Where frames
-are coded given the one before, `key frame_0 action_0 …`: a window begins with the picture its first is given.
+are coded given the one before, `key_0 frame_0 action_0 key_1 frame_1 …`: before each stands the picture it is given.
 Where words stand beside frames, `<frames>` and `</frames>` mark where those begin and end.
 """
 
@@ -95,7 +95,7 @@ def fit_action_space(actions: list[Tensor], names: tuple[str, ...], bins: int) -
 class Vocabulary:
     """One id space: `[text | visual | key | action | special]`, each a half-open range; specials are single ids.
 
-    `visual` are the codes of frames, which are predicted; `key` those of the pictures that windows begin with.
+    `visual` are the codes of frames, which are predicted; `key` those of the pictures that frames are given.
     """
 
     text_size: int
@@ -153,10 +153,11 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class SequenceLayout:
-    """Where everything stands in a window: its key, then frames of `grid` (h, w) tokens, an action's slots after each.
+    """Where everything stands in a window: frames of `grid` (h, w) tokens, a key before each, an action's slots after.
 
-    The tokens of T frames come as (T, h, w), or as rows (T, K + N) where there are keys: for each frame the
-    key of what it is given, then its own tokens. So a window may begin at any frame; it shows one key.
+    The tokens of T frames come as (T, h, w), or as rows (T, K + N) where there are keys: for each frame the key of
+    what it is given, then its own tokens. A key is known before its frame is predicted, for it says again what the
+    frame before looks like: a model need not add up all that was said since (arXiv 2406.19320).
     """
 
     vocabulary: Vocabulary
@@ -171,8 +172,13 @@ class SequenceLayout:
 
     @property
     def key_tokens(self) -> int:
-        """K, the tokens that a window begins with: 0 where each frame stands for itself."""
+        """K, the tokens of what a frame is given: 0 where each frame stands for itself."""
         return self.key_grid[0] * self.key_grid[1]
+
+    @property
+    def row_tokens(self) -> int:
+        """K + N, where an action's slots begin in a stride."""
+        return self.key_tokens + self.frame_tokens
 
     @property
     def action_slots(self) -> int:
@@ -180,12 +186,8 @@ class SequenceLayout:
 
     @property
     def stride(self) -> int:
-        """Tokens from one frame's first to the next frame's first."""
-        return self.frame_tokens + self.action_slots
-
-    def start(self, frame: int) -> int:
-        """Return where a window's `frame` begins: the tokens of the key and of the frames before it."""
-        return self.key_tokens + frame * self.stride
+        """Tokens from one frame's first to the next frame's first, keys and actions with them."""
+        return self.row_tokens + self.action_slots
 
     def steps(self, tokens: Tensor) -> Tensor:
         """Tokens of frames (T, h, w) or (T, K + N) → each frame's own, in raster order (T, N)."""
@@ -197,10 +199,10 @@ class SequenceLayout:
 
     def legal(self, slot: int) -> tuple[int, int]:
         """Return the half-open range of ids that may stand at position `slot` of a stride."""
-        if slot < self.frame_tokens:
-            return self.vocabulary.visual
+        if slot < self.row_tokens:
+            return self.vocabulary.key if slot < self.key_tokens else self.vocabulary.visual
         assert self.actions is not None
-        start, stop = self.actions.ranges()[slot - self.frame_tokens]
+        start, stop = self.actions.ranges()[slot - self.row_tokens]
         return self.vocabulary.action[0] + start, self.vocabulary.action[0] + stop
 
     def action_ids(self, actions: Tensor | None, length: int, where: str = "actions") -> Tensor:
@@ -212,30 +214,37 @@ class SequenceLayout:
         return ids
 
     def pack(self, tokens: Tensor, action_ids: Tensor) -> Tensor:
-        """Tokens of T frames and vocabulary action ids (T or T-1, slots) → ids int64 (L,), the first key first."""
-        key = tokens[:1].flatten()[: self.key_tokens].long() + self.vocabulary.key[0]
-        frames = self.steps(tokens).long() + self.vocabulary.visual[0]
-        count = min(len(action_ids), len(frames))
-        steps = torch.cat([frames[:count], action_ids[:count].long()], 1).flatten()
-        return torch.cat([key, steps, frames[count:].flatten()])
+        """Tokens of T frames and vocabulary action ids (T or T-1, slots) → ids int64 (L,)."""
+        rows = self.row_ids(tokens.flatten(1))
+        count = min(len(action_ids), len(rows))
+        steps = torch.cat([rows[:count], action_ids[:count].long()], 1).flatten()
+        return torch.cat([steps, rows[count:].flatten()])
+
+    def row_ids(self, rows: Tensor) -> Tensor:
+        """Flat tokens (…, K + N) of frames, or their keys (…, K) alone → ids int64 of the same shape."""
+        key, own = rows.long().tensor_split((self.key_tokens,), -1)
+        return torch.cat([key + self.vocabulary.key[0], own + self.vocabulary.visual[0]], -1)
 
     def unpack(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Ids (L,), the inverse of `pack` → key (K,), token grids (T, h, w), action ids (T or T-1, slots)."""
-        key, ids = ids[: self.key_tokens] - self.vocabulary.key[0], ids[self.key_tokens :]
+        """Ids (L,), the inverse of `pack` → keys (T, K), token grids (T, h, w), action ids (T or T-1, slots)."""
         whole, rest = divmod(len(ids), self.stride)
-        if rest not in (0, self.frame_tokens) or len(key) < self.key_tokens:
-            raise ValueError(f"{len(key) + len(ids)} ids are not {self.key_tokens} and whole frames of {self.stride}")
+        if rest not in (0, self.row_tokens):
+            raise ValueError(f"{len(ids)} ids are not whole frames of {self.stride}")
         steps = ids[: whole * self.stride].view(whole, self.stride)
-        frames = torch.cat([steps[:, : self.frame_tokens].reshape(-1), ids[whole * self.stride :]])
+        rows = torch.cat([steps[:, : self.row_tokens].reshape(-1), ids[whole * self.stride :]]).view(
+            -1, self.row_tokens
+        )
+        keys, own = rows.tensor_split((self.key_tokens,), 1)
         height, width = self.grid
-        tokens = rearrange(frames, "(t h w) -> t h w", h=height, w=width) - self.vocabulary.visual[0]
-        return key, tokens, steps[:, self.frame_tokens :]
+        tokens = rearrange(own, "t (h w) -> t h w", h=height, w=width) - self.vocabulary.visual[0]
+        return keys - self.vocabulary.key[0], tokens, steps[:, self.row_tokens :]
 
     def to_json(self) -> dict[str, Any]:
-        shape = {"order": ["frame", "action"], "grid": list(self.grid), "action_slots": self.action_slots}
+        keys = {"key_grid": list(self.key_grid)} if self.key_tokens else {}
+        order = [*(["key"] if self.key_tokens else []), "frame", "action"]
         return {
             "vocabulary": self.vocabulary.to_json(),
-            "layout": shape | ({"key_grid": list(self.key_grid)} if self.key_tokens else {}),
+            "layout": {"order": order, "grid": list(self.grid), "action_slots": self.action_slots} | keys,
             "actions": self.actions.to_json() if self.actions else None,
         }
 
@@ -244,4 +253,7 @@ class SequenceLayout:
         actions = ActionSpace.from_json(value["actions"]) if value["actions"] else None
         grid, key = value["layout"]["grid"], value["layout"].get("key_grid", (0, 0))
         vocabulary = Vocabulary.from_json(value["vocabulary"])
-        return SequenceLayout(vocabulary, (grid[0], grid[1]), actions, (key[0], key[1]))
+        layout = SequenceLayout(vocabulary, (grid[0], grid[1]), actions, (key[0], key[1]))
+        if layout.to_json()["layout"]["order"] != value["layout"]["order"]:
+            raise ValueError(f"layout order {value['layout']['order']} is not known: train the run again")
+        return layout

@@ -131,7 +131,7 @@ def llama_config(recipe: PredictorRecipe, layout: SequenceLayout) -> LlamaConfig
         num_hidden_layers=recipe.layers,
         num_attention_heads=recipe.heads,
         num_key_value_heads=recipe.kv_heads,
-        max_position_embeddings=layout.start(recipe.window),
+        max_position_embeddings=recipe.window * layout.stride,
     )
 
 
@@ -162,16 +162,15 @@ def predictor_stage(
 
     def without_actions(ids: Tensor, rows: Tensor) -> Tensor:
         ids = ids.clone()
-        steps = ids[:, layout.key_tokens :].unflatten(1, (-1, layout.stride))
-        steps[rows, :, layout.frame_tokens :] = layout.vocabulary.no_action
+        ids.unflatten(1, (-1, layout.stride))[rows, :, layout.row_tokens :] = layout.vocabulary.no_action
         return ids
 
     def weigh(real: Tensor) -> Tensor:
-        """Frames that are real (B, window) → weights (B, K + window · stride) of their tokens."""
+        """Frames that are real (B, window) → weights (B, window · stride) of their tokens."""
         weights = torch.zeros(*real.shape, layout.stride)
         # The first frame has nothing to be predicted from; keys and actions are given, not predicted.
-        weights[:, 1:, : layout.frame_tokens] = real[:, 1:, None].float()
-        return F.pad(weights.flatten(1), (layout.key_tokens, 0))
+        weights[:, 1:, layout.key_tokens : layout.row_tokens] = real[:, 1:, None].float()
+        return weights.flatten(1)
 
     def loss(run: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
         generator = step_generator(loop.seed, 2, step)
@@ -201,7 +200,7 @@ def predictor_stage(
             values["validation_caption_loss"] = mean_loss(run, *captioned)
         return values
 
-    tokens = pred.batch_size * layout.start(train.window)
+    tokens = pred.batch_size * train.window * layout.stride
     # Muon is for whole matrices, not for the thin factors of their updates.
     by_muon = pred.optimizer == "muon" and recipe.llm.trained != "lora"
     hidden = tuple(p for p in model.layers.parameters() if p.ndim == 2 and p.requires_grad) if by_muon else ()
@@ -218,10 +217,10 @@ def draft_stage(model: Draft, train: Windows, held_out: Windows, recipe: Recipe,
     seen = model.config.frames
 
     def guessed(run: nn.Module, ids: Tensor, real: Tensor, bare: Tensor) -> tuple[Tensor, Tensor]:
-        """Windows (B, K + window · stride), `bare` (B,) of actions → logits (M · N, V), tokens (M · N,) of M frames."""
-        steps = ids[:, layout.key_tokens :].unflatten(1, (-1, layout.stride))
-        tokens = steps[..., : layout.frame_tokens] - layout.vocabulary.visual[0]
-        actions = steps[:, :-1, layout.frame_tokens :] - layout.vocabulary.action[0]
+        """Windows (B, window · stride), `bare` (B,) of actions → logits (M · N, V), tokens (M · N,) of M frames."""
+        steps = ids.unflatten(1, (-1, layout.stride))
+        tokens = steps[..., layout.key_tokens : layout.row_tokens] - layout.vocabulary.visual[0]
+        actions = steps[:, :-1, layout.row_tokens :] - layout.vocabulary.action[0]
         actions[bare] = layout.vocabulary.action_size
         # A window's first frame stands for what was before it, as it does in a rollout.
         padded = torch.cat([tokens[:, :1].expand(-1, seen - 1, -1), tokens], 1)

@@ -62,7 +62,7 @@ def make_model(
     if isinstance(init, LanguageModel):
         check_names(init, layout.vocabulary)
         # A caption has a marker on either side, and an end.
-        context = layout.start(recipe.predictor.window) + recipe.text.tokens + 3
+        context = recipe.predictor.window * layout.stride + recipe.text.tokens + 3
         return extend(init, layout, context, generator), init.files
     if init is not None:
         return init.predictor.requires_grad_(True), read_text_files(init.path) if layout.vocabulary.text_size else {}

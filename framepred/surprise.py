@@ -175,7 +175,7 @@ def _calibration(run: Run, given: str | None, with_actions: bool) -> Calibration
 def _taken_actions(run: Run, tokens: Tensor, actions: Tensor, watch: _Watch) -> Iterator[TakenAction]:
     ids = run.layout.action_ids(actions, len(tokens))
     candidates = candidate_actions(run.layout, ids[: len(tokens) - 1])
-    starts = torch.tensor([run.layout.legal(slot)[0] for slot in range(run.layout.frame_tokens, run.layout.stride)])
+    starts = torch.tensor([run.layout.legal(slot)[0] for slot in range(run.layout.row_tokens, run.layout.stride)])
     for frame, log_p in watch(after_other_actions(run, tokens, actions, candidates), len(tokens) - 1):
         given = (candidates == ids[frame - 1]).all(1)
         best = (candidates[int(log_p.argmax())] - starts).tolist()

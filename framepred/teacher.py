@@ -29,5 +29,5 @@ def token_logits(run: Run, tokens: Tensor, actions: Tensor | None) -> Iterator[t
         hidden = run.predictor.hidden(ids[None, :-1])[0]
         for frame in frames:
             # The state after a token speaks of the next one.
-            at = layout.start(frame - start) - 1
+            at = (frame - start) * layout.stride + layout.key_tokens - 1
             yield frame, linear(hidden[at : at + count], run.predictor.head.weight, (first, stop)).float()

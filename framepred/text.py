@@ -27,7 +27,7 @@ def prompt_ids(run: Run, prompt: str) -> Tensor:
     require_text(run)
     layout, most = run.layout, run.predictor.config.max_position_embeddings
     ids = encode_text(run, prompt)
-    room = most - layout.start(run.window) - 1
+    room = most - run.window * layout.stride - 1
     if not 1 <= len(ids) <= room:
         raise FramepredError(f"prompt {prompt[:40]!r} is {len(ids)} tokens of text: give 1 to {room}")
     return torch.tensor([*ids, layout.vocabulary.markers[0]])

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from framepred.checkpoint import Run, load_run, load_tokenizer, save_tokenizer
 from framepred.cli import cli
 from framepred.config import Recipe, apply, apply_settings, load_recipe
+from framepred.counterfactual import after_other_actions, after_other_pasts, take_past
 from framepred.data.frames import Frames, sample_frames
 from framepred.data.sources import find_videos
 from framepred.data.store import TokenEpisode, read_store, read_store_info
@@ -78,7 +79,7 @@ def tokenizer() -> DeltaAutoencoder:
 def run(tokenizer: DeltaAutoencoder) -> Run:
     """A run of random weights in float64: no two logits are nearly equal."""
     layout = SequenceLayout(Vocabulary(0, 12, 4, key_size=16), tokenizer.grid, SPACE, tokenizer.key_grid)
-    predictor = Llama(LlamaConfig(layout.vocabulary.size, 16, 24, 2, 2, 2, layout.start(WINDOW)))
+    predictor = Llama(LlamaConfig(layout.vocabulary.size, 16, 24, 2, 2, 2, WINDOW * layout.stride))
     generator = torch.Generator().manual_seed(0)
     for parameter in predictor.parameters():
         if parameter.ndim > 1:
@@ -262,22 +263,49 @@ def test_a_later_token_changes_no_earlier_logit(run: Run) -> None:
             assert not torch.allclose(before[frame][place + 1 :], after[frame][place + 1 :])
 
 
-def test_a_window_is_its_key_and_its_frames_and_nothing_before(run: Run) -> None:
+def test_a_frame_is_predicted_from_its_window_and_its_key_and_nothing_before(run: Run) -> None:
     tokens, layout = run.tokenizer.encode(frames_of(9)), run.layout
     ids = layout.action_ids(actions_of(), 9)
     for frame, logits in token_logits(run, tokens, actions_of()):
         start = window_start(frame, WINDOW)
         sequence = layout.pack(tokens[start : frame + 1], ids[start:frame])
-        assert sequence[:K].tolist() == (tokens[start, :K] + layout.vocabulary.key[0]).tolist()
+        assert sequence[-N - K : -N].tolist() == (tokens[frame, :K] + layout.vocabulary.key[0]).tolist()
         with torch.inference_mode():
             expected = run.predictor(sequence[None])[0, -N - 1 : -1, : layout.vocabulary.visual[1]]
         assert torch.allclose(logits, expected.float(), atol=1e-5)
     other = tokens.clone()
-    other[1:, :K] = (other[1:, :K] + 1) % 16
-    same = {f: window_start(f, WINDOW) == 0 for f in range(1, 9)}
+    other[5, :K] = (other[5, :K] + 1) % 16
     after = dict(token_logits(run, other, actions_of()))
-    assert {f: torch.equal(v, after[f]) for f, v in token_logits(run, tokens, actions_of())} == same
-    assert set(same.values()) == {True, False}
+    changed = {f for f, v in token_logits(run, tokens, actions_of()) if not torch.allclose(v, after[f])}
+    assert changed == {f for f in range(5, 9) if window_start(f, WINDOW) <= 5}
+
+
+def test_a_frame_is_weighed_after_other_actions_and_other_pasts_with_the_keys_it_would_have(run: Run) -> None:
+    tokens, layout = run.tokenizer.encode(frames_of(9)), run.layout
+    ids = layout.action_ids(actions_of(), 9)
+
+    def log_p(sequence: Tensor, frame: int) -> Tensor:
+        own = layout.steps(tokens)[frame]
+        with torch.inference_mode():
+            logits = run.predictor(sequence[None])[0, -N - 1 : -1, slice(*layout.vocabulary.visual)]
+        return logits.log_softmax(-1)[torch.arange(N), own].sum()
+
+    candidates = torch.arange(*layout.vocabulary.action)[:, None]
+    for frame, found in after_other_actions(run, tokens, actions_of(), candidates):
+        start = window_start(frame, WINDOW)
+        for action, value in zip(candidates, found, strict=True):
+            taken = torch.cat([ids[start : frame - 1], action[None]])
+            assert torch.allclose(log_p(layout.pack(tokens[start : frame + 1], taken), frame), value, atol=1e-5)
+
+    other = run.tokenizer.encode(frames_of(8, seed=1))
+    past = take_past(run, other, actions_of())
+    assert past is not None and past.tokens.shape == (1, 4, K + N)
+    for frame, found in after_other_pasts(run, tokens, actions_of(), past):
+        given = torch.cat([past.tokens[0, 3, :K], layout.steps(tokens)[frame]])
+        rows = torch.cat([past.tokens[0, :3], given[None]])
+        sequence = layout.pack(rows, torch.cat([past.action_ids[0], ids[frame - 1 : frame]]))
+        assert torch.allclose(log_p(sequence, frame), found[0], atol=1e-5)
+    assert take_past(run, other[:3], None) is None
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -337,14 +365,14 @@ def test_training_windows_are_what_a_rollout_sees(run: Run) -> None:
     episodes = [TokenEpisode(f"e{i}", "s", 10.0, rows, actions_of(len(rows))) for i, rows in enumerate(clips)]
     windows = Windows.build(episodes, ["s", "s"], layout, WINDOW, 1.0)
     ids, real = windows.batch(40, step_generator(0))
-    assert ids.shape == (40, layout.start(WINDOW))
+    assert ids.shape == (40, WINDOW * layout.stride)
     expected = set()
     for rows in clips:
         actions = layout.action_ids(actions_of(len(rows)), len(rows))
         for start in range(max(1, len(rows) - WINDOW + 1)):
             stretch = slice(start, start + WINDOW)
             expected.add(tuple(layout.pack(rows[stretch], actions[stretch]).tolist()))
-    assert {tuple(row[: layout.start(int(m.sum()))].tolist()) for row, m in zip(ids, real, strict=True)} == expected
+    assert {tuple(row[: int(m.sum()) * layout.stride].tolist()) for row, m in zip(ids, real, strict=True)} == expected
 
 
 # The store.
@@ -473,7 +501,7 @@ def test_a_run_is_trained_from_videos(delta_run: Path) -> None:
     layout = run.layout
     assert (layout.grid, layout.key_grid) == ((4, 4), (8, 8))
     assert (layout.vocabulary.visual, layout.vocabulary.key) == ((0, 16), (16, 80))
-    assert run.predictor.config.max_position_embeddings == 64 + 6 * 17 == layout.start(run.window)
+    assert run.predictor.config.max_position_embeddings == 6 * (64 + 16 + 1) == run.window * layout.stride
     rows = [json.loads(line) for line in (delta_run / "metrics.jsonl").read_text().splitlines()]
     assert {r["stage"] for r in rows if any(k.startswith("validation") for k in r)} == {
         "keys",
@@ -522,9 +550,11 @@ def test_every_command_takes_a_delta_run(delta_run: Path, clips_dir: Path, tmp_p
     arrays = np.load(tmp_path / "a.npz")
     layout = load_run(delta_run).layout
     assert arrays["tokens"].shape == (1, 7, 4, 4)
-    key, grids, _ = layout.unpack(torch.from_numpy(arrays["ids"]))
+    keys, grids, _ = layout.unpack(torch.from_numpy(arrays["ids"]))
     assert np.array_equal(grids[-7:].numpy(), arrays["tokens"][0])
-    assert torch.equal(key, load_run(delta_run).tokenizer.encode_key(read_video(clip).frames[:1])[0])
+    shown = torch.from_numpy(arrays["frames"][0, :-1])
+    assert torch.equal(keys[-6:], load_run(delta_run).tokenizer.encode_key(shown))
+    assert torch.equal(keys[:1], load_run(delta_run).tokenizer.encode_key(read_video(clip).frames[:1]))
 
     mean = call("rollout", clip, "--model", delta_run, "-o", tmp_path / "m.npz", "--ensemble", 3, "--json")
     assert (mean["samples"], mean["ensemble"]) == (1, 3)

@@ -41,14 +41,10 @@ def step_generator(seed: int, *counters: int) -> torch.Generator:
 
 @dataclass(frozen=True)
 class Windows:
-    """Episodes laid end to end as ids: `keys` int32 (frames, K), `steps` int32 (frames, stride), both of every frame.
-
-    `starts` and `lengths` are the episodes'.
-    """
+    """Episodes laid end to end as ids: `steps` int32 (frames, stride); `starts` and `lengths` are the episodes'."""
 
     layout: SequenceLayout
     window: int
-    keys: Tensor
     steps: Tensor
     starts: Tensor
     lengths: Tensor
@@ -60,15 +56,13 @@ class Windows:
     ) -> "Windows":
         """Lay out the episodes of at least two frames; `groups` names each one's source, drawn with `power`."""
         kept = [(e, g) for e, g in zip(episodes, groups, strict=True) if len(e.tokens) >= 2]
-        frames = [layout.steps(e.tokens) + layout.vocabulary.visual[0] for e, _ in kept]
+        frames = [layout.row_ids(e.tokens.flatten(1)) for e, _ in kept]
         actions = [layout.action_ids(e.actions, len(e.tokens), e.name) for e, _ in kept]
         steps = [torch.cat(pair, 1).int() for pair in zip(frames, actions, strict=True)]
-        keys = [e.tokens.flatten(1)[:, : layout.key_tokens].int() + layout.vocabulary.key[0] for e, _ in kept]
         lengths = torch.tensor([len(s) for s in steps])
         return Windows(
             layout,
             window,
-            torch.cat(keys) if keys else torch.empty(0, layout.key_tokens, dtype=torch.int32),
             torch.cat(steps) if steps else torch.empty(0, layout.stride, dtype=torch.int32),
             torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)[:-1]]) if steps else lengths,
             lengths,
@@ -79,11 +73,11 @@ class Windows:
         return len(self.lengths)
 
     def gather(self, episodes: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-        """Take windows → ids int64 (B, K + window · stride) and which frames are real, bool (B, window)."""
+        """Take windows → ids int64 (B, window · stride) and which frames are real, bool (B, window)."""
         position = offsets[:, None] + torch.arange(self.window)
         real = position < self.lengths[episodes][:, None]
         rows = self.starts[episodes][:, None] + torch.minimum(position, self.lengths[episodes][:, None] - 1)
-        return torch.cat([self.keys[rows[:, 0]], self.steps[rows].flatten(1)], 1).long(), real
+        return self.steps[rows].flatten(1).long(), real
 
     def batch(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw a batch of windows at random places, as `gather` gives them."""

@@ -94,7 +94,7 @@ class Words:
 
     def _told(self, real: Tensor) -> int:
         """Return how many ids of a window are told of: no frame that repeats the last, no action without outcome."""
-        return self.layout.start(int(real.sum())) - self.layout.action_slots
+        return int(real.sum()) * self.layout.stride - self.layout.action_slots
 
     def _alone(self, length: int, place: float) -> tuple[Tensor, Tensor]:
         start = int(place * max(1, len(self.texts) - length + 1))
