@@ -14,6 +14,20 @@ from framepred.linear import Linear, linear
 from framepred.llama_config import LlamaConfig
 
 
+class RMSNorm(nn.RMSNorm):
+    """`nn.RMSNorm` in half as many steps where no gradients are needed: few rows wait for steps, not for numbers."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__(width, eps)
+        self.floor, self.scale = torch.tensor(math.sqrt(width * eps)), width**-0.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or x.dtype != torch.float32 or not torch.is_inference_mode_enabled():
+            return super().forward(x)
+        size = torch.linalg.vector_norm(x, dim=-1, keepdim=True).hypot_(self.floor).mul_(self.scale)
+        return torch.mul(x, self.weight).div_(size)
+
+
 class Attention(nn.Module):
     """Grouped-query attention with rotary positions; query, key and value are one product."""
 
@@ -97,9 +111,9 @@ class Layer(nn.Module):
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.attention = Attention(config)
-        self.mlp_norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.gate_up = Linear(config.hidden_size, 2 * config.intermediate_size)
         self.down = Linear(config.intermediate_size, config.hidden_size)
 
@@ -119,7 +133,7 @@ class Llama(nn.Module):
         self.config = config
         self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
-        self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.head = Linear(config.hidden_size, config.vocab_size)
         if config.tie_word_embeddings:
             self.head.weight = self.embed.weight

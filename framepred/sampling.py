@@ -71,7 +71,7 @@ def _gumbel(bits: Tensor, size: int) -> Tensor:
 def choose(logits: Tensor, noise: Tensor | None, sampling: Sampling) -> Tensor:
     """Logits float (…, V) and noise (…, V) → token int64 (…): Gumbel-max over what the settings keep."""
     if sampling.temperature == 0:
-        return logits.argmax(-1)
+        return logits.max(-1).indices
     assert noise is not None
     scaled = logits.float() / sampling.temperature
     if 0 < sampling.top_k < scaled.shape[-1]:
@@ -82,4 +82,4 @@ def choose(logits: Tensor, noise: Tensor | None, sampling: Sampling) -> Tensor:
         before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
         dropped = torch.zeros_like(scaled, dtype=torch.bool).scatter(-1, order, before >= sampling.top_p)
         scaled = scaled.masked_fill(dropped, -torch.inf)
-    return (scaled + noise).argmax(-1)
+    return (scaled + noise).max(-1).indices

@@ -46,16 +46,21 @@ def test_gradients_flow() -> None:
     assert layer.weight.grad is not None and bool(layer.weight.grad.any())
 
 
+@pytest.mark.parametrize("intel", [False, True])
 @pytest.mark.parametrize("rows", [None, (0, 48), (5, 37)])
-def test_weights_that_stay_are_laid_out_once_and_give_the_same_numbers(rows: tuple[int, int] | None) -> None:
+def test_weights_that_stay_are_laid_out_once_and_give_torchs_numbers(
+    rows: tuple[int, int] | None, intel: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("framepred.linear._intel", lambda: intel)
     x, weight = torch.randn(24, 64), torch.randn(48, 64)
     trained = weight.clone().requires_grad_(True)
     kept = len(_laid_out)
     with torch.inference_mode():
         expected = linear(x, trained, rows)
         assert len(_laid_out) == kept
-        assert torch.equal(linear(x, weight, rows), expected)
-        assert torch.equal(linear(x, weight, rows), expected)
+        made = linear(x, weight, rows)
+        assert torch.equal(linear(x, weight, rows), made)
+    torch.testing.assert_close(made, expected)
     torch.testing.assert_close(expected, F.linear(x, weight if rows is None else weight[slice(*rows)]))
     if torch.backends.mkldnn.is_available():
         assert list(_laid_out[weight]) == [rows]

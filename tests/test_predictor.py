@@ -14,7 +14,7 @@ from framepred.checkpoint import load_predictor, save_run
 from framepred.errors import FramepredError
 from framepred.kv_cache import KVCache
 from framepred.llama_config import LlamaConfig
-from framepred.predictor import Llama, _attend_in_blocks, from_hugging_face, to_hugging_face
+from framepred.predictor import Llama, RMSNorm, _attend_in_blocks, from_hugging_face, to_hugging_face
 from framepred.sequence import SequenceLayout, Vocabulary
 
 CONFIG = LlamaConfig(
@@ -140,6 +140,18 @@ def test_attention_in_blocks_is_causal_attention(length: int, size: int, kv_head
     k, v = torch.randn(2, 2, kv_heads, length, 8, generator=generator, dtype=torch.float64)
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
     assert torch.allclose(_attend_in_blocks(q, k, v, size), expected, atol=1e-12)
+
+
+@settings(deadline=None)
+@given(width=st.integers(1, 300), size=st.floats(-6, 4), seed=st.integers(0, 99))
+def test_the_norm_is_torchs(width: int, size: float, seed: int) -> None:
+    norm, generator = RMSNorm(width, 1e-5), torch.Generator().manual_seed(seed)
+    torch.nn.init.normal_(norm.weight, generator=generator)
+    x = torch.randn(2, 3, width, generator=generator) * 10**size
+    x[0, 0] = 0
+    with torch.inference_mode():
+        made = norm(x)
+    torch.testing.assert_close(made, torch.nn.RMSNorm.forward(norm, x).detach(), atol=1e-5, rtol=1e-5)
 
 
 @settings(deadline=None, max_examples=25)
