@@ -143,10 +143,12 @@ def predictor_stage(
     pred, loop, layout = recipe.predictor, recipe.training, train.layout
     mine = _share(accelerator, pred.batch_size)
 
-    # Where words stand is given, never drawn. So they are learned among words, and frames among all other ids: a
-    # language model's many words cost frames no time, and no frame makes a word less likely.
-    text, size = layout.vocabulary.text_size, layout.vocabulary.size
-    kinds = [(text, size), (0, text)] if text else [(0, size)]
+    # Where words and keys stand is given, never drawn. So they are learned among words and keys, and frames among all
+    # other ids: a language model's many words cost frames no time, and no frame makes a word less likely.
+    vocabulary = layout.vocabulary
+    first, last = vocabulary.visual
+    ranges = (first, last if layout.key_tokens else vocabulary.size), vocabulary.key, (0, vocabulary.text_size)
+    kinds = [(first, stop) for first, stop in ranges if first < stop]
 
     def cross_entropy(run: nn.Module, ids: Tensor, weights: Tensor) -> Tensor:
         """Return the mean over the ids (B, L) that have weights (B, L), by them."""
@@ -165,10 +167,15 @@ def predictor_stage(
         ids.unflatten(1, (-1, layout.stride))[rows, :, layout.row_tokens :] = layout.vocabulary.no_action
         return ids
 
-    def weigh(real: Tensor) -> Tensor:
-        """Frames that are real (B, window) → weights (B, window · stride) of their tokens."""
+    # What keys say is given, too; but by saying it a model learns what the few tokens of a frame make of a picture.
+    # Together they weigh as much as a frame.
+    key_weight = layout.frame_tokens / max(1, layout.key_tokens)
+
+    def weigh(real: Tensor, keys: float = 0.0) -> Tensor:
+        """Frames that are real (B, window) → weights (B, window · stride) of their tokens, and of their keys'."""
         weights = torch.zeros(*real.shape, layout.stride)
-        # The first frame has nothing to be predicted from; keys and actions are given, not predicted.
+        # The first frame has nothing to be predicted from; actions are given, not predicted.
+        weights[:, 1:, : layout.key_tokens] = keys * real[:, 1:, None]
         weights[:, 1:, layout.key_tokens : layout.row_tokens] = real[:, 1:, None].float()
         return weights.flatten(1)
 
@@ -177,7 +184,7 @@ def predictor_stage(
         places = train.draw(pred.batch_size, generator)
         ids, real = train.gather(*places)
         dropped = torch.rand(len(ids), generator=generator) < pred.action_dropout
-        ids, weights = without_actions(ids, dropped), weigh(real)
+        ids, weights = without_actions(ids, dropped), weigh(real, key_weight)
         if words:
             ids, weights = words.add(ids, weights, real, *places, generator)
         return cross_entropy(run, ids[mine], weights[mine]), {}

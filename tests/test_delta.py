@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import torch.nn.functional as F
 from click.testing import CliRunner
 from conftest import TINY_SETTINGS, moving_square
 from safetensors.torch import load_file
@@ -36,7 +37,7 @@ from framepred.predictor import Llama
 from framepred.rollout import predict, window_start
 from framepred.sampling import Sampling
 from framepred.sequence import ActionSpace, SequenceLayout, Vocabulary
-from framepred.stages import tokenizer_stage
+from framepred.stages import predictor_stage, tokenizer_stage
 from framepred.start import tokenizer_to_train
 from framepred.teacher import token_logits
 from framepred.tokenizer.autoencoder import Attention, Autoencoder, to_float
@@ -373,6 +374,35 @@ def test_training_windows_are_what_a_rollout_sees(run: Run) -> None:
             stretch = slice(start, start + WINDOW)
             expected.add(tuple(layout.pack(rows[stretch], actions[stretch]).tolist()))
     assert {tuple(row[: int(m.sum()) * layout.stride].tolist()) for row, m in zip(ids, real, strict=True)} == expected
+
+
+def test_frames_are_learned_and_what_they_make_of_the_picture_too(run: Run) -> None:
+    layout = run.layout
+    clips = [run.tokenizer.encode(frames_of(6, seed)).int() for seed in range(4)]
+    episodes = [TokenEpisode(f"e{i}", "s", 10.0, rows, actions_of(len(rows))) for i, rows in enumerate(clips)]
+    windows = Windows.build(episodes, ["s"] * 4, layout, WINDOW, 1.0)
+    settings = ["training.precision=fp32", "predictor.batch_size=4", "predictor.action_dropout=0"]
+    model = Llama(run.predictor.config)
+    model.load_state_dict(run.predictor.state_dict())
+    stage = predictor_stage(model, windows, windows, apply_settings(recipe_of(), settings), make_accelerator())
+
+    def nats(ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean loss of frames' tokens and of keys', each among its own, of all frames but each window's first."""
+        with torch.no_grad():
+            logits = model(ids)[:, :-1]
+        steps = [F.pad(x, (1, 0)).unflatten(1, (-1, layout.stride))[:, 1:] for x in (
+            -logits[..., slice(*legal)].log_softmax(-1).gather(-1, (ids[:, 1:] - legal[0]).clamp(
+                0, legal[1] - legal[0] - 1)[..., None])[..., 0]
+            for legal in (layout.vocabulary.visual, layout.vocabulary.key)
+        )]  # fmt: skip
+        return steps[0][..., K : K + N].mean(), steps[1][..., :K].mean()
+
+    ids, _ = windows.gather(*windows.draw(4, step_generator(0, 2, 0)))
+    frames, keys = nats(ids)
+    with torch.no_grad():
+        assert torch.allclose(stage.loss(model, 0)[0], (frames + keys) / 2, atol=1e-4)
+    ids, _ = windows.spread(4 * apply_settings(recipe_of(), settings).training.validation_batches)
+    assert stage.validate(model)["validation_loss"] == pytest.approx(float(nats(ids)[0]), abs=1e-4)
 
 
 # The store.
