@@ -35,7 +35,9 @@ def linear(x: Tensor, weight: Tensor, rows: tuple[int, int] | None = None) -> Te
     time, as few rows wait for weights.
     """
     if (
-        x.device.type == "cpu"
+        # Asked first: torch.compile cannot see past the question for inference mode, and would cut its graph here.
+        not torch.compiler.is_compiling()
+        and x.device.type == "cpu"
         and torch.is_inference_mode_enabled()
         and x.dtype == weight.dtype == torch.float32
         and x.numel() >= _ROWS * x.shape[-1]

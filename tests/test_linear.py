@@ -40,6 +40,11 @@ def test_autocast_still_decides_the_dtype() -> None:
         assert Linear(8, 16)(torch.ones(32, 8)).dtype == torch.bfloat16
 
 
+def test_it_does_not_cut_a_compiled_graph() -> None:
+    layer, x = Linear(8, 4), torch.randn(16, 8)
+    assert torch.allclose(torch.compile(layer, backend="eager", fullgraph=True)(x), layer(x), atol=1e-6)
+
+
 def test_gradients_flow() -> None:
     layer = Linear(8, 16)
     layer(torch.ones(32, 8)).sum().backward()

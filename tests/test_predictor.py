@@ -136,10 +136,29 @@ def test_one_prefill_serves_all_samples(config: LlamaConfig, cuts: list[int], ba
 @given(length=st.integers(1, 40), size=st.integers(1, 41), kv_heads=st.sampled_from([1, 2, 4]))
 def test_attention_in_blocks_is_causal_attention(length: int, size: int, kv_heads: int) -> None:
     generator = torch.Generator().manual_seed(length)
-    q = torch.randn(2, 4, length, 8, generator=generator, dtype=torch.float64)
-    k, v = torch.randn(2, 2, kv_heads, length, 8, generator=generator, dtype=torch.float64)
+    q = torch.randn(2, 4, length, 8, generator=generator, dtype=torch.float64, requires_grad=True)
+    k, v, slope = (
+        torch.randn(2, heads, length, 8, generator=generator, dtype=torch.float64, requires_grad=True)
+        for heads in (kv_heads, kv_heads, 4)
+    )
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-    assert torch.allclose(_attend_in_blocks(q, k, v, size), expected, atol=1e-12)
+    made = _attend_in_blocks(q, k, v, size)
+    assert torch.allclose(made, expected, atol=1e-12)
+    gradients = (torch.autograd.grad(y, (q, k, v), slope) for y in (made, expected))
+    for mine, theirs in zip(*gradients, strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-12)
+
+
+def test_attention_in_blocks_is_as_near_in_bf16() -> None:
+    q, k, v, slope = torch.randn(4, 2, 4, 100, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def gradients(dtype: torch.dtype) -> list[torch.Tensor]:
+        given = [x.to(dtype).requires_grad_() for x in (q, k, v)]
+        made = _attend_in_blocks(*given, 32)
+        return [x.detach().double() for x in (made, *torch.autograd.grad(made, given, slope.to(dtype)))]
+
+    for rounded, exact in zip(gradients(torch.bfloat16), gradients(torch.float64), strict=True):
+        assert float((rounded - exact).norm() / exact.norm()) < 0.01
 
 
 @settings(deadline=None)
