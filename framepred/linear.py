@@ -35,11 +35,8 @@ def linear(x: Tensor, weight: Tensor, rows: tuple[int, int] | None = None) -> Te
     time, as few rows wait for weights.
     """
     if (
-        # Asked first: torch.compile cannot see past the question for inference mode, and would cut its graph here.
-        not torch.compiler.is_compiling()
-        and x.device.type == "cpu"
-        and torch.is_inference_mode_enabled()
-        and x.dtype == weight.dtype == torch.float32
+        plain_inference(x)
+        and weight.dtype == torch.float32
         and x.numel() >= _ROWS * x.shape[-1]
         and not torch.is_autocast_enabled("cpu")
         and torch.backends.mkldnn.is_available()
@@ -51,6 +48,14 @@ def linear(x: Tensor, weight: Tensor, rows: tuple[int, int] | None = None) -> Te
         made = _kept(weight, rows) if stays else _part(weight, rows)
         return torch.ops.mkldnn._linear_pointwise(x, made, None, "none", [], "")
     return F.linear(x, _part(weight, rows))
+
+
+def plain_inference(x: Tensor) -> bool:
+    """Say whether fp32 numbers are computed with on a CPU, and no gradients will be asked for."""
+    # Asked first: torch.compile cannot see past the question for inference mode, and would cut its graph here.
+    if torch.compiler.is_compiling():
+        return False
+    return x.device.type == "cpu" and x.dtype == torch.float32 and torch.is_inference_mode_enabled()
 
 
 @cache

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from framepred.errors import FramepredError
 from framepred.kv_cache import KVCache
-from framepred.linear import Linear, linear
+from framepred.linear import Linear, linear, plain_inference
 from framepred.llama_config import LlamaConfig
 
 
@@ -23,7 +23,7 @@ class RMSNorm(nn.RMSNorm):
         self.floor, self.scale = torch.tensor(math.sqrt(width * eps)), width**-0.5
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or x.dtype != torch.float32 or not torch.is_inference_mode_enabled():
+        if not plain_inference(x):
             return super().forward(x)
         size = torch.linalg.vector_norm(x, dim=-1, keepdim=True).hypot_(self.floor).mul_(self.scale)
         return torch.mul(x, self.weight).div_(size)
