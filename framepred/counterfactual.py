@@ -51,8 +51,9 @@ def take_past(run: Run, tokens: Tensor, actions: Tensor | None) -> Pasts | None:
     if len(tokens) < length + with_key:
         return None
     start = (len(tokens) - length) // 2
-    ids = run.layout.action_ids(actions, len(tokens))[start : start + length - 1]
-    return Pasts(tokens[start : start + length + with_key][None].cpu().long(), ids[None])
+    stop = start + length
+    ids = run.layout.action_ids(actions, stop)[start : stop - 1]
+    return Pasts(tokens[start : stop + with_key][None].cpu().long(), ids[None])
 
 
 def join_pasts(parts: Sequence[Pasts]) -> Pasts | None:
