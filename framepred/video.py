@@ -177,20 +177,14 @@ def stream_video(
         frames = (frame for _, frame in timed) if fps is None else _resample(timed, fps, 1.0 / rate)
         held: list[Tensor] = []
         for frame in frames:
-            if held and frame.shape != held[0].shape:
-                frame = fit_frames(frame[None], (held[0].shape[1], held[0].shape[2]))[0]
-            held.append(frame)
+            # Scaled one by one, while a processor's cache still holds them; all must be as large as the first.
+            height, width = size or (held[0] if held else frame).shape[-2:]
+            held.append(fit_frames(frame[None], (height, width)))
             if len(held) == chunk:
-                yield _batch(held, size)
+                yield torch.cat(held).contiguous()
                 held = []
         if held:
-            yield _batch(held, size)
-
-
-def _batch(frames: list[Tensor], size: tuple[int, int] | None) -> Tensor:
-    # In the order that they are decoded in: colours last, which is copied and scaled in a third of the time.
-    stacked = torch.stack([frame.permute(1, 2, 0) for frame in frames]).permute(0, 3, 1, 2)
-    return (stacked if size is None else fit_frames(stacked, size)).contiguous()
+            yield torch.cat(held).contiguous()
 
 
 def read_video(
