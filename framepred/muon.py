@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _MOMENTUM = 0.95
 
@@ -24,24 +24,35 @@ class Muon(torch.optim.Optimizer):
         """Move every weight that has a gradient."""
         assert closure is None
         for group in self.param_groups:
-            for weight in (p for p in group["params"] if p.grad is not None):
-                state = self.state[weight]
-                if not state:
-                    state["momentum_buffer"] = torch.zeros_like(weight.grad)
-                momentum = state["momentum_buffer"].lerp_(weight.grad, 1 - _MOMENTUM)
-                update = weight.grad.lerp(momentum, _MOMENTUM).flatten(1)
-                size = 0.2 * math.sqrt(max(update.shape))
-                weight.mul_(1 - group["lr"] * group["weight_decay"])
-                weight.add_(orthogonalized(update).view_as(weight), alpha=-group["lr"] * size)
+            alike: dict[tuple[int, int], list[nn.Parameter]] = {}
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    alike.setdefault((len(weight), weight[0].numel()), []).append(weight)
+            for shape, weights in alike.items():
+                size = 0.2 * math.sqrt(max(shape))
+                # As many as are alike at once: small products alone wait for each other.
+                updates = orthogonalized(torch.stack([self._momentum(weight).flatten(1) for weight in weights]))
+                for weight, update in zip(weights, updates, strict=True):
+                    weight.mul_(1 - group["lr"] * group["weight_decay"])
+                    weight.add_(update.view_as(weight), alpha=-group["lr"] * size)
+
+    def _momentum(self, weight: nn.Parameter) -> Tensor:
+        """Take a weight's gradient into its momentum (Nesterov's), which says where it goes."""
+        assert weight.grad is not None
+        state = self.state[weight]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(weight.grad)
+        momentum = state["momentum_buffer"].lerp_(weight.grad, 1 - _MOMENTUM)
+        return weight.grad.lerp(momentum, _MOMENTUM)
 
 
-def orthogonalized(matrix: Tensor) -> Tensor:
-    """Bring the singular values of a matrix near 1 by five steps of Newton and Schulz, in autocast's precision."""
-    x = matrix
-    if tall := x.shape[0] > x.shape[1]:
-        x = x.T
-    x = x / x.norm().clamp(min=1e-7)
+def orthogonalized(matrices: Tensor) -> Tensor:
+    """Bring the singular values of matrices (n, R, C) near 1 by five steps of Newton and Schulz, in autocast's type."""
+    x = matrices
+    if tall := x.shape[1] > x.shape[2]:
+        x = x.mT
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(5):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
-    return x.T if tall else x
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    return x.mT if tall else x

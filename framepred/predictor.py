@@ -20,7 +20,7 @@ class RMSNorm(nn.RMSNorm):
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__(width, eps)
-        self.floor, self.scale = torch.tensor(math.sqrt(width * eps)), width**-0.5
+        self.floor, self.scale = torch.tensor(math.sqrt(width * eps)), torch.tensor(width**-0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         if not plain_inference(x):
@@ -136,7 +136,7 @@ def _rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
     cos, sin = rope[0].to(x.dtype), rope[1].to(x.dtype)
     half = x.shape[-1] // 2
     swapped = torch.cat((x[..., half:], x[..., :half]), -1)
-    return x * cos + swapped * sin
+    return torch.addcmul(x * cos, swapped, sin)
 
 
 class Layer(nn.Module):
@@ -215,18 +215,22 @@ class Llama(nn.Module):
         return self.norm(x)
 
     def forward(
-        self, ids: Tensor, asked: Sequence[tuple[Tensor, tuple[int, int]]] | None = None
+        self, ids: Tensor, wanted: Sequence[tuple[Tensor, tuple[int, int], Tensor]] | None = None
     ) -> Tensor | list[Tensor]:
         """Ids int64 (B, L) → logits (B, L, V).
 
-        Or those `asked` for: for each (places, (first, stop)) logits (P, stop - first) of a range of ids at places
-        int64 (P,), counted through all rows. The others, most of a language model's, are not computed.
+        Or, for each of `wanted` (places, (first, stop), ids), losses float32 (P,): cross-entropy at places int64 (P,),
+        counted through all rows, of ids int64 (P,) among those of a range, counted from its first. Other logits, most
+        of a language model's, are not computed; and torch.compile makes the loss in as many steps as it needs.
         """
         hidden = self.hidden(ids)
-        if asked is None:
+        if wanted is None:
             return self.head(hidden)
         hidden = hidden.flatten(0, 1)
-        return [linear(hidden[places], self.head.weight, legal) for places, legal in asked]
+        return [
+            F.cross_entropy(linear(hidden[places], self.head.weight, legal).float(), right, reduction="none")
+            for places, legal, right in wanted
+        ]
 
 
 def to_hugging_face(weights: dict[str, Tensor], config: LlamaConfig) -> dict[str, Tensor]:

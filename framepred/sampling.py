@@ -73,7 +73,7 @@ def choose(logits: Tensor, noise: Tensor | None, sampling: Sampling) -> Tensor:
     if sampling.temperature == 0:
         return logits.max(-1).indices
     assert noise is not None
-    scaled = logits.float() / sampling.temperature
+    scaled = logits.float() if sampling.temperature == 1 else logits.float() / sampling.temperature
     if 0 < sampling.top_k < scaled.shape[-1]:
         least = scaled.topk(sampling.top_k).values[..., -1:]
         scaled = scaled.masked_fill(scaled < least, -torch.inf)

@@ -154,11 +154,11 @@ def predictor_stage(
         """Return the mean over the ids (B, L) that have weights (B, L), by them."""
         wanted, weight, device = ids.flatten(), weights.flatten(), accelerator.device
         places = [((weight > 0) & (first <= wanted) & (wanted < stop)).nonzero()[:, 0] for first, stop in kinds]
-        made = run(ids.to(device), [((at - 1).to(device), legal) for at, legal in zip(places, kinds, strict=True)])
-        losses = [
-            F.cross_entropy(logits.float(), (wanted[at] - first).to(device), reduction="none")
-            for logits, at, (first, _) in zip(made, places, kinds, strict=True)
+        asked = [
+            ((at - 1).to(device), legal, (wanted[at] - legal[0]).to(device))
+            for at, legal in zip(places, kinds, strict=True)
         ]
+        losses = run(ids.to(device), asked)
         by = weight[torch.cat(places)].to(device)
         return (torch.cat(losses) * by).sum() / by.sum().clamp(min=1e-6)
 

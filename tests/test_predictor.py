@@ -196,15 +196,17 @@ def test_every_earlier_token_matters_to_the_last_logit() -> None:
     assert bool((embedded.grad[0].abs().sum(-1) > 0).all())
 
 
-def test_logits_are_made_where_and_of_what_they_are_asked_for() -> None:
+def test_losses_are_of_the_ids_and_ranges_that_are_wanted() -> None:
     model = build()
     tokens = ids(2, 20)
-    asked = [(torch.tensor([0, 3, 39]), (2, 9)), (torch.tensor([], dtype=torch.int64), (0, 5))]
+    places, right = torch.tensor([0, 3, 39]), torch.tensor([6, 0, 2])
+    empty = torch.tensor([], dtype=torch.int64)
     with torch.inference_mode():
-        some, none = model(tokens, asked)
+        some, none = model(tokens, [(places, (2, 9), right), (empty, (0, 5), empty)])
         whole = model(tokens)
-    assert torch.allclose(some, whole.flatten(0, 1)[[0, 3, 39], 2:9], atol=1e-6)
-    assert none.shape == (0, 5)
+    chances = whole.flatten(0, 1)[places, 2:9].log_softmax(-1)
+    assert torch.allclose(some, -chances[torch.arange(3), right], atol=1e-6)
+    assert none.shape == (0,)
 
 
 def test_order_matters() -> None:
