@@ -120,16 +120,27 @@ def _attend_to_both(q: Tensor, prefix_k: Tensor, prefix_v: Tensor, k: Tensor, v:
     """
     batch, heads, length, dim = q.shape
     kv_heads, prefix = prefix_k.shape[:2]
-    q = q.reshape(batch, kv_heads, -1, dim) * dim**-0.5
+    q = q.reshape(batch, kv_heads, -1, dim)
     folded = rearrange(q, "b k l d -> k (b l) d")
-    shared = rearrange(folded @ prefix_k.mT, "k (b l) p -> b k l p", b=batch)
-    own = q @ k.mT
     if mask is not None:
-        own = own + mask.repeat(1, 1, heads // kv_heads, 1)
-    weights = torch.cat([shared, own], -1).softmax(-1)
+        mask = mask.repeat(1, 1, heads // kv_heads, 1)
+    if plain_inference(q):
+        # Each part by itself, in one step; how much of all each had to tell weighs them.
+        read, told = _FUSED(folded[None], prefix_k[None], prefix_v[None])
+        y, own_told = _FUSED(q, k, v, attn_mask=mask)
+        read, told = (rearrange(x[0], "k (b l) ... -> b k l ...", b=batch) for x in (read, told))
+        return y.lerp(read, torch.sigmoid(told - own_told)[..., None]).reshape(batch, heads, length, dim)
+    scale = dim**-0.5
+    shared = rearrange(folded * scale @ prefix_k.mT, "k (b l) p -> b k l p", b=batch)
+    own = q * scale @ k.mT
+    weights = torch.cat([shared, own if mask is None else own + mask], -1).softmax(-1)
     read = rearrange(weights[..., :prefix], "b k l p -> k (b l) p") @ prefix_v
     y = rearrange(read, "k (b l) d -> b k l d", b=batch) + weights[..., prefix:] @ v
     return y.reshape(batch, heads, length, dim)
+
+
+_FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+"""What `scaled_dot_product_attention` is on CPUs → (y, the logarithm of each query's sum of weights)."""
 
 
 def _rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
