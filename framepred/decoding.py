@@ -11,8 +11,16 @@ from framepred.predictor import Llama
 from framepred.sampling import Sampling, choose, gumbel_noise
 from framepred.sequence import SequenceLayout
 
-_PASS_TOKENS = {"cpu": (64, 24), "cuda": (16384, 16384)}
-"""Tokens that a pass reads at most on a device: while the guess holds, and once it failed, which it will soon again."""
+
+def _reach(device: torch.device, samples: int) -> tuple[int, int]:
+    """Return how many tokens a pass reads at most: while the guess holds, and once it failed, as it soon will again.
+
+    On a CPU every token costs, though less in a larger pass, so several samples together read more.
+    """
+    if device.type != "cpu":
+        return 16384, 16384
+    near = min(int(24 * samples**0.5), 96)
+    return max(64, near), near
 
 
 @dataclass
@@ -84,7 +92,7 @@ def decode_speculative(
     """
     first, count = layout.vocabulary.visual[0], layout.frame_tokens
     device, samples = guess.device, len(guess)
-    far, near = _PASS_TOKENS.get(device.type, _PASS_TOKENS["cuda"])
+    far, near = _reach(device, samples)
     room = far
     tokens = guess.clone()
     before = stream.pending.shape[1] - 1

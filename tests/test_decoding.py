@@ -102,7 +102,7 @@ def test_how_far_a_pass_reaches_changes_no_token(
     layout, sampling = LAYOUTS["discrete"], Sampling(1, seed=6)
     model = build(layout)
     expected, reference, slow = decode("sequential", model, layout, sampling, samples)
-    monkeypatch.setitem(decoding._PASS_TOKENS, "cpu", (far * samples, near * samples))
+    monkeypatch.setattr(decoding, "_reach", lambda *_: (far * samples, near * samples))
     tokens, stream, passes = decode("speculative", model, layout, sampling, samples)
     assert torch.equal(tokens, expected)
     assert stream.cache.length == reference.cache.length
@@ -119,7 +119,7 @@ def test_each_sample_goes_on_from_where_its_own_guess_failed(reach: int, monkeyp
     guess = torch.where(wrong, (expected + 1) % layout.vocabulary.visual_size, expected)
 
     alone = []
-    monkeypatch.setitem(decoding._PASS_TOKENS, "cpu", (reach, reach))
+    monkeypatch.setattr(decoding, "_reach", lambda *_: (reach, reach))
     for row in range(samples):
         stream, _ = begin(model, layout, 1)
         noise = frame_noise(layout, sampling, torch.tensor([row]), FRAMES)
@@ -127,7 +127,7 @@ def test_each_sample_goes_on_from_where_its_own_guess_failed(reach: int, monkeyp
         DECODERS["speculative"](model, stream, layout, sampling, noise, guess[row : row + 1])
         alone.append(stream.passes - before)
 
-    monkeypatch.setitem(decoding._PASS_TOKENS, "cpu", (reach * samples, reach * samples))
+    monkeypatch.setattr(decoding, "_reach", lambda *_: (reach * samples, reach * samples))
     rows, hidden = list[int](), Llama.hidden
     monkeypatch.setattr(Llama, "hidden", lambda self, ids, *rest: rows.append(len(ids)) or hidden(self, ids, *rest))
     tokens, _, passes = decode("speculative", model, layout, sampling, samples, guess)
