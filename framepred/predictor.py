@@ -20,6 +20,7 @@ class RMSNorm(nn.RMSNorm):
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__(width, eps)
+        # Tensors, which a number would be made into in every call.
         self.floor, self.scale = torch.tensor(math.sqrt(width * eps)), torch.tensor(width**-0.5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -113,6 +114,10 @@ def _blocks(length: int, size: int) -> list[tuple[slice, slice]]:
     return [(slice(start, end), slice(end)) for start, end in zip([0, *ends], ends, strict=False)]
 
 
+_FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+"""What `scaled_dot_product_attention` is on CPUs → (y, the logarithm of each query's sum of weights)."""
+
+
 def _attend_to_both(q: Tensor, prefix_k: Tensor, prefix_v: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """Attend from q (B, H, L, d) to a prefix (K, P, d) that all rows share and to each row's own (B, K, T, d).
 
@@ -137,10 +142,6 @@ def _attend_to_both(q: Tensor, prefix_k: Tensor, prefix_v: Tensor, k: Tensor, v:
     read = rearrange(weights[..., :prefix], "b k l p -> k (b l) p") @ prefix_v
     y = rearrange(read, "k (b l) d -> b k l d", b=batch) + weights[..., prefix:] @ v
     return y.reshape(batch, heads, length, dim)
-
-
-_FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-"""What `scaled_dot_product_attention` is on CPUs → (y, the logarithm of each query's sum of weights)."""
 
 
 def _rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
