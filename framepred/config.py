@@ -8,6 +8,9 @@ from typing import Any, Literal
 from framepred.errors import FramepredError
 from framepred.settings import overlay, read_settings, read_table
 
+Scan = Literal["raster", "interlaced"]
+"""In what order a frame's tokens stand: row by row, or four grids of half its height and width one after the other."""
+
 # Each code is a row of the predictor's embedding; products of bits and codebooks grow fast.
 _MAX_CODES = 2**18
 
@@ -77,7 +80,8 @@ class TokenizerRecipe:
 class PredictorRecipe:
     """The Llama predictor; `window` is its context in frames, `batch_size` counts windows.
 
-    `optimizer` "muon" moves the hidden matrices by Muon (arXiv 2502.16982) and the rest by AdamW.
+    `optimizer` "muon" moves the hidden matrices by Muon (arXiv 2502.16982) and the rest by AdamW. `scan` is the order
+    of a frame's tokens: "raster" is learned sooner, "interlaced" takes fewer passes to decode.
     """
 
     width: int = 256
@@ -86,6 +90,7 @@ class PredictorRecipe:
     kv_heads: int = 4
     mlp_width: int = 704
     window: int = 12
+    scan: Scan = "raster"
     batch_size: int = 6
     optimizer: Literal["adamw", "muon"] = "muon"
     learning_rate: float = 4e-3

@@ -111,7 +111,7 @@ def after_other_pasts(run: Run, tokens: Tensor, actions: Tensor | None, pasts: P
     own = layout.row_ids(tokens.flatten(1).cpu())[:, layout.key_tokens :]
     action_ids, length = layout.action_ids(actions, len(tokens)), pasts.action_ids.shape[1] + 1
     ids = torch.stack([layout.pack(t[:length], a) for t, a in zip(pasts.tokens, pasts.action_ids, strict=True)])
-    keys = layout.row_ids(pasts.tokens[:, -1].flatten(1)[:, : layout.key_tokens])
+    keys = layout.key_ids(pasts.tokens[:, -1].flatten(1)[:, : layout.key_tokens])
     before = ids.shape[1] - 1
     cache = KVCache(model.config, len(pasts), before + layout.stride, model.embed.weight)
     model.hidden(ids[:, :-1].to(model.embed.weight.device), cache)

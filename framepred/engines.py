@@ -207,7 +207,7 @@ def predict_by(
                     f"{legal[1] - 1}: it runs another model than {run.path}"
                 )
             rows.append(made)
-        steps = torch.tensor(rows) - legal[0]
+        steps = layout.unscanned(torch.tensor(rows) - legal[0])
         row = torch.cat([key, steps], 1)
         history = torch.cat([history, row[:, None]], 1)
         shown = run.tokenizer.decode_next(shown, steps.view(samples, *layout.grid).to(device))

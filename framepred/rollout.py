@@ -87,11 +87,12 @@ def predict(
             stream = prefill(run.predictor, ids, samples, capacity)
         else:
             taken = action_ids[frame - 1].expand(samples, -1)
-            stream.pending = torch.cat([stream.pending, taken, layout.row_ids(key)], 1)
+            stream.pending = torch.cat([stream.pending, taken, layout.key_ids(key)], 1)
         noise = frame_noise(layout, sampling, rows, frame)
         action = action_ids[frame - 1] - layout.vocabulary.action[0]
         guessed = guess(history[..., layout.key_tokens :], action, noise, sampling)
-        made = decode(run.predictor, stream, layout, sampling, noise, guessed)
+        drawn = None if noise is None else layout.scanned(noise)
+        made = layout.unscanned(decode(run.predictor, stream, layout, sampling, drawn, layout.scanned(guessed)))
         row = torch.cat([key, made], 1)
         history = torch.cat([history, row[:, None]], 1)
         shown = run.tokenizer.decode_next(shown, made.view(samples, *layout.grid))
@@ -140,7 +141,7 @@ def window_ids(run: Run, history: Tensor, action_ids: Tensor, keys: Tensor, word
 
     Words (P,), history (S, T, K + N), action ids (T, slots), the last one's too, and keys (S, K) of the frame.
     """
-    pairs = zip(history, run.layout.row_ids(keys), strict=True)
+    pairs = zip(history, run.layout.key_ids(keys), strict=True)
     return torch.stack([torch.cat([words, run.layout.pack(past, action_ids), key]) for past, key in pairs])
 
 

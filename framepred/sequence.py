@@ -1,17 +1,19 @@
 """The flat sequence: frame tokens and action tokens ⇄ ids of one vocabulary.
 
-`frame_0 action_0 frame_1 action_1 …`: a frame is its grid in raster order, an action D tokens. Where frames
+`frame_0 action_0 frame_1 action_1 …`: a frame is its grid in the order of its scan, an action D tokens. Where frames
 are coded given the one before, `key_0 frame_0 action_0 key_1 frame_1 …`: before each stands the picture it is given.
 Where words stand beside frames, `<frames>` and `</frames>` mark where those begin and end.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cache
+from typing import Any, Literal, get_args
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
+from framepred.config import Scan
 from framepred.errors import FramepredError
 
 
@@ -151,19 +153,34 @@ class Vocabulary:
         return vocabulary
 
 
+@cache
+def scan_order(scan: Scan, grid: tuple[int, int]) -> Tensor:
+    """Return the raster place, int64 (N,), of the token in each slot of a frame.
+
+    Interlaced, a token's neighbours stand far before or behind it, never next to it: given the frame before, those of
+    one of the four grids say little of each other, so a guess of many of them holds (arXiv 1703.03664).
+    """
+    places = torch.arange(grid[0] * grid[1]).view(grid)
+    starts = ((0, 0), (1, 1), (0, 1), (1, 0))
+    parts = [places] if scan == "raster" else [places[top::2, left::2] for top, left in starts]
+    return torch.cat([part.flatten() for part in parts])
+
+
 @dataclass(frozen=True)
 class SequenceLayout:
     """Where everything stands in a window: frames of `grid` (h, w) tokens, a key before each, an action's slots after.
 
     The tokens of T frames come as (T, h, w), or as rows (T, K + N) where there are keys: for each frame the key of
-    what it is given, then its own tokens. A key is known before its frame is predicted, for it says again what the
-    frame before looks like: a model need not add up all that was said since (arXiv 2406.19320).
+    what it is given, then its own tokens, always in raster order; in ids they stand in the order of the `scan`. A key
+    is known before its frame is predicted, for it says again what the frame before looks like: a model need not add up
+    all that was said since (arXiv 2406.19320).
     """
 
     vocabulary: Vocabulary
     grid: tuple[int, int]
     actions: ActionSpace | None = None
     key_grid: tuple[int, int] = (0, 0)
+    scan: Scan = "raster"
 
     @property
     def frame_tokens(self) -> int:
@@ -197,6 +214,16 @@ class SequenceLayout:
         """Flat tokens (…, K + N) of frames → as tokenizers give them: (…, h, w) where there are no keys."""
         return tokens if self.key_tokens else tokens.unflatten(-1, self.grid)
 
+    def scanned(self, values: Tensor) -> Tensor:
+        """Values (A, N, …) of a frame's tokens in raster order → in the order of the scan."""
+        return values if self.scan == "raster" else values[:, scan_order(self.scan, self.grid).to(values.device)]
+
+    def unscanned(self, values: Tensor) -> Tensor:
+        """Values (A, N, …) of a frame's tokens in the order of the scan → in raster order."""
+        if self.scan == "raster":
+            return values
+        return values[:, scan_order(self.scan, self.grid).argsort().to(values.device)]
+
     def legal(self, slot: int) -> tuple[int, int]:
         """Return the half-open range of ids that may stand at position `slot` of a stride."""
         if slot < self.row_tokens:
@@ -221,9 +248,13 @@ class SequenceLayout:
         return torch.cat([steps, rows[count:].flatten()])
 
     def row_ids(self, rows: Tensor) -> Tensor:
-        """Flat tokens (…, K + N) of frames, or their keys (…, K) alone → ids int64 of the same shape."""
-        key, own = rows.long().tensor_split((self.key_tokens,), -1)
-        return torch.cat([key + self.vocabulary.key[0], own + self.vocabulary.visual[0]], -1)
+        """Flat tokens (T, K + N) of frames → ids int64 (T, K + N) in the order of the scan."""
+        own = self.scanned(rows[:, self.key_tokens :].long())
+        return torch.cat([self.key_ids(rows[:, : self.key_tokens]), own + self.vocabulary.visual[0]], 1)
+
+    def key_ids(self, keys: Tensor) -> Tensor:
+        """Tokens (T, K) of keys → ids int64 of the same shape."""
+        return keys.long() + self.vocabulary.key[0]
 
     def unpack(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Ids (L,), the inverse of `pack` → keys (T, K), token grids (T, h, w), action ids (T or T-1, slots)."""
@@ -236,15 +267,16 @@ class SequenceLayout:
         )
         keys, own = rows.tensor_split((self.key_tokens,), 1)
         height, width = self.grid
-        tokens = rearrange(own, "t (h w) -> t h w", h=height, w=width) - self.vocabulary.visual[0]
+        tokens = rearrange(self.unscanned(own), "t (h w) -> t h w", h=height, w=width) - self.vocabulary.visual[0]
         return keys - self.vocabulary.key[0], tokens, steps[:, self.row_tokens :]
 
     def to_json(self) -> dict[str, Any]:
         keys = {"key_grid": list(self.key_grid)} if self.key_tokens else {}
+        scan = {"scan": self.scan} if self.scan != "raster" else {}
         order = [*(["key"] if self.key_tokens else []), "frame", "action"]
         return {
             "vocabulary": self.vocabulary.to_json(),
-            "layout": {"order": order, "grid": list(self.grid), "action_slots": self.action_slots} | keys,
+            "layout": {"order": order, "grid": list(self.grid), "action_slots": self.action_slots} | keys | scan,
             "actions": self.actions.to_json() if self.actions else None,
         }
 
@@ -253,7 +285,10 @@ class SequenceLayout:
         actions = ActionSpace.from_json(value["actions"]) if value["actions"] else None
         grid, key = value["layout"]["grid"], value["layout"].get("key_grid", (0, 0))
         vocabulary = Vocabulary.from_json(value["vocabulary"])
-        layout = SequenceLayout(vocabulary, (grid[0], grid[1]), actions, (key[0], key[1]))
+        scan = value["layout"].get("scan", "raster")
+        if scan not in get_args(Scan):
+            raise ValueError(f"layout scan {scan!r} is not known; it is one of {', '.join(get_args(Scan))}")
+        layout = SequenceLayout(vocabulary, (grid[0], grid[1]), actions, (key[0], key[1]), scan)
         if layout.to_json()["layout"]["order"] != value["layout"]["order"]:
             raise ValueError(f"layout order {value['layout']['order']} is not known: train the run again")
         return layout

@@ -226,7 +226,8 @@ def draft_stage(model: Draft, train: Windows, held_out: Windows, recipe: Recipe,
     def guessed(run: nn.Module, ids: Tensor, real: Tensor, bare: Tensor) -> tuple[Tensor, Tensor]:
         """Windows (B, window · stride), `bare` (B,) of actions → logits (M · N, V), tokens (M · N,) of M frames."""
         steps = ids.unflatten(1, (-1, layout.stride))
-        tokens = steps[..., layout.key_tokens : layout.row_tokens] - layout.vocabulary.visual[0]
+        own = steps[..., layout.key_tokens : layout.row_tokens] - layout.vocabulary.visual[0]
+        tokens = layout.unscanned(own.flatten(0, 1)).view_as(own)
         actions = steps[:, :-1, layout.row_tokens :] - layout.vocabulary.action[0]
         actions[bare] = layout.vocabulary.action_size
         # A window's first frame stands for what was before it, as it does in a rollout.

@@ -113,7 +113,7 @@ def fit_layout(
     vocabulary = Vocabulary(
         text_size, tokenizer.codebook_size, space.size if space else 0, key_size=tokenizer.key_codebook_size
     )
-    return SequenceLayout(vocabulary, tokenizer.grid, space, tokenizer.key_grid)
+    return SequenceLayout(vocabulary, tokenizer.grid, space, tokenizer.key_grid, recipe.predictor.scan)
 
 
 def common_fps(episodes: list[TokenEpisode]) -> float:

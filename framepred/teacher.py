@@ -16,8 +16,8 @@ def token_logits(run: Run, tokens: Tensor, actions: Tensor | None) -> Iterator[t
     """Yield (frame, logits float32 (N, V)) for every one of T frames but the first, given their tokens.
 
     Row n scores each visual token at place n of the frame's grid, in raster order, given the real past:
-    the frames and actions of the window that a rollout would see, and the places before n. `actions`
-    (≥ T - 1) or None for none.
+    the frames and actions of the window that a rollout would see, and the places that the layout's scan has
+    before n. `actions` (≥ T - 1) or None for none.
     """
     layout, device = run.layout, run.predictor.embed.weight.device
     count, (first, stop) = layout.frame_tokens, layout.vocabulary.visual
@@ -30,4 +30,5 @@ def token_logits(run: Run, tokens: Tensor, actions: Tensor | None) -> Iterator[t
         for frame in frames:
             # The state after a token speaks of the next one.
             at = (frame - start) * layout.stride + layout.key_tokens - 1
-            yield frame, linear(hidden[at : at + count], run.predictor.head.weight, (first, stop)).float()
+            own = layout.unscanned(hidden[None, at : at + count])[0]
+            yield frame, linear(own, run.predictor.head.weight, (first, stop)).float()

@@ -1,6 +1,7 @@
 """What-if likelihoods are those of the sequence written out with another action or another past."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from framepred.checkpoint import Run
+from framepred.config import Scan
 from framepred.counterfactual import (
     Pasts,
     after_other_actions,
@@ -27,10 +29,10 @@ CONTINUOUS = ActionSpace("continuous", ("x", "y"), edges=((0.0,), (-1.0, 1.0)))
 SPACES = pytest.mark.parametrize("space", [None, DISCRETE, CONTINUOUS], ids=["none", "discrete", "continuous"])
 
 
-def build(space: ActionSpace | None, window: int = 5) -> Run:
+def build(space: ActionSpace | None, window: int = 5, scan: Scan = "raster") -> Run:
     """Return a run of random weights in float64 whose frames are 2 x 3 tokens of 16 codes; it needs no tokenizer."""
     torch.manual_seed(0)
-    layout = SequenceLayout(Vocabulary(0, 16, space.size if space else 0), (2, 3), space)
+    layout = SequenceLayout(Vocabulary(0, 16, space.size if space else 0), (2, 3), space, scan=scan)
     predictor = Llama(LlamaConfig(layout.vocabulary.size, 16, 24, 2, 2, 2, window * layout.stride))
     for parameter in predictor.parameters():
         if parameter.ndim > 1:
@@ -75,8 +77,9 @@ def test_another_action_changes_the_last_action_and_nothing_else(space: ActionSp
     assert all(len(set(m.tolist())) > 1 for m in made.values())
 
 
-def test_the_action_given_is_as_likely_as_teacher_forcing_says() -> None:
-    run, (tokens, actions) = build(DISCRETE), footage(DISCRETE)
+@pytest.mark.parametrize("scan", get_args(Scan))
+def test_the_action_given_is_as_likely_as_teacher_forcing_says(scan: Scan) -> None:
+    run, (tokens, actions) = build(DISCRETE, scan=scan), footage(DISCRETE)
     assert actions is not None
     made = dict(after_other_actions(run, tokens, actions, candidate_actions(run.layout, actions[:, None])))
     for frame, logits in token_logits(run, tokens, actions):

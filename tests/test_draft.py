@@ -52,11 +52,11 @@ RECIPE = apply_settings(
 
 
 def build(space: ActionSpace | None) -> Run:
-    """Return a run of random weights in float64, where no two logits are nearly equal, with a random draft."""
+    """Return an interlaced run of random weights in float64, no two logits nearly equal, with a random draft."""
     torch.manual_seed(0)
     table = {"levels": [4, 4], "width": 8, "encoder_blocks": 1, "decoder_blocks": 1}
     tokenizer = Autoencoder(apply(Recipe(), {"data": {"size": list(SIZE)}, "tokenizer": table}).tokenizer, SIZE).eval()
-    layout = SequenceLayout(Vocabulary(0, CODES, space.size if space else 0), GRID, space)
+    layout = SequenceLayout(Vocabulary(0, CODES, space.size if space else 0), GRID, space, scan="interlaced")
     config = LlamaConfig(layout.vocabulary.size, 16, 24, 2, 2, 2, WINDOW * layout.stride, tie_word_embeddings=False)
     predictor = Llama(config)
     draft = make_draft(layout, RECIPE)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from framepred.checkpoint import Run
-from framepred.config import Recipe, apply
+from framepred.config import Recipe, Scan, apply
 from framepred.decoding import DECODERS
 from framepred.errors import FramepredError
 from framepred.llama_config import LlamaConfig
@@ -29,12 +29,12 @@ DISCRETE = ActionSpace("discrete", ("a",), count=4)
 CONTINUOUS = ActionSpace("continuous", ("x", "y"), edges=((0.0,), (-1.0, 1.0)))
 
 
-def build(space: ActionSpace | None = DISCRETE, window: int = WINDOW) -> Run:
+def build(space: ActionSpace | None = DISCRETE, window: int = WINDOW, scan: Scan = "raster") -> Run:
     """Return a run of random weights in float64: no two logits are nearly equal."""
     torch.manual_seed(0)
     table = {"levels": [4, 4], "width": 8, "encoder_blocks": 1, "decoder_blocks": 1}
     tokenizer = Autoencoder(apply(Recipe(), {"data": {"size": list(SIZE)}, "tokenizer": table}).tokenizer, SIZE).eval()
-    layout = SequenceLayout(Vocabulary(0, 16, space.size if space else 0), tokenizer.grid, space)
+    layout = SequenceLayout(Vocabulary(0, 16, space.size if space else 0), tokenizer.grid, space, scan=scan)
     config = LlamaConfig(layout.vocabulary.size, 16, 24, 2, 2, 2, window * layout.stride, tie_word_embeddings=False)
     predictor = Llama(config)
     for parameter in predictor.parameters():
@@ -43,9 +43,9 @@ def build(space: ActionSpace | None = DISCRETE, window: int = WINDOW) -> Run:
     return Run(Path("random"), predictor.double().eval(), tokenizer, layout, window, 10.0, "")
 
 
-@pytest.fixture(scope="module")
-def run() -> Run:
-    return build()
+@pytest.fixture(scope="module", params=get_args(Scan))
+def run(request: pytest.FixtureRequest) -> Run:
+    return build(scan=request.param)
 
 
 def context_tokens(frames: int = 3, seed: int = 0) -> Tensor:
@@ -93,8 +93,11 @@ def test_a_shorter_horizon_is_the_beginning_of_a_longer_one(run: Run) -> None:
 @pytest.mark.parametrize("space", [None, DISCRETE, CONTINUOUS], ids=["none", "discrete", "continuous"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("samples", [1, 3])
-def test_decoders_agree_far_beyond_the_window(space: ActionSpace | None, temperature: float, samples: int) -> None:
-    run, actions = build(space), random_actions(space)
+@pytest.mark.parametrize("scan", get_args(Scan))
+def test_decoders_agree_far_beyond_the_window(
+    space: ActionSpace | None, temperature: float, samples: int, scan: Scan
+) -> None:
+    run, actions = build(space, scan=scan), random_actions(space)
     made = {
         name: futures(run, context_tokens(), actions, 13, samples, temperature=temperature, decoder=name)
         for name in ("sequential", "speculative", "auto")
@@ -131,15 +134,15 @@ def test_frame_past_the_window_is_what_a_fresh_start_there_predicts(window: int,
             assert torch.equal(fresh[sample, 0], whole[frame])
 
 
-def test_frame_is_what_the_model_says_of_exactly_its_window() -> None:
-    run, tokens, actions = build(), context_tokens(2), random_actions(DISCRETE)
+def test_frame_is_what_the_model_says_of_exactly_its_window(run: Run) -> None:
+    tokens, actions = context_tokens(2), random_actions(DISCRETE)
     assert actions is not None
     whole = torch.cat([tokens, futures(run, tokens, actions, 12, temperature=0)[0]])
     ids = run.layout.action_ids(actions, 20)
     for frame in range(2, 14):
         start = window_start(frame, run.window)
         sequence = run.layout.pack(whole[start:frame], ids[start:frame])
-        for token in whole[frame].flatten().tolist():
+        for token in run.layout.scanned(whole[frame].flatten()[None])[0].tolist():
             with torch.inference_mode():
                 logits = run.predictor(sequence[None])[0, -1, slice(*run.layout.vocabulary.visual)]
             assert int(logits.argmax()) == token

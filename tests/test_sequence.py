@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
@@ -9,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from framepred.config import Scan
 from framepred.errors import FramepredError
-from framepred.sequence import ActionSpace, SequenceLayout, Vocabulary, fit_action_space
+from framepred.sequence import ActionSpace, SequenceLayout, Vocabulary, fit_action_space, scan_order
 
 
 @st.composite
@@ -30,10 +32,11 @@ def layouts(draw: st.DrawFn) -> SequenceLayout:
     space = draw(action_spaces())
     vocabulary = Vocabulary(draw(st.integers(0, 50)), draw(st.integers(1, 300)), space.size if space else 0)
     grid = draw(st.integers(1, 5)), draw(st.integers(1, 5))
+    scan = draw(st.sampled_from(get_args(Scan)))
     if not draw(st.booleans()):
-        return SequenceLayout(vocabulary, grid, space)
+        return SequenceLayout(vocabulary, grid, space, scan=scan)
     keys = draw(st.integers(1, 300)), (draw(st.integers(1, 5)), draw(st.integers(1, 5)))
-    return SequenceLayout(replace(vocabulary, key_size=keys[0]), grid, space, keys[1])
+    return SequenceLayout(replace(vocabulary, key_size=keys[0]), grid, space, keys[1], scan)
 
 
 def random_tokens(layout: SequenceLayout, frames: int, generator: torch.Generator) -> Tensor:
@@ -129,7 +132,7 @@ def test_before_each_frame_stands_its_key() -> None:
     actions = layout.action_ids(torch.tensor([1, 0]), 2)
     assert layout.pack(rows, actions).tolist() == [14, 15, 16, 13, 10, 20, 18, 17, 16, 11, 12, 19]
     assert layout.pack(rows[1:], actions[1:]).tolist() == [18, 17, 16, 11, 12, 19]
-    assert layout.row_ids(rows[:, :3]).tolist() == [[14, 15, 16], [18, 17, 16]]
+    assert layout.key_ids(rows[:, :3]).tolist() == [[14, 15, 16], [18, 17, 16]]
     assert layout.to_json()["layout"]["order"] == ["key", "frame", "action"]
 
 
@@ -218,3 +221,24 @@ def test_a_frame_is_laid_down_in_raster_order() -> None:
     layout = SequenceLayout(Vocabulary(0, 12, 0), (2, 3))
     ids = layout.pack(torch.arange(12).view(2, 2, 3), torch.empty(2, 0, dtype=torch.int64))
     assert ids.tolist() == list(range(12))
+
+
+def test_an_interlaced_frame_is_four_grids() -> None:
+    layout = SequenceLayout(Vocabulary(0, 16, 0), (4, 4), scan="interlaced")
+    ids = layout.pack(torch.arange(16).view(1, 4, 4), torch.empty(1, 0, dtype=torch.int64))
+    assert ids.tolist() == [0, 2, 8, 10, 5, 7, 13, 15, 1, 3, 9, 11, 4, 6, 12, 14]
+
+
+@given(grid=st.tuples(st.integers(1, 9), st.integers(1, 9)), scan=st.sampled_from(get_args(Scan)))
+def test_a_scan_comes_by_every_place_once(grid: tuple[int, int], scan: Scan) -> None:
+    layout = SequenceLayout(Vocabulary(0, 100, 0), grid, scan=scan)
+    values = torch.randn(2, layout.frame_tokens, 3)
+    assert sorted(scan_order(scan, grid).tolist()) == list(range(layout.frame_tokens))
+    assert torch.equal(layout.unscanned(layout.scanned(values)), values)
+
+
+def test_an_unknown_scan_is_refused() -> None:
+    value = SequenceLayout(Vocabulary(0, 8, 0), (1, 2)).to_json()
+    value["layout"]["scan"] = "spiral"
+    with pytest.raises(ValueError, match="layout scan 'spiral' is not known; it is one of raster, interlaced"):
+        SequenceLayout.from_json(value)

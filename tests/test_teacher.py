@@ -1,11 +1,14 @@
 """Teacher forcing sees what a rollout would see, and nothing of the frame it scores."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
 from framepred.checkpoint import Run, load_run
+from framepred.config import Scan
 from framepred.data.actions import read_actions
 from framepred.rollout import predict
 from framepred.sampling import Sampling
@@ -26,10 +29,12 @@ def seen(run: Run, clips_dir: Path) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("with_actions", [True, False])
+@pytest.mark.parametrize("scan", get_args(Scan))
 def test_a_greedy_rollout_is_what_teacher_forcing_finds_likeliest(
-    run: Run, seen: tuple[torch.Tensor, torch.Tensor], with_actions: bool
+    run: Run, seen: tuple[torch.Tensor, torch.Tensor], with_actions: bool, scan: Scan
 ) -> None:
     tokens, given = seen
+    run = replace(run, layout=replace(run.layout, scan=scan))
     actions = given if with_actions else None
     # Longer than the window, so that it slides.
     made = [p.tokens[0] for p in predict(run, tokens[:2], actions, 14, 1, Sampling(0.0))]
