@@ -157,8 +157,8 @@ class Vocabulary:
 def scan_order(scan: Scan, grid: tuple[int, int]) -> Tensor:
     """Return the raster place, int64 (N,), of the token in each slot of a frame.
 
-    Interlaced, a token's neighbours stand far before or behind it, never next to it: given the frame before, those of
-    one of the four grids say little of each other, so a guess of many of them holds (arXiv 1703.03664).
+    Interlaced (groups as in arXiv 1703.03664), a token's neighbours stand far before or behind it: given the frame
+    before, tokens of one of the four grids say little of each other, so a guess of many of them holds.
     """
     places = torch.arange(grid[0] * grid[1]).view(grid)
     starts = ((0, 0), (1, 1), (0, 1), (1, 0))
