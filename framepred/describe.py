@@ -127,7 +127,7 @@ def _run(path: Path) -> dict[str, Any]:
         actions = f"{space.count} discrete ids" if space.kind == "discrete" else f"continuous: {', '.join(space.names)}"
     return {
         "path": str(path), "kind": "run", "frame_size": list(run.tokenizer.frame_size), "fps": run.fps,
-        "grid": list(run.layout.grid), "tokens_per_frame": run.layout.frame_tokens,
+        "grid": list(run.layout.grid), "tokens_per_frame": run.layout.frame_tokens, "scan": run.layout.scan,
         **_keys(run.layout.key_grid, run.tokenizer.key_codebook_size),
         "codebook_size": run.tokenizer.codebook_size, "vocabulary": run.layout.vocabulary.size,
         "window_frames": run.window, "temperature": run.temperature, "ensemble": run.ensemble, "actions": actions,
