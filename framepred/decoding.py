@@ -9,7 +9,7 @@ from framepred.kv_cache import KVCache
 from framepred.linear import linear
 from framepred.predictor import Llama
 from framepred.sampling import Sampling, choose, gumbel_noise
-from framepred.sequence import SequenceLayout
+from framepred.sequence import SequenceLayout, scan_order
 
 
 def _reach(device: torch.device, samples: int) -> tuple[int, int]:
@@ -55,11 +55,11 @@ def _logits(
 
 
 def frame_noise(layout: SequenceLayout, sampling: Sampling, samples: Tensor, frame: int) -> Tensor | None:
-    """Return the noise (S, N, legal ids) of one frame; None where decoding is greedy."""
+    """Return the noise (S, N, legal ids) of one frame in the order of its scan; None where decoding is greedy."""
     if sampling.temperature == 0:
         return None
     start, stop = layout.vocabulary.visual
-    positions = torch.arange(layout.frame_tokens, device=samples.device)
+    positions = scan_order(layout.scan, layout.grid).to(samples.device)
     return gumbel_noise(sampling.seed, samples, frame, positions, stop - start)
 
 

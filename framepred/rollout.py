@@ -90,9 +90,10 @@ def predict(
             stream.pending = torch.cat([stream.pending, taken, layout.key_ids(key)], 1)
         noise = frame_noise(layout, sampling, rows, frame)
         action = action_ids[frame - 1] - layout.vocabulary.action[0]
-        guessed = guess(history[..., layout.key_tokens :], action, noise, sampling)
-        drawn = None if noise is None else layout.scanned(noise)
-        made = layout.unscanned(decode(run.predictor, stream, layout, sampling, drawn, layout.scanned(guessed)))
+        # The previous frame is guessed without noise, which is large: a draft alone is given it as frames are.
+        drawn = layout.unscanned(noise) if run.draft and noise is not None else None
+        guessed = guess(history[..., layout.key_tokens :], action, drawn, sampling)
+        made = layout.unscanned(decode(run.predictor, stream, layout, sampling, noise, layout.scanned(guessed)))
         row = torch.cat([key, made], 1)
         history = torch.cat([history, row[:, None]], 1)
         shown = run.tokenizer.decode_next(shown, made.view(samples, *layout.grid))
