@@ -11,6 +11,8 @@ from framepred.predictor import Llama
 from framepred.sampling import Sampling, choose, gumbel_noise
 from framepred.sequence import SequenceLayout, scan_order
 
+_GPU_REACH, _REPLAYED = 16384, 8192
+
 
 def _reach(device: torch.device, samples: int) -> tuple[int, int]:
     """Return how many tokens a pass reads at most: while the guess holds, and once it failed, as it soon will again.
@@ -18,7 +20,7 @@ def _reach(device: torch.device, samples: int) -> tuple[int, int]:
     On a CPU every token costs, though less in a larger pass, so several samples together read more.
     """
     if device.type != "cpu":
-        return 16384, 16384
+        return _GPU_REACH, _GPU_REACH
     near = min(int(24 * samples**0.5), 96)
     return max(64, near), near
 
@@ -30,6 +32,7 @@ class Stream:
     cache: KVCache
     pending: Tensor
     passes: int = 0
+    recorded: "FramePass | None" = None
 
 
 def prefill(model: Llama, stream_ids: Tensor, samples: int, capacity: int) -> Stream:
@@ -90,6 +93,8 @@ def decode_speculative(
     reaches no further than pays, with many samples at once over fewer slots of each, and each sample
     goes on from where its own guess failed; one that is done reads its end again until others are done too.
     """
+    if guess.is_cuda and guess.numel() <= _REPLAYED:
+        return _decode_by_replay(model, stream, layout, sampling, noise, guess)
     first, count = layout.vocabulary.visual[0], layout.frame_tokens
     device, samples = guess.device, len(guess)
     far, near = _reach(device, samples)
@@ -130,6 +135,66 @@ def decode_speculative(
     stream.cache.length = base + count
     stream.pending = tokens[:, -1:] + first
     return tokens
+
+
+class FramePass:
+    """A pass over ids pending (S, p) and a whole frame's tokens (S, N), recorded as a CUDA graph once it is repeated.
+
+    A GPU is done with a pass long before Python has launched its steps one by one. The tokens are replaced by what the
+    pass samples; `right` (S,) says how many from the left were as they are sampled.
+    """
+
+    def __init__(self, pending: Tensor, tokens: Tensor, noise: Tensor | None) -> None:
+        self.pending, self.tokens = torch.empty_like(pending), torch.empty_like(tokens)
+        self.noise = None if noise is None else torch.empty_like(noise)
+        self.at, self.right = (torch.empty(len(tokens), dtype=torch.int64, device=tokens.device) for _ in range(2))
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._ran = False
+
+    def begin(self, pending: Tensor, tokens: Tensor, noise: Tensor | None, at: int) -> None:
+        """Take what a frame begins with; its ids stand from position `at` on."""
+        self.pending.copy_(pending)
+        self.tokens.copy_(tokens)
+        self.at.fill_(at)
+        if noise is not None and self.noise is not None:
+            self.noise.copy_(noise)
+
+    def run(self, model: Llama, cache: KVCache, legal: tuple[int, int], sampling: Sampling) -> int:
+        """Do a pass; return how many tokens from the left are right in every sample."""
+        if self._ran and self._graph is None and self.tokens.is_cuda:
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):
+                self._pass(model, cache, legal, sampling)
+        if self._graph is None:
+            self._pass(model, cache, legal, sampling)
+        else:
+            self._graph.replay()
+        self._ran = True
+        return int(self.right.min())
+
+    def _pass(self, model: Llama, cache: KVCache, legal: tuple[int, int], sampling: Sampling) -> None:
+        ids = torch.cat([self.pending, self.tokens[:, :-1] + legal[0]], 1)
+        hidden = model.hidden(ids, cache, self.at)[:, -self.tokens.shape[1] :]
+        chosen = choose(linear(hidden, model.head.weight, legal), self.noise, sampling)
+        self.right.copy_((chosen == self.tokens).long().cumprod(1).sum(1))
+        self.tokens.copy_(chosen)
+
+
+def _decode_by_replay(
+    model: Llama, stream: Stream, layout: SequenceLayout, sampling: Sampling, noise: Tensor | None, guess: Tensor
+) -> Tensor:
+    """Sample what `decode_speculative` does, reading the whole frame in every pass: the same shapes each time."""
+    one = stream.recorded
+    if one is None or one.pending.shape != stream.pending.shape:
+        one = stream.recorded = FramePass(stream.pending, guess, noise)
+    one.begin(stream.pending, guess, noise, stream.cache.length)
+    right = -1
+    while right < layout.frame_tokens - 1:
+        right = one.run(model, stream.cache, layout.vocabulary.visual, sampling)
+        stream.passes += 1
+    stream.cache.length += stream.pending.shape[1] - 1 + layout.frame_tokens
+    stream.pending = one.tokens[:, -1:] + layout.vocabulary.visual[0]
+    return one.tokens.clone()
 
 
 DECODERS = {"sequential": decode_sequential, "speculative": decode_speculative}

@@ -25,6 +25,7 @@ from framepred.predictor import to_hugging_face
 from framepred.rollout import Prediction, check_lengths, window_ids, window_start
 from framepred.sampling import Sampling
 from framepred.token_names import read_text_tokenizer, tokenizer_json
+from framepred.tokenizer.base import last_picture
 
 Engine = Callable[[list[int], int, tuple[int, int], int], list[int]]
 """(ids so far, how many to make, half-open range of legal ids, seed) → ids; the seed is for its own draws."""
@@ -192,7 +193,7 @@ def predict_by(
     legal, count = layout.vocabulary.visual, layout.frame_tokens
     words = torch.empty(0, dtype=torch.int64) if prompt is None else prompt
     device = run.predictor.embed.weight.device
-    shown = run.tokenizer.decode(tokens.to(device))[-1:].expand(samples, -1, -1, -1)
+    shown = last_picture(run.tokenizer, tokens.to(device)).expand(samples, -1, -1, -1)
     for frame in range(context, context + horizon):
         start, key = window_start(frame, run.window), run.tokenizer.encode_key(shown).cpu()
         rows = []

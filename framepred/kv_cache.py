@@ -47,7 +47,8 @@ class KVCache:
         else:
             own = at - self.prefix.shape[4]
             self._slots = (own[:, None] + torch.arange(length, device=at.device))[:, None]
-            self._end = int(own.max()) + length
+            # A GPU would be waited for to know where the last ends; and as it is, shapes stay as they are.
+            self._end = self.data.shape[4] if own.is_cuda else int(own.max()) + length
         self._rows = rows
         return self.prefix.shape[4] + self._end
 

@@ -12,6 +12,7 @@ from framepred.draft import previous_frame
 from framepred.errors import FramepredError
 from framepred.metrics import mean_frames
 from framepred.sampling import Sampling
+from framepred.tokenizer.base import last_picture
 from framepred.video import Clip, fit_frames
 
 MAX_HORIZON = 100_000
@@ -70,7 +71,7 @@ def predict(
     device = run.predictor.embed.weight.device
     action_ids = layout.action_ids(actions, context + horizon).to(device)
     history = tokens.to(device).reshape(1, context, -1).expand(samples, -1, -1)
-    shown = run.tokenizer.decode(tokens.to(device))[-1:].expand(samples, -1, -1, -1)
+    shown = last_picture(run.tokenizer, tokens.to(device)).expand(samples, -1, -1, -1)
     rows = torch.arange(samples, device=device)
     words = torch.empty(0, dtype=torch.int64) if prompt is None else prompt
     capacity = len(words) + run.window * layout.stride
@@ -107,7 +108,7 @@ def ensemble_mean(run: Run, context: Tensor, futures: Iterator[Prediction]) -> I
     In squared error nothing is nearer to what may come: what the futures agree on stays sharp, what they do not
     is blurred. Each goes on from its own past, never from the mean.
     """
-    shown = run.tokenizer.decode(context.to(run.predictor.embed.weight.device))[-1:]
+    shown = last_picture(run.tokenizer, context.to(run.predictor.embed.weight.device))
     moment: Prediction | None = None
 
     def pictures() -> Iterator[Tensor]:

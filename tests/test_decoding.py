@@ -94,6 +94,23 @@ def test_speculative_decoding_gives_the_sequential_tokens(kind: str, sampling: S
         assert stream.cache.length == reference.cache.length
 
 
+@pytest.mark.parametrize("kind", LAYOUTS)
+@pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
+@pytest.mark.parametrize("samples", [1, 5])
+def test_reading_the_whole_frame_in_every_pass_as_on_a_gpu_gives_the_sequential_tokens(
+    kind: str, sampling: Sampling, samples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = LAYOUTS[kind]
+    model = build(layout)
+    expected, reference, slow = decode("sequential", model, layout, sampling, samples)
+    monkeypatch.setitem(DECODERS, "replayed", torch.inference_mode()(decoding._decode_by_replay))
+    tokens, stream, fast = decode("replayed", model, layout, sampling, samples)
+    assert torch.equal(tokens, expected)
+    assert fast <= slow
+    assert torch.equal(stream.pending, reference.pending)
+    assert stream.cache.length == reference.cache.length
+
+
 @pytest.mark.parametrize(("far", "near"), [(1, 1), (2, 2), (5, 2), (100, 3), (100, 100)])
 @pytest.mark.parametrize("samples", [1, 4])
 def test_how_far_a_pass_reaches_changes_no_token(

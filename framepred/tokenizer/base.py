@@ -70,3 +70,8 @@ class FrameByFrame:
 
     def decode_next(self: Any, before: Tensor, grids: Tensor) -> Tensor:
         return self.decode(grids)
+
+
+def last_picture(tokenizer: Tokenizer, tokens: Tensor) -> Tensor:
+    """Return what the last of a clip's tokens shows, uint8 (1, 3, H, W): all are decoded where one needs those before."""
+    return tokenizer.decode(tokens if tokenizer.key_codebook_size else tokens[-1:])[-1:]
