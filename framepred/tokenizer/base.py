@@ -73,5 +73,5 @@ class FrameByFrame:
 
 
 def last_picture(tokenizer: Tokenizer, tokens: Tensor) -> Tensor:
-    """Return what the last of a clip's tokens shows, uint8 (1, 3, H, W): all are decoded where one needs those before."""
+    """Return what a clip's last tokens show, uint8 (1, 3, H, W): all are decoded where each needs those before."""
     return tokenizer.decode(tokens if tokenizer.key_codebook_size else tokens[-1:])[-1:]
