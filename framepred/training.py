@@ -79,6 +79,9 @@ class TrainProgress:
     values: dict[str, float] = field(default_factory=dict)
 
 
+_THREADS_BESIDE_GPU = 4
+
+
 def make_accelerator() -> Accelerator:
     """Return the process's view of the launch: device and ranks. From here on it keeps its memory."""
     keep_memory()
@@ -87,6 +90,9 @@ def make_accelerator() -> Accelerator:
     patient = InitProcessGroupKwargs(timeout=timedelta(days=7))
     accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="no", kwargs_handlers=[patient])
     assert accelerator.num_processes == int(os.environ.get("WORLD_SIZE", "1")), "processes train apart"
+    if accelerator.device.type != "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        # There is little to do beside a GPU: 16 threads that wait halve the rate (scripts/results/bench_train.md).
+        torch.set_num_threads(min(_THREADS_BESIDE_GPU, torch.get_num_threads()))
     return accelerator
 
 
