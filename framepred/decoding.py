@@ -11,7 +11,10 @@ from framepred.predictor import Llama
 from framepred.sampling import Sampling, choose, gumbel_noise
 from framepred.sequence import SequenceLayout, scan_order
 
-_GPU_REACH, _REPLAYED = 16384, 8192
+_GPU_REACH = 16384
+"""Tokens that a pass reads at most on a GPU."""
+_REPLAYED = 8192
+"""Tokens of all samples' frames up to which a GPU waits for launches rather than for numbers (bench_rollout)."""
 
 
 def _reach(device: torch.device, samples: int) -> tuple[int, int]:
@@ -48,12 +51,11 @@ def prefill(model: Llama, stream_ids: Tensor, samples: int, capacity: int) -> St
 
 
 def _logits(
-    model: Llama, stream: Stream, ids: Tensor, count: int, legal: tuple[int, int],
+    model: Llama, cache: KVCache, ids: Tensor, count: int, legal: tuple[int, int],
     at: Tensor | None = None, rows: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Run ids (S, L) through the model → logits (S, count, legal ids) after each of the last `count`."""
-    stream.passes += 1
-    hidden = model.hidden(ids, stream.cache, at, rows)[:, -count:]
+    hidden = model.hidden(ids, cache, at, rows)[:, -count:]
     return linear(hidden, model.head.weight, legal)
 
 
@@ -74,7 +76,8 @@ def decode_sequential(
     first = layout.vocabulary.visual[0]
     tokens = torch.empty_like(guess)
     for slot in range(layout.frame_tokens):
-        logits = _logits(model, stream, stream.pending, 1, layout.vocabulary.visual)
+        logits = _logits(model, stream.cache, stream.pending, 1, layout.vocabulary.visual)
+        stream.passes += 1
         chosen = choose(logits, None if noise is None else noise[:, slot : slot + 1], sampling)
         tokens[:, slot] = chosen[:, 0]
         stream.pending = chosen + first
@@ -119,7 +122,8 @@ def decode_speculative(
             stream.cache.length = base + int(start[0])
         else:
             at = base + start
-        logits = _logits(model, stream, ids, length, layout.vocabulary.visual, at, some)
+        logits = _logits(model, stream.cache, ids, length, layout.vocabulary.visual, at, some)
+        stream.passes += 1
         drawn = None if noise is None else noise[rows[:, None], slots]
         chosen = choose(logits, drawn, sampling)
         matched = (chosen == tokens[rows[:, None], slots]).long().cumprod(1).sum(1)
@@ -144,38 +148,40 @@ class FramePass:
     pass samples; `right` (S,) says how many from the left were as they are sampled.
     """
 
-    def __init__(self, pending: Tensor, tokens: Tensor, noise: Tensor | None) -> None:
-        self.pending, self.tokens = torch.empty_like(pending), torch.empty_like(tokens)
-        self.noise = None if noise is None else torch.empty_like(noise)
-        self.at, self.right = (torch.empty(len(tokens), dtype=torch.int64, device=tokens.device) for _ in range(2))
+    def __init__(self, model: Llama, stream: Stream, layout: SequenceLayout, sampling: Sampling, like: Tensor) -> None:
+        samples, device, (first, stop) = len(like), like.device, layout.vocabulary.visual
+        self.pending, self.tokens = torch.empty_like(stream.pending), torch.empty_like(like)
+        self.noise = None if sampling.temperature == 0 else torch.empty(*like.shape, stop - first, device=device)
+        self.at, self.right = (torch.empty(samples, dtype=torch.int64, device=device) for _ in range(2))
+        self._model, self._cache, self._legal, self._sampling = model, stream.cache, (first, stop), sampling
         self._graph: torch.cuda.CUDAGraph | None = None
         self._ran = False
 
-    def begin(self, pending: Tensor, tokens: Tensor, noise: Tensor | None, at: int) -> None:
-        """Take what a frame begins with; its ids stand from position `at` on."""
+    def begin(self, pending: Tensor, tokens: Tensor, noise: Tensor | None) -> None:
+        """Take what a frame begins with; its ids stand behind what the cache holds."""
         self.pending.copy_(pending)
         self.tokens.copy_(tokens)
-        self.at.fill_(at)
+        self.at.fill_(self._cache.length)
         if noise is not None and self.noise is not None:
             self.noise.copy_(noise)
 
-    def run(self, model: Llama, cache: KVCache, legal: tuple[int, int], sampling: Sampling) -> int:
+    def run(self) -> int:
         """Do a pass; return how many tokens from the left are right in every sample."""
         if self._ran and self._graph is None and self.tokens.is_cuda:
             self._graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self._graph):
-                self._pass(model, cache, legal, sampling)
+                self._pass()
         if self._graph is None:
-            self._pass(model, cache, legal, sampling)
+            self._pass()
         else:
             self._graph.replay()
         self._ran = True
         return int(self.right.min())
 
-    def _pass(self, model: Llama, cache: KVCache, legal: tuple[int, int], sampling: Sampling) -> None:
-        ids = torch.cat([self.pending, self.tokens[:, :-1] + legal[0]], 1)
-        hidden = model.hidden(ids, cache, self.at)[:, -self.tokens.shape[1] :]
-        chosen = choose(linear(hidden, model.head.weight, legal), self.noise, sampling)
+    def _pass(self) -> None:
+        ids = torch.cat([self.pending, self.tokens[:, :-1] + self._legal[0]], 1)
+        logits = _logits(self._model, self._cache, ids, self.tokens.shape[1], self._legal, self.at)
+        chosen = choose(logits, self.noise, self._sampling)
         self.right.copy_((chosen == self.tokens).long().cumprod(1).sum(1))
         self.tokens.copy_(chosen)
 
@@ -186,11 +192,11 @@ def _decode_by_replay(
     """Sample what `decode_speculative` does, reading the whole frame in every pass: the same shapes each time."""
     one = stream.recorded
     if one is None or one.pending.shape != stream.pending.shape:
-        one = stream.recorded = FramePass(stream.pending, guess, noise)
-    one.begin(stream.pending, guess, noise, stream.cache.length)
+        one = stream.recorded = FramePass(model, stream, layout, sampling, guess)
+    one.begin(stream.pending, guess, noise)
     right = -1
     while right < layout.frame_tokens - 1:
-        right = one.run(model, stream.cache, layout.vocabulary.visual, sampling)
+        right = one.run()
         stream.passes += 1
     stream.cache.length += stream.pending.shape[1] - 1 + layout.frame_tokens
     stream.pending = one.tokens[:, -1:] + layout.vocabulary.visual[0]

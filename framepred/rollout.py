@@ -92,7 +92,7 @@ def predict(
         noise = frame_noise(layout, sampling, rows, frame)
         action = action_ids[frame - 1] - layout.vocabulary.action[0]
         # The previous frame is guessed without noise, which is large: a draft alone is given it as frames are.
-        drawn = layout.unscanned(noise) if run.draft and noise is not None else None
+        drawn = None if noise is None or guess is previous_frame else layout.unscanned(noise)
         guessed = guess(history[..., layout.key_tokens :], action, drawn, sampling)
         made = layout.unscanned(decode(run.predictor, stream, layout, sampling, noise, layout.scanned(guessed)))
         row = torch.cat([key, made], 1)

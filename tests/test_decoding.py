@@ -77,7 +77,12 @@ def decode(
 @pytest.mark.parametrize("kind", LAYOUTS)
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
 @pytest.mark.parametrize("samples", [1, 5])
-def test_speculative_decoding_gives_the_sequential_tokens(kind: str, sampling: Sampling, samples: int) -> None:
+@pytest.mark.parametrize("way", ["speculative", "as on a GPU"])
+def test_speculative_decoding_gives_the_sequential_tokens(
+    kind: str, sampling: Sampling, samples: int, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its passes read the whole frame; what is done here without is to record and replay them.
+    monkeypatch.setitem(DECODERS, "as on a GPU", torch.inference_mode()(decoding._decode_by_replay))
     layout = LAYOUTS[kind]
     model = build(layout)
     expected, reference, slow = decode("sequential", model, layout, sampling, samples)
@@ -87,28 +92,11 @@ def test_speculative_decoding_gives_the_sequential_tokens(kind: str, sampling: S
     odd = torch.randint(0, layout.vocabulary.visual_size, expected.shape, generator=generator)
     half = torch.where(torch.rand(expected.shape, generator=generator) < 0.5, expected, odd)
     for guess in (None, odd, half, torch.zeros_like(expected)):
-        tokens, stream, fast = decode("speculative", model, layout, sampling, samples, guess)
+        tokens, stream, fast = decode(way, model, layout, sampling, samples, guess)
         assert torch.equal(tokens, expected)
         assert fast <= slow
         assert torch.equal(stream.pending, reference.pending)
         assert stream.cache.length == reference.cache.length
-
-
-@pytest.mark.parametrize("kind", LAYOUTS)
-@pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
-@pytest.mark.parametrize("samples", [1, 5])
-def test_reading_the_whole_frame_in_every_pass_as_on_a_gpu_gives_the_sequential_tokens(
-    kind: str, sampling: Sampling, samples: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    layout = LAYOUTS[kind]
-    model = build(layout)
-    expected, reference, slow = decode("sequential", model, layout, sampling, samples)
-    monkeypatch.setitem(DECODERS, "replayed", torch.inference_mode()(decoding._decode_by_replay))
-    tokens, stream, fast = decode("replayed", model, layout, sampling, samples)
-    assert torch.equal(tokens, expected)
-    assert fast <= slow
-    assert torch.equal(stream.pending, reference.pending)
-    assert stream.cache.length == reference.cache.length
 
 
 @pytest.mark.parametrize(("far", "near"), [(1, 1), (2, 2), (5, 2), (100, 3), (100, 100)])

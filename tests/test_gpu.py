@@ -1,6 +1,5 @@
 """What holds on a GPU: the decoders agree, and a CPU and a GPU tell the same of the same weights."""
 
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +15,17 @@ from framepred.forecast import make_forecast
 from framepred.rollout import predict
 from framepred.sampling import Sampling, gumbel_noise
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: torch sees none")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: torch sees none"),
+]
 
 CLIPS = [str(Path(__file__).parents[1] / "examples" / name) for name in ("my-way-home.mp4", "box.mp4")]
 
 
 @pytest.fixture(scope="module")
-def runs() -> Iterator[dict[str, Run]]:
-    yield {device: load_run("doom-64", device) for device in ("cpu", "cuda")}
+def runs() -> dict[str, Run]:
+    return {device: load_run("doom-64", device) for device in ("cpu", "cuda")}
 
 
 @pytest.mark.parametrize("clip", CLIPS, ids=lambda c: Path(c).name)
