@@ -102,43 +102,57 @@ def decode_speculative(
     device, samples = guess.device, len(guess)
     far, near = _reach(device, samples)
     room = far
-    tokens = guess.clone()
+    # A slot's input, and behind it what is guessed or sampled there, which is the next slot's input.
+    line = torch.cat([stream.pending[:, -1:], guess + first], 1)
     before = stream.pending.shape[1] - 1
     base = stream.cache.length + before
-    settled = torch.zeros(samples, dtype=torch.int64, device=device)
-    rows = torch.arange(samples, device=device)
-    first_pass = True
-    while len(rows):
+    settled, rows, first_pass = [0] * samples, list(range(samples)), True
+    while rows:
         # Left over is read in eights, some of it again: a product of a new shape takes oneDNN longer than its rows do.
-        left = -(-(count - int(settled[rows].min())) // 8) * 8
+        left = -(-(count - min(settled[row] for row in rows)) // 8) * 8
         length = min(max(1, room // len(rows)), left, count)
-        start = settled[rows].clamp(max=count - length)
-        slots = start[:, None] + torch.arange(length, device=device)
-        ids = torch.cat([stream.pending[rows, -1:], tokens[rows, :-1] + first], 1).gather(1, slots)
-        some, at = rows if len(rows) < samples else None, None
+        starts = [min(settled[row], count - length) for row in rows]
+        where, at, some = _slots(starts, rows, samples, length, device)
+        ids = line[where]
         if first_pass:
             ids = torch.cat([stream.pending[:, :-1], ids], 1)
-        elif some is None and bool((start == start[0]).all()):
-            stream.cache.length = base + int(start[0])
-        else:
-            at = base + start
-        logits = _logits(model, stream.cache, ids, length, layout.vocabulary.visual, at, some)
+        elif at is None:
+            stream.cache.length = base + starts[0]
+        logits = _logits(
+            model, stream.cache, ids, length, layout.vocabulary.visual, at if at is None else at + base, some
+        )
         stream.passes += 1
-        drawn = None if noise is None else noise[rows[:, None], slots]
-        chosen = choose(logits, drawn, sampling)
-        matched = (chosen == tokens[rows[:, None], slots]).long().cumprod(1).sum(1)
-        room = far if bool((matched == length).all()) else near
-        tokens[rows[:, None], slots] = chosen
+        drawn = None if noise is None else noise[where]
+        chosen = choose(logits, drawn, sampling) + first
+        sampled = line[:, 1:]
+        matched = (chosen == sampled[where]).long().cumprod(1).sum(1).tolist()
+        sampled[where] = chosen
+        room = far if min(matched) == length else near
         # Inputs up to the last match are cached as they should be; the corrected one is read again.
-        settled[rows] = start + (matched + 1).clamp(max=length)
-        unfinished = rows[settled[rows] < count]
+        for row, start, right in zip(rows, starts, matched, strict=True):
+            settled[row] = start + min(right + 1, length)
+        unfinished = [row for row in rows if settled[row] < count]
         # To leave some out, the others' keys and values are copied in every pass: worth it once half are done.
         if 2 * len(unfinished) <= len(rows):
             rows = unfinished
         first_pass = False
     stream.cache.length = base + count
-    stream.pending = tokens[:, -1:] + first
-    return tokens
+    stream.pending = line[:, -1:]
+    return line[:, 1:] - first
+
+
+def _slots(
+    starts: list[int], rows: list[int], samples: int, length: int, device: torch.device
+) -> tuple[tuple[Tensor | slice, Tensor | slice], Tensor | None, Tensor | None]:
+    """Return where `length` slots from each row's start lie in (S, N), and the starts and rows (R,) where they differ.
+
+    All rows from one start are a slice: nothing is copied.
+    """
+    if len(rows) == samples and min(starts) == max(starts):
+        return (slice(None), slice(starts[0], starts[0] + length)), None, None
+    which, at = torch.tensor([rows, starts], device=device)
+    some = which if len(rows) < samples else None
+    return (which[:, None], at[:, None] + torch.arange(length, device=device)), at, some
 
 
 class FramePass:

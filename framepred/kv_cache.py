@@ -1,5 +1,7 @@
 """Keys and values of what a Llama has read, so that it reads nothing twice."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,8 @@ class KVCache:
     """Keys and values of every layer, preallocated: (layers, 2, B, kv heads, capacity, head dim).
 
     `length` positions are filled. Once `share` was called, the first of them are one `prefix` that
-    all rows read, (layers, 2, 1, kv heads, P, head dim), and `data` holds what follows it.
+    all rows read, (layers, 2, 1, kv heads, P, head dim), and `data` holds what follows it. `steps` is
+    what the model made of its weights, by which it is filled.
     """
 
     def __init__(self, config: LlamaConfig, batch: int, capacity: int, like: Tensor) -> None:
@@ -18,6 +21,7 @@ class KVCache:
         self.data = like.new_zeros(shape)
         self.prefix = self.data[:, :, :1, :, :0]
         self.length = 0
+        self.steps: Any = None
         self._slots: Tensor | None = None
         self._rows: Tensor | None = None
         self._end = 0
@@ -56,9 +60,10 @@ class KVCache:
         """Store keys and values (R, kv heads, L, head dim) at their place; return their rows' own up to the last."""
         store, end = self.data[layer], self._end
         if self._slots is None:
-            store[0, :, :, end - k.shape[2] : end] = k
-            store[1, :, :, end - k.shape[2] : end] = v
-            return store[0, :, :, :end], store[1, :, :, :end]
+            keys, values = store[:, :, :, :end].unbind(0)
+            keys[:, :, end - k.shape[2] :] = k
+            values[:, :, end - k.shape[2] :] = v
+            return keys, values
         rows = torch.arange(len(k), device=k.device) if self._rows is None else self._rows
         place = rows[:, None, None], torch.arange(k.shape[1], device=k.device)[:, None], self._slots
         store[0][place], store[1][place] = k, v

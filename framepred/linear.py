@@ -34,20 +34,49 @@ def linear(x: Tensor, weight: Tensor, rows: tuple[int, int] | None = None) -> Te
     want them too, at the price of their memory once more: in oneDNN's layout, or for MKL (K, N). Up to a third less
     time, as few rows wait for weights.
     """
-    if (
-        plain_inference(x)
-        and weight.dtype == torch.float32
-        and x.numel() >= _ROWS * x.shape[-1]
-        and not torch.is_autocast_enabled("cpu")
-        and torch.backends.mkldnn.is_available()
-    ):
-        # What may be changed past its version counter, as training does, is laid out anew in each product.
-        stays = not (weight.requires_grad or weight.is_inference())
-        if stays and _intel():
-            return x @ _kept(weight, rows)
-        made = _kept(weight, rows) if stays else _part(weight, rows)
-        return torch.ops.mkldnn._linear_pointwise(x, made, None, "none", [], "")
+    if plain_inference(x) and pays(x.numel() // x.shape[-1]):
+        made = laid_out(weight, rows)
+        if made is not None:
+            return multiply(x, made)
+        if weight.dtype == torch.float32 and not _intel():
+            return _by_onednn(x, _part(weight, rows))
     return F.linear(x, _part(weight, rows))
+
+
+def pays(rows: int) -> bool:
+    """Say whether so many rows are multiplied sooner with weights that are laid out; with MKL no number is later."""
+    return _intel() or (rows >= _ROWS and torch.backends.mkldnn.is_available())
+
+
+def laid_out(weight: Tensor, rows: tuple[int, int] | None = None) -> Tensor | None:
+    """Return a weight (N, K) fp32 as `multiply` wants it, made once; None if it may change past its version counter.
+
+    Training changes it so.
+    """
+    if weight.requires_grad or weight.is_inference() or weight.dtype != torch.float32:
+        return None
+    kept = _laid_out.setdefault(weight, {})
+    version, made = kept.get(rows, (None, None))
+    if version != weight._version:
+        part = _part(weight, rows).detach()
+        made = part.t().contiguous() if _intel() else torch.ops.mkldnn._reorder_linear_weight(part, None)
+        kept[rows] = weight._version, made
+    return made
+
+
+def multiply(x: Tensor, made: Tensor) -> Tensor:
+    """Multiply x (…, K) with what `laid_out` made of a weight (N, K) → (…, N)."""
+    return x @ made if _intel() else _by_onednn(x, made)
+
+
+def add_product(total: Tensor, x: Tensor, made: Tensor) -> Tensor:
+    """Add to a total (R, N), in place, the product of x (R, K) with what `laid_out` made of a weight (N, K)."""
+    return total.addmm_(x, made) if _intel() else total.add_(_by_onednn(x, made))
+
+
+def _by_onednn(x: Tensor, weight: Tensor) -> Tensor:
+    made: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+    return made
 
 
 def plain_inference(x: Tensor) -> bool:
@@ -55,7 +84,12 @@ def plain_inference(x: Tensor) -> bool:
     # Asked first: torch.compile cannot see past the question for inference mode, and would cut its graph here.
     if torch.compiler.is_compiling():
         return False
-    return x.device.type == "cpu" and x.dtype == torch.float32 and torch.is_inference_mode_enabled()
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and torch.is_inference_mode_enabled()
+        and not torch.is_autocast_enabled("cpu")
+    )
 
 
 @cache
@@ -69,13 +103,3 @@ def _intel() -> bool:
 
 def _part(weight: Tensor, rows: tuple[int, int] | None) -> Tensor:
     return weight if rows is None else weight[slice(*rows)]
-
-
-def _kept(weight: Tensor, rows: tuple[int, int] | None) -> Tensor:
-    kept = _laid_out.setdefault(weight, {})
-    version, made = kept.get(rows, (None, None))
-    if version != weight._version:
-        part = _part(weight, rows).detach()
-        made = part.t().contiguous() if _intel() else torch.ops.mkldnn._reorder_linear_weight(part, None)
-        kept[rows] = weight._version, made
-    return made

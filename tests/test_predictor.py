@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from framepred.attention import _attend_in_blocks
 from framepred.checkpoint import load_predictor, save_run
 from framepred.errors import FramepredError
 from framepred.kv_cache import KVCache
+from framepred.lean import LeanLayer, LeanNorm, lean_steps
 from framepred.llama_config import LlamaConfig
-from framepred.predictor import Llama, RMSNorm, _attend_in_blocks, from_hugging_face, to_hugging_face
+from framepred.predictor import Llama, from_hugging_face, to_hugging_face
 from framepred.sequence import SequenceLayout, Vocabulary
 
 CONFIG = LlamaConfig(
@@ -121,7 +123,7 @@ def test_a_cache_that_is_set_back_forgets() -> None:
 def test_one_prefill_serves_all_samples(
     config: LlamaConfig, dtype: torch.dtype, near: float, cuts: list[int], batch: int
 ) -> None:
-    model = build(config).to(dtype)
+    model = build(config).to(dtype).requires_grad_(False)
     prefix, rest = ids(1, 10), ids(batch, 20, seed=1)
     cache = KVCache(config, 1, 30, model.embed.weight)
     edges = [10, *sorted(cuts), 30]
@@ -167,14 +169,42 @@ def test_attention_in_blocks_is_as_near_in_bf16() -> None:
 
 @settings(deadline=None)
 @given(width=st.integers(1, 300), size=st.floats(-6, 4), seed=st.integers(0, 99))
-def test_the_norm_is_torchs(width: int, size: float, seed: int) -> None:
-    norm, generator = RMSNorm(width, 1e-5), torch.Generator().manual_seed(seed)
+def test_the_lean_norm_is_torchs(width: int, size: float, seed: int) -> None:
+    norm, generator = torch.nn.RMSNorm(width, 1e-5), torch.Generator().manual_seed(seed)
     torch.nn.init.normal_(norm.weight, generator=generator)
     x = torch.randn(2, 3, width, generator=generator) * 10**size
     x[0, 0] = 0
     with torch.inference_mode():
-        made = norm(x)
-    torch.testing.assert_close(made, torch.nn.RMSNorm.forward(norm, x).detach(), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(LeanNorm(norm)(x), norm(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("intel", [False, True])
+@pytest.mark.parametrize("config", VARIANTS[:2] + VARIANTS[3:])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_lean_layers_give_the_numbers_of_the_layers(
+    config: LlamaConfig, batch: int, intel: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("framepred.linear._intel", lambda: intel)
+    model, tokens = build(config).requires_grad_(False), ids(batch, 40)
+    cache = KVCache(config, batch, 40, model.embed.weight)
+    with torch.inference_mode():
+        parts = [model.hidden(tokens[:, a:b], cache) for a, b in pairwise((0, 9, 25, 40))]
+        assert all(isinstance(layer, LeanLayer) for layer in model._steps(parts[0], cache)[0])
+        alone = model.hidden(tokens)
+    with torch.no_grad():
+        expected = model.hidden(tokens)
+    torch.testing.assert_close(torch.cat(parts, 1), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(alone, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_layers_whose_weights_may_change_stay_as_they_are() -> None:
+    model = build().requires_grad_(False)
+    assert lean_steps(model.layers, model.norm)[0] is not model.layers
+    model.layers[1].down.weight.requires_grad_(True)
+    assert lean_steps(model.layers, model.norm) == (model.layers, model.norm)
+    updated = build().requires_grad_(False)
+    updated.layers[2].gate_up = torch.nn.Sequential(updated.layers[2].gate_up)
+    assert lean_steps(updated.layers, updated.norm) == (updated.layers, updated.norm)
 
 
 @settings(deadline=None, max_examples=25)
