@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
 
 from framepred.kv_cache import KVCache
@@ -88,31 +87,30 @@ def _blocks(length: int, size: int) -> list[tuple[slice, slice]]:
     return [(slice(start, end), slice(end)) for start, end in zip([0, *ends], ends, strict=False)]
 
 
-_FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 """What `scaled_dot_product_attention` is on CPUs → (y, the logarithm of each query's sum of weights)."""
 
 
 def _attend_to_both(q: Tensor, prefix_k: Tensor, prefix_v: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """Attend from q (B, H, L, d) to a prefix (K, P, d) that all rows share and to each row's own (B, K, T, d).
 
-    All rows' queries meet the prefix in one product, which reads it once, not once a row.
+    All rows' queries meet the prefix in one product, which reads it once, not once a row. The mask is of all heads
+    that share keys (`KVCache.visible`).
     """
     batch, heads, length, dim = q.shape
     kv_heads, prefix = prefix_k.shape[:2]
     q = q.reshape(batch, kv_heads, -1, dim)
-    folded = rearrange(q, "b k l d -> k (b l) d")
-    if mask is not None:
-        mask = mask.repeat(1, 1, heads // kv_heads, 1)
+    folded = q.transpose(0, 1).reshape(kv_heads, -1, dim)
     if plain_inference(q):
         # Each part by itself, in one step; how much of all each had to tell weighs them.
         read, told = _FUSED(folded[None], prefix_k[None], prefix_v[None])
         y, own_told = _FUSED(q, k, v, attn_mask=mask)
-        read, told = (rearrange(x[0], "k (b l) ... -> b k l ...", b=batch) for x in (read, told))
-        return y.lerp(read, torch.sigmoid(told - own_told)[..., None]).reshape(batch, heads, length, dim)
+        read, told = (x.view(kv_heads, batch, -1, *x.shape[3:]).transpose(0, 1) for x in (read, told))
+        return y.lerp_(read, told.sub(own_told).sigmoid_()[..., None]).view(batch, heads, length, dim)
     scale = dim**-0.5
-    shared = rearrange(folded * scale @ prefix_k.mT, "k (b l) p -> b k l p", b=batch)
+    shared = (folded * scale @ prefix_k.mT).view(kv_heads, batch, -1, prefix).transpose(0, 1)
     own = q * scale @ k.mT
     weights = torch.cat([shared, own if mask is None else own + mask], -1).softmax(-1)
-    read = rearrange(weights[..., :prefix], "b k l p -> k (b l) p") @ prefix_v
-    y = rearrange(read, "k (b l) d -> b k l d", b=batch) + weights[..., prefix:] @ v
+    read = weights[..., :prefix].transpose(0, 1).reshape(kv_heads, -1, prefix) @ prefix_v
+    y = read.view(kv_heads, batch, -1, dim).transpose(0, 1) + weights[..., prefix:] @ v
     return y.reshape(batch, heads, length, dim)

@@ -17,24 +17,31 @@ _REPLAYED = 8192
 """Tokens of all samples' frames up to which a GPU waits for launches rather than for numbers (bench_rollout)."""
 
 
-def _reach(device: torch.device, samples: int) -> tuple[int, int]:
-    """Return how many tokens a pass reads at most: while the guess holds, and once it failed, as it soon will again.
+def _length(rows: int, rate: float, device: torch.device) -> int:
+    """Return how many slots of each row a pass reads, if a guess that follows right ones is right at this rate.
 
-    On a CPU every token costs, though less in a larger pass, so several samples together read more.
+    On a GPU all that it is fast with. On a CPU what gives most right tokens for its time, which is that of each token,
+    of 16 more, of one a row, and of another where rows part: from as far as a guess settles in (bench_rollout) on.
     """
     if device.type != "cpu":
-        return _GPU_REACH, _GPU_REACH
-    near = min(int(24 * samples**0.5), 96)
-    return max(64, near), near
+        return max(1, _GPU_REACH // rows)
+    near = max(1, int(min(24 * rows**0.5, 96)) // rows)
+    rate = min(rate, 0.999)
+    lengths = [near * 2**i for i in range(8)]
+    return max(lengths, key=lambda length: (1 - rate**length) / (16 + rows * (length + 1 + (length > 1 < rows))))
 
 
 @dataclass
 class Stream:
-    """A sequence being written: what is in the cache, and ids (S, p) that are not in it yet."""
+    """A sequence being written: what is in the cache, and ids (S, p) that are not in it yet.
+
+    `rate` is how many of the last frame's tokens were guessed right in its first pass, of those after right ones.
+    """
 
     cache: KVCache
     pending: Tensor
     passes: int = 0
+    rate: float = 0.0
     recorded: "FramePass | None" = None
 
 
@@ -100,17 +107,15 @@ def decode_speculative(
         return _decode_by_replay(model, stream, layout, sampling, noise, guess)
     first, count = layout.vocabulary.visual[0], layout.frame_tokens
     device, samples = guess.device, len(guess)
-    far, near = _reach(device, samples)
-    room = far
     # A slot's input, and behind it what is guessed or sampled there, which is the next slot's input.
     line = torch.cat([stream.pending[:, -1:], guess + first], 1)
     before = stream.pending.shape[1] - 1
     base = stream.cache.length + before
-    settled, rows, first_pass = [0] * samples, list(range(samples)), True
+    settled, rows, first_pass, rate = [0] * samples, list(range(samples)), True, stream.rate
     while rows:
         # Left over is read in eights, some of it again: a product of a new shape takes oneDNN longer than its rows do.
         left = -(-(count - min(settled[row] for row in rows)) // 8) * 8
-        length = min(max(1, room // len(rows)), left, count)
+        length = min(max(_length(len(rows), rate, device), first_pass * (64 // samples)), left, count)
         starts = [min(settled[row], count - length) for row in rows]
         where, at, some = _slots(starts, rows, samples, length, device)
         ids = line[where]
@@ -127,7 +132,9 @@ def decode_speculative(
         sampled = line[:, 1:]
         matched = (chosen == sampled[where]).long().cumprod(1).sum(1).tolist()
         sampled[where] = chosen
-        room = far if min(matched) == length else near
+        rate = sum(matched) / (sum(matched) + sum(right < length for right in matched))
+        if first_pass:
+            stream.rate = rate
         # Inputs up to the last match are cached as they should be; the corrected one is read again.
         for row, start, right in zip(rows, starts, matched, strict=True):
             settled[row] = start + min(right + 1, length)

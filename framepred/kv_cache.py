@@ -71,8 +71,11 @@ class KVCache:
         own = store[:, :, :, :end] if self._rows is None else store[:, rows, :, :end]
         return own[0], own[1]
 
-    def visible(self, length: int) -> Tensor | None:
-        """What is added to scores of the rows' own positions, (1 or B, 1, L, T): -inf at what is to come; or None."""
+    def visible(self, length: int, group: int) -> Tensor | None:
+        """What is added to scores of the rows' own positions, (1 or B, 1, L, T): -inf at what is to come; or None.
+
+        Behind a prefix, (…, group · L, T): queries of the `group` heads that share keys stand one after the other.
+        """
         if self._slots is not None:
             seen = torch.arange(self._end, device=self.data.device) <= self._slots[..., None]
         elif length == 1 or not self.length:
@@ -81,4 +84,5 @@ class KVCache:
             seen = torch.ones(1, 1, length, self._end, dtype=torch.bool, device=self.data.device)
             seen = seen.tril_(self._end - length)
         # As numbers, once: every layer's attention would make them of truth values again.
-        return self.data.new_zeros(seen.shape).masked_fill_(~seen, -torch.inf)
+        mask = self.data.new_zeros(seen.shape).masked_fill_(~seen, -torch.inf)
+        return mask.repeat(1, 1, group, 1) if self.prefix.shape[4] else mask

@@ -37,7 +37,8 @@ def linear(x: Tensor, weight: Tensor, rows: tuple[int, int] | None = None) -> Te
     if plain_inference(x) and pays(x.numel() // x.shape[-1]):
         made = laid_out(weight, rows)
         if made is not None:
-            return multiply(x, made)
+            # Some of each sample's rows, as they lie, torch would multiply sample by sample.
+            return multiply(x.contiguous(), made)
         if weight.dtype == torch.float32 and not _intel():
             return _by_onednn(x, _part(weight, rows))
     return F.linear(x, _part(weight, rows))

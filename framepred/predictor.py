@@ -95,7 +95,8 @@ class Llama(nn.Module):
         """
         length, before, end, mask = ids.shape[1], 0, ids.shape[1], None
         if cache is not None:
-            before, end, mask = cache.length, cache.place(length, at, rows), cache.visible(length)
+            before, end = cache.length, cache.place(length, at, rows)
+            mask = cache.visible(length, self.config.num_attention_heads // self.config.num_key_value_heads)
         if end > len(self.cos):
             raise FramepredError(f"{end} tokens are more than the model's context of {len(self.cos)}")
         positions = torch.arange(length, device=ids.device) + (before if at is None else at[:, None])

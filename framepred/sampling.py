@@ -26,14 +26,14 @@ class Sampling:
 
 
 def _mix(x: Tensor) -> Tensor:
-    """Scramble int64 counters (the finalizer of SplitMix64, in wrapping arithmetic)."""
-    x = (x ^ _shift(x, 30)) * -4658895280553007687
-    x = (x ^ _shift(x, 27)) * -7723592293110705685
-    return x ^ _shift(x, 31)
+    """Scramble int64 counters in place (the finalizer of SplitMix64, in wrapping arithmetic)."""
+    x.bitwise_xor_(_shift(x, 30)).mul_(-4658895280553007687)
+    x.bitwise_xor_(_shift(x, 27)).mul_(-7723592293110705685)
+    return x.bitwise_xor_(_shift(x, 31))
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
+    return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 _GOLDEN = -7046029254386353131
@@ -51,21 +51,22 @@ def gumbel_noise(seed: int, samples: Tensor, frame: int, positions: Tensor, size
     key = _mix(key + torch.tensor(frame + 1, device=device) * -4417276706812531889)
     key = _mix(key + (positions + 1) * -2643881736870682267)[:, :, None]
     pairs = (torch.arange((size + 1) // 2, device=device) + 1) * _GOLDEN
-    # Some rows at a time: what the steps below pass on to each other stays in a processor's cache.
-    rows = max(1, _CACHED_NOISE.get(device.type, key.numel() * size) // size)
-    parts = [_gumbel(_mix(part + pairs), size) for part in key.view(-1, 1).split(rows)]
-    return torch.cat(parts).view(*key.shape[:2], size)
+    noise = torch.empty(*key.shape[:2], size, device=device)
+    # Some rows at a time: what the steps pass on to each other stays in a processor's cache.
+    rows = max(1, _CACHED_NOISE.get(device.type, noise.numel()) // size)
+    for part, made in zip(key.view(-1, 1).split(rows), noise.view(-1, size).split(rows), strict=True):
+        _gumbel(_mix(part + pairs), made)
+    return noise
 
 
 _CACHED_NOISE = {"cpu": 2**17}
 
 
-def _gumbel(bits: Tensor, size: int) -> Tensor:
-    """Hashes int64 (R, ⌈size / 2⌉), each of which serves two ids → noise float32 (R, size)."""
-    count = (bits.view(torch.int32)[..., :size] & 0x7FFFFFFF).float()
+def _gumbel(bits: Tensor, noise: Tensor) -> None:
+    """Hashes int64 (R, ⌈size / 2⌉), each of which serves two ids, fill noise float32 (R, size)."""
+    noise.copy_(bits.view(torch.int32)[..., : noise.shape[-1]].bitwise_and_(0x7FFFFFFF))
     # An exponential is -log(1 - u): small ones, which win, keep all digits of a small u.
-    uniform = count.add_(0.5).mul_(2.0**-31).clamp_(max=1 - 2.0**-24)
-    return uniform.neg_().log1p_().neg_().log_().neg_()
+    noise.add_(0.5).mul_(-(2.0**-31)).clamp_(min=2.0**-24 - 1).log1p_().neg_().log_().neg_()
 
 
 def choose(logits: Tensor, noise: Tensor | None, sampling: Sampling) -> Tensor:

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from framepred import decoding
@@ -107,7 +109,7 @@ def test_how_far_a_pass_reaches_changes_no_token(
     layout, sampling = LAYOUTS["discrete"], Sampling(1, seed=6)
     model = build(layout)
     expected, reference, slow = decode("sequential", model, layout, sampling, samples)
-    monkeypatch.setattr(decoding, "_reach", lambda *_: (far * samples, near * samples))
+    monkeypatch.setattr(decoding, "_length", lambda rows, rate, _: far if rate == 1 else near)
     tokens, stream, passes = decode("speculative", model, layout, sampling, samples)
     assert torch.equal(tokens, expected)
     assert stream.cache.length == reference.cache.length
@@ -124,7 +126,7 @@ def test_each_sample_goes_on_from_where_its_own_guess_failed(reach: int, monkeyp
     guess = torch.where(wrong, (expected + 1) % layout.vocabulary.visual_size, expected)
 
     alone = []
-    monkeypatch.setattr(decoding, "_reach", lambda *_: (reach, reach))
+    monkeypatch.setattr(decoding, "_length", lambda rows, *_: max(1, reach // rows))
     for row in range(samples):
         stream, _ = begin(model, layout, 1)
         noise = frame_noise(layout, sampling, torch.tensor([row]), FRAMES)
@@ -132,7 +134,7 @@ def test_each_sample_goes_on_from_where_its_own_guess_failed(reach: int, monkeyp
         DECODERS["speculative"](model, stream, layout, sampling, noise, guess[row : row + 1])
         alone.append(stream.passes - before)
 
-    monkeypatch.setattr(decoding, "_reach", lambda *_: (reach * samples, reach * samples))
+    monkeypatch.setattr(decoding, "_length", lambda rows, *_: max(1, reach * samples // rows))
     rows, hidden = list[int](), Llama.hidden
     monkeypatch.setattr(Llama, "hidden", lambda self, ids, *rest: rows.append(len(ids)) or hidden(self, ids, *rest))
     tokens, _, passes = decode("speculative", model, layout, sampling, samples, guess)
@@ -150,6 +152,24 @@ def test_a_right_guess_takes_one_pass(sampling: Sampling) -> None:
     tokens, _, passes = decode("speculative", model, layout, sampling, 5, expected)
     assert passes == 1
     assert torch.equal(tokens, expected)
+
+
+def test_many_samples_read_on_as_far_as_their_guesses_are_right() -> None:
+    layout, sampling, samples = LAYOUTS["discrete"], Sampling(1, seed=2), 64
+    model = build(layout)
+    expected, _, slow = decode("sequential", model, layout, sampling, samples)
+    wrong = (expected + 1) % layout.vocabulary.visual_size
+    _, stream, passes = decode("speculative", model, layout, sampling, samples, wrong)
+    assert passes == slow and stream.rate == 0
+    # The first pass reads a token of each, to learn that they are right.
+    _, stream, passes = decode("speculative", model, layout, sampling, samples, expected)
+    assert passes == 2 and stream.rate == 1
+
+
+@given(st.integers(1, 4096), st.floats(0, 1), st.floats(0, 1))
+def test_a_pass_reads_no_less_where_more_is_right(rows: int, rate: float, other: float) -> None:
+    lengths = [decoding._length(rows, r, torch.device("cpu")) for r in sorted((rate, other))]
+    assert 1 <= lengths[0] <= lengths[1]
 
 
 def test_a_guess_that_is_wrong_in_one_place_is_mended() -> None:
