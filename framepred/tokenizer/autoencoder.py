@@ -13,7 +13,8 @@ from framepred.config import TokenizerRecipe
 from framepred.tokenizer.base import FrameByFrame
 from framepred.tokenizer.quantizers import QUANTIZERS
 
-_CHUNK = 64
+_CHUNK = 32
+"""Frames at once: of more, what a layer makes is gone from a CPU's cache before the next layer reads it."""
 
 
 class ResidualBlock(nn.Module):
