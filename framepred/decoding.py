@@ -13,6 +13,8 @@ from framepred.sequence import SequenceLayout, scan_order
 
 _GPU_REACH = 16384
 """Tokens that a pass reads at most on a GPU."""
+_FIRST = 64
+"""Tokens that a frame's first pass reads at least: what it samples for those far off settles sooner."""
 _REPLAYED = 8192
 """Tokens of all samples' frames up to which a GPU waits for launches rather than for numbers (bench_rollout)."""
 
@@ -115,7 +117,8 @@ def decode_speculative(
     while rows:
         # Left over is read in eights, some of it again: a product of a new shape takes oneDNN longer than its rows do.
         left = -(-(count - min(settled[row] for row in rows)) // 8) * 8
-        length = min(max(_length(len(rows), rate, device), first_pass * (64 // samples)), left, count)
+        reach = _length(len(rows), rate, device)
+        length = min(max(reach, _FIRST // samples) if first_pass else reach, left, count)
         starts = [min(settled[row], count - length) for row in rows]
         where, at, some = _slots(starts, rows, samples, length, device)
         ids = line[where]
@@ -123,12 +126,10 @@ def decode_speculative(
             ids = torch.cat([stream.pending[:, :-1], ids], 1)
         elif at is None:
             stream.cache.length = base + starts[0]
-        logits = _logits(
-            model, stream.cache, ids, length, layout.vocabulary.visual, at if at is None else at + base, some
-        )
+        at = None if at is None else at + base
+        logits = _logits(model, stream.cache, ids, length, layout.vocabulary.visual, at, some)
         stream.passes += 1
-        drawn = None if noise is None else noise[where]
-        chosen = choose(logits, drawn, sampling) + first
+        chosen = choose(logits, None if noise is None else noise[where], sampling) + first
         sampled = line[:, 1:]
         matched = (chosen == sampled[where]).long().cumprod(1).sum(1).tolist()
         sampled[where] = chosen
