@@ -22,6 +22,8 @@ from framepred.teacher import token_logits
 FILE_NAME = "calibration.json"
 _BINS = 15
 _STRANGERS = 4
+_VERSION = 2
+"""Of what figures and surprise are: a calibration of another speaks of something else."""
 
 
 class Figures(NamedTuple):
@@ -52,12 +54,12 @@ class FrameScores:
     def figures(self) -> Figures:
         """The frame's figures: something in it (`local`), it all (`whole`), beyond its odds (`excess`), unsure.
 
-        `local` is the mean over the eighth of the tokens that surprised most: within a frame the model soon
+        `local` is the mean over the sixteenth of the tokens that surprised most: within a frame the model soon
         notices what has happened and expects the rest. `whole` is −log p against what it was to be (entropy)
         and what it would be out of the blue (`strange`): a frame that is hard to foresee is no surprise, one
         that follows from its past no better than from a stranger's is.
         """
-        top = self.nats.topk(max(1, len(self.nats) // 8)).values
+        top = self.nats.topk(max(1, len(self.nats) // 16)).values
         nats, entropy = float(self.nats.mean()), float(self.entropy.mean())
         expected = entropy if self.strange is None else (entropy + self.strange) / 2
         return Figures(float(top.mean()), nats - expected, nats - entropy, entropy)
@@ -141,8 +143,8 @@ class Usual:
         return replace(scales, limit=Scale.of([scales.surprise(f) for f in figures], high).limit)
 
     def surprise(self, figures: Figures) -> float:
-        """By how many spreads a frame is above the usual: in some of its tokens or as a whole, whichever is more."""
-        return max(self.local.scaled(figures.local), self.whole.scaled(figures.whole))
+        """By how many spreads a frame is above the usual: the mean of what some of its tokens say and what all do."""
+        return (self.local.scaled(figures.local) + self.whole.scaled(figures.whole)) / 2
 
     def verdict(self, figures: Figures) -> str:
         """Say what a frame was: "surprised" (sure and wrong), "unsure" (nothing definite was expected) or "usual"."""
@@ -305,7 +307,8 @@ def _read(run: Run, video: VideoFile, with_actions: bool) -> tuple[Tensor, Tenso
 
 def write_calibration(file: Path, run: Run, calibration: Calibration) -> None:
     """Write a calibration, with the hash of the weights that it speaks of."""
-    about = {"kind": "calibration", "model_sha256": file_sha256(run.path / "model.safetensors")}
+    sha256 = file_sha256(run.path / "model.safetensors")
+    about = {"kind": "calibration", "version": _VERSION, "model_sha256": sha256}
     partial = file.with_name(f".{file.name}.partial")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -324,6 +327,8 @@ def read_calibration(file: Path, run: Run) -> Calibration:
         value = json.loads(file.read_text())
         if value["kind"] != "calibration":
             raise ValueError(f"kind {value['kind']!r}")
+        if value.get("version", 1) != _VERSION:
+            raise FramepredError(f"{file} was made by a framepred that measured surprise in another way: {again}")
         calibration = Calibration.from_json(value)
     except FileNotFoundError:
         raise FramepredError(f"calibration {file} does not exist: make it with framepred calibrate") from None

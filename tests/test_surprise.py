@@ -161,9 +161,11 @@ def test_surprised_is_sure_and_wrong_and_unsure_is_not() -> None:
     assert usual.verdict(sure_and_wrong.figures) == "surprised"
     assert usual.verdict(lost.figures) == "unsure"
     assert usual.verdict(frame_of([1.0] * 16, [1.0] * 16).figures) == "usual"
-    # One place of many is enough.
-    local = frame_of([14.0, 14.0, *[1.0] * 14], [1.0] * 16)
-    assert usual.surprise(local.figures) > usual.limit
+    # One place of many is enough; and more is more, as is all a little beside it.
+    local = frame_of([14.0, 14.0, *[1.0] * 14], [1.0] * 16).figures
+    assert usual.surprise(local) > usual.limit
+    assert usual.surprise(local._replace(local=15)) > usual.surprise(local)
+    assert usual.surprise(local._replace(whole=local.whole + 0.1)) > usual.surprise(local)
 
 
 def test_reliability_of_odds_that_hold_and_odds_that_boast() -> None:
@@ -334,6 +336,7 @@ def test_what_cannot_be_scored_is_refused(
     (here / "taken.npz").write_text("mine")
     stored = (calibrated[0] / FILE_NAME).read_text()
     (here / "stale.json").write_text(stored.replace('"model_sha256": "', '"model_sha256": "0'))
+    (here / "old.json").write_text(stored.replace('"version": 2, ', ""))
     (here / "bad.json").write_text("[1]")
     clip, model = clips_dir / "clip0.mp4", ("--model", calibrated[0])
     for words, arguments in (
@@ -347,6 +350,7 @@ def test_what_cannot_be_scored_is_refused(
         ("unknown ending '.txt'", (clip, *model, "-o", "a.txt")),
         ("neither a folder nor in the zoo", (clip, "--model", "no-such-run")),
         ("was made with other weights", (clip, *model, "--calibration", "stale.json")),
+        ("measured surprise in another way: make it again", (clip, *model, "--calibration", "old.json")),
         ("is no calibration of a run", (clip, *model, "--calibration", "bad.json")),
         ("calibration no.json does not exist", (clip, *model, "--calibration", "no.json")),
     ):
