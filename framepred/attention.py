@@ -34,8 +34,10 @@ def attend(
 
 
 def _rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+    # In autocast heads are narrower than what they come from, and stay so.
+    cos, sin = rope[0].to(x.dtype), rope[1].to(x.dtype)
     half = x.shape[-1] // 2
-    return torch.addcmul(x * rope[0], torch.cat((x[..., half:], x[..., :half]), -1), rope[1])
+    return torch.addcmul(x * cos, torch.cat((x[..., half:], x[..., :half]), -1), sin)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]

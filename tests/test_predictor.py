@@ -167,6 +167,14 @@ def test_attention_in_blocks_is_as_near_in_bf16() -> None:
         assert float((rounded - exact).norm() / exact.norm()) < 0.01
 
 
+def test_training_in_bf16_attends_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr("framepred.attention._attend_in_blocks", lambda *qkv: seen.extend(qkv) or qkv[0])
+    with torch.autocast("cpu", torch.bfloat16):
+        build()(ids(2, 8))
+    assert len(seen) == 3 * CONFIG.num_hidden_layers and {x.dtype for x in seen} == {torch.bfloat16}
+
+
 @settings(deadline=None)
 @given(width=st.integers(1, 300), size=st.floats(-6, 4), seed=st.integers(0, 99))
 def test_the_lean_norm_is_torchs(width: int, size: float, seed: int) -> None:
