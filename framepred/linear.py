@@ -45,7 +45,7 @@ def linear(x: Tensor, weight: Tensor, rows: tuple[int, int] | None = None) -> Te
 
 
 def pays(rows: int) -> bool:
-    """Say whether so many rows are multiplied sooner with weights that are laid out; with MKL no number is later."""
+    """Say whether so many rows are multiplied sooner with weights that are laid out; with MKL any number is."""
     return _intel() or (rows >= _ROWS and torch.backends.mkldnn.is_available())
 
 
