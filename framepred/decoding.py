@@ -29,8 +29,12 @@ def _length(rows: int, rate: float, device: torch.device) -> int:
         return max(1, _GPU_REACH // rows)
     near = max(1, int(min(24 * rows**0.5, 96)) // rows)
     rate = min(rate, 0.999)
-    lengths = [near * 2**i for i in range(8)]
-    return max(lengths, key=lambda length: (1 - rate**length) / (16 + rows * (length + 1 + (length > 1 < rows))))
+
+    def right_for_its_time(length: int) -> float:
+        parted = length > 1 and rows > 1
+        return (1 - rate**length) / (16 + rows * (length + 1 + parted))
+
+    return max((near * 2**i for i in range(8)), key=right_for_its_time)
 
 
 @dataclass
@@ -111,8 +115,8 @@ def decode_speculative(
     device, samples = guess.device, len(guess)
     # A slot's input, and behind it what is guessed or sampled there, which is the next slot's input.
     line = torch.cat([stream.pending[:, -1:], guess + first], 1)
-    before = stream.pending.shape[1] - 1
-    base = stream.cache.length + before
+    sampled = line[:, 1:]
+    base = stream.cache.length + stream.pending.shape[1] - 1
     settled, rows, first_pass, rate = [0] * samples, list(range(samples)), True, stream.rate
     while rows:
         # Left over is read in eights, some of it again: a product of a new shape takes oneDNN longer than its rows do.
@@ -130,7 +134,6 @@ def decode_speculative(
         logits = _logits(model, stream.cache, ids, length, layout.vocabulary.visual, at, some)
         stream.passes += 1
         chosen = choose(logits, None if noise is None else noise[where], sampling) + first
-        sampled = line[:, 1:]
         matched = (chosen == sampled[where]).long().cumprod(1).sum(1).tolist()
         sampled[where] = chosen
         rate = sum(matched) / (sum(matched) + sum(right < length for right in matched))
@@ -146,7 +149,7 @@ def decode_speculative(
         first_pass = False
     stream.cache.length = base + count
     stream.pending = line[:, -1:]
-    return line[:, 1:] - first
+    return sampled - first
 
 
 def _slots(
