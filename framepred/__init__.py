@@ -9,13 +9,13 @@ __version__ = "0.1.0"
 
 # Imported on first use: torch takes seconds, and `framepred --help` must not.
 _HOMES = {
-    "Clip": "video",
-    "read_video": "video",
-    "write_video": "video",
-    "load_tokenizer": "checkpoint",
-    "load_run": "checkpoint",
-    "Run": "checkpoint",
-    "rollout": "rollout",
+    "Clip": "video.read",
+    "read_video": "video.read",
+    "write_video": "video.read",
+    "load_tokenizer": "world.run",
+    "load_run": "world.run",
+    "Run": "world.run",
+    "rollout": "world.rollout",
     "FramepredError": "errors",
     "FramepredWarning": "errors",
 }

@@ -11,20 +11,20 @@ from accelerate import Accelerator
 from einops import rearrange
 from torch import Tensor, nn
 
-from framepred.config import Recipe
-from framepred.data.frames import sample_frames
-from framepred.data.sources import VideoFile
-from framepred.data.windows import group_weights, step_generator
+from framepred.config.recipe import Recipe
 from framepred.errors import FramepredError
-from framepred.tokenizer.autoencoder import (
+from framepred.sources.folder import VideoFile
+from framepred.tokenizer.contract import FrameByFrame
+from framepred.tokenizer.image import (
     ResidualBlock,
     decode_in_parts,
     encode_in_parts,
     reconstruction_loss,
     to_float,
 )
-from framepred.tokenizer.base import FrameByFrame
-from framepred.training import TrainProgress, arithmetic
+from framepred.training.frames import sample_frames
+from framepred.training.loop import TrainProgress, arithmetic
+from framepred.training.windows import group_weights, step_generator
 
 _CHUNK = 64
 _WIDTH = 64

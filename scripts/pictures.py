@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from framepred.compat import ensure_torchvision
+from framepred.io.compat import ensure_torchvision
 
 
 def load_picture(path: Path, side: int) -> Tensor:

@@ -10,10 +10,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 
-from framepred.config import Recipe, apply_settings, load_recipe
-from framepred.data.actions import write_actions
+from framepred.config.recipe import Recipe, apply_settings, load_recipe
 from framepred.errors import FramepredWarning
-from framepred.video import write_video
+from framepred.sources.actions_csv import write_actions
+from framepred.video.read import write_video
 
 FRAMES = 24
 FPS = 10.0
@@ -85,7 +85,7 @@ def clips_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_run(clips_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder: tokenizer and predictor trained for 30 steps each on `clips_dir`."""
-    from framepred.pipeline import Job, train
+    from framepred.training.pipeline import Job, train
 
     out = tmp_path_factory.mktemp("run") / "tiny"
     with warnings.catch_warnings():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from framepred.tokenizer.base import FrameByFrame
+from framepred.tokenizer.contract import FrameByFrame
 
 
 class Blocks(FrameByFrame):

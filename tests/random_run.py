@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from conftest import tiny_recipe
 
-from framepred.checkpoint import save_run, save_tokenizer
-from framepred.predictor import Llama
-from framepred.sequence import ActionSpace, SequenceLayout, Vocabulary
-from framepred.stages import llama_config
-from framepred.tokenizer.autoencoder import Autoencoder
+from framepred.predictor.llama import Llama
+from framepred.sequence.layout import ActionSpace, SequenceLayout, Vocabulary
+from framepred.tokenizer.image import Autoencoder
+from framepred.training.objectives import llama_config
+from framepred.world.run import save_run, save_tokenizer
 
 WINDOW = 6
 

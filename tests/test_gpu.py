@@ -9,11 +9,11 @@ import torch
 from click.testing import CliRunner
 from conftest import TINY_SETTINGS
 
-from framepred.checkpoint import Run, load_run
 from framepred.cli import cli
-from framepred.forecast import make_forecast
-from framepred.rollout import predict
-from framepred.sampling import Sampling, gumbel_noise
+from framepred.decoding.sampling import Sampling, gumbel_noise
+from framepred.evaluation.forecast import make_forecast
+from framepred.world.rollout import predict
+from framepred.world.run import Run, load_run
 
 pytestmark = [
     pytest.mark.gpu,

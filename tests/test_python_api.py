@@ -40,13 +40,11 @@ def test_every_public_name_is_there() -> None:
     [
         "",
         "framepred.load_run; framepred.load_tokenizer",
-        "import framepred.rollout",
-        "import framepred.rollout as module",
-        "from framepred.rollout import predict",
-        "import framepred.forecast",
-        "import framepred.cli, framepred.forecast, framepred.pipeline",
-        "framepred.rollout; import framepred.forecast",
-        "import importlib; importlib.import_module('framepred.rollout')",
+        "import framepred.world.rollout",
+        "import framepred.world.rollout as module",
+        "from framepred.world.rollout import predict",
+        "import framepred.evaluation.forecast",
+        "import framepred.cli, framepred.evaluation.forecast, framepred.training.pipeline",
     ],
 )
 def test_rollout_is_the_function_whatever_came_before(before: str) -> None:
@@ -56,8 +54,8 @@ def test_rollout_is_the_function_whatever_came_before(before: str) -> None:
 
 
 def test_other_submodules_are_still_set_on_the_package() -> None:
-    code = "import framepred, framepred.video, framepred.data.windows as w; print(framepred.video.__name__, w.__name__)"
-    assert python(code) == "framepred.video framepred.data.windows"
+    code = "import framepred, framepred.video, framepred.training.windows as w; print(framepred.video.__name__, w.__name__)"
+    assert python(code) == "framepred.video framepred.training.windows"
 
 
 def test_from_video_to_predicted_video(clips_dir: Path, tiny_run: Path, tmp_path: Path) -> None:
@@ -95,7 +93,7 @@ def test_actions_and_samples(clips_dir: Path, tiny_run: Path) -> None:
 
 
 def test_the_tokenizer_contract(tiny_run: Path, clips_dir: Path) -> None:
-    from framepred.tokenizer.base import Tokenizer
+    from framepred.tokenizer.contract import Tokenizer
 
     tokenizer = framepred.load_tokenizer(tiny_run / "tokenizer")
     assert isinstance(tokenizer, Tokenizer)

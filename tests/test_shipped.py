@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from framepred.checkpoint import Run, load_run
-from framepred.data.actions import actions_path, read_actions
-from framepred.data.gym import Recording, record
-from framepred.evaluation import score
-from framepred.forecast import make_forecast
-from framepred.metrics import psnr_of
-from framepred.rollout import predict
-from framepred.sampling import Sampling
-from framepred.video import read_video
+from framepred.decoding.sampling import Sampling
+from framepred.evaluation.ceiling import score
+from framepred.evaluation.forecast import make_forecast
+from framepred.evaluation.metrics import psnr_of
+from framepred.recording.gym import Recording, record
+from framepred.sources.actions_csv import actions_path, read_actions
+from framepred.video.read import read_video
+from framepred.world.rollout import predict
+from framepred.world.run import Run, load_run
 
 ROOT = Path(__file__).parent.parent
 CLIP = ROOT / "examples" / "my-way-home.mp4"

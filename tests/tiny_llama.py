@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from framepred import compat, gguf_file
+from framepred.io import compat
+from framepred.predictor import gguf as gguf_file
 
 compat.ensure_torchvision()
 transformers = pytest.importorskip("transformers")

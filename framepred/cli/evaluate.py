@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
+from framepred.cli.console import consume, duration, print_json, print_table, say, sparkline, track
 from framepred.cli.group import JSON, OVERWRITE, check_output, cli, terminate_like_interrupt
-from framepred.console import consume, duration, print_json, print_table, say, sparkline, track
 from framepred.errors import FramepredError, Interrupted
 
 
@@ -49,9 +49,9 @@ def evaluate(
     With -o or --report, Ctrl-C keeps what is done: the same command goes on. Twice the same command
     gives the same numbers.
     """
-    from framepred.benchmark import Benchmark, Evaluated, write_text
-    from framepred.benchmark import evaluate as run_benchmark
-    from framepred.protocol import load_protocol
+    from framepred.evaluation.benchmark import Benchmark, Evaluated, write_text
+    from framepred.evaluation.benchmark import evaluate as run_benchmark
+    from framepred.evaluation.protocol import load_protocol
 
     changes = {k: v for k in ("context", "horizon", "samples") if (v := options.pop(k)) is not None}
     chosen = load_protocol(protocol, changes, settings)
@@ -59,7 +59,7 @@ def evaluate(
     for path in outputs:
         check_output(path, overwrite)
     if report:
-        from framepred.plots import require_matplotlib
+        from framepred.evaluation.plots import require_matplotlib
 
         require_matplotlib()
     home = out or report
@@ -76,7 +76,7 @@ def evaluate(
             evaluated = consume(run_benchmark(benchmark), describe)
             assert isinstance(evaluated, Evaluated)
             if report:
-                from framepred.report import write_report
+                from framepred.evaluation.report import write_report
 
                 pages = write_report(evaluated, report / "index.html")
                 consume(pages, lambda p: (p.done / p.total, f"report: {p.done} of {p.total} clips, {p.name}"))
@@ -94,7 +94,14 @@ def evaluate(
 
 
 def _show_result(result: dict[str, Any]) -> None:
-    from framepred.tables import group_table, groups_table, header_facts, horizon_table, spread_sentence, verdict
+    from framepred.evaluation.tables import (
+        group_table,
+        groups_table,
+        header_facts,
+        horizon_table,
+        spread_sentence,
+        verdict,
+    )
 
     for name, value in header_facts(result):
         click.echo(f"{name}: {value}")
@@ -128,11 +135,11 @@ def calibrate(
 
     `framepred surprise` scales by it. Use videos that the run was not trained on.
     """
-    from framepred.calibration import FILE_NAME, CalibrationProgress, write_calibration
-    from framepred.calibration import calibrate as run_calibration
-    from framepred.checkpoint import load_run
-    from framepred.data.sources import find_videos
-    from framepred.forecast import choose_device
+    from framepred.evaluation.surprise.calibration import FILE_NAME, CalibrationProgress, write_calibration
+    from framepred.evaluation.surprise.calibration import calibrate as run_calibration
+    from framepred.sources.folder import find_videos
+    from framepred.world.device import choose_device
+    from framepred.world.run import load_run
 
     videos = find_videos(sources)
     run = load_run(model, choose_device(device))
@@ -185,7 +192,7 @@ def surprise(video: Path, out: Path | None, overwrite: bool, as_json: bool, **op
 
     Each frame is compared with what the model expected of it, given the real frames and actions before.
     """
-    from framepred.surprise import measure_surprise, write_surprise
+    from framepred.evaluation.surprise.surprise import measure_surprise, write_surprise
 
     out = out or Path(f"{video.stem}-surprise.mp4")
     if out.suffix.lower() not in (".mp4", ".mkv", ".gif", ".webp", ".npz"):

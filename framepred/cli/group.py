@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import framepred
-from framepred.console import say
+from framepred.cli.console import say
 from framepred.errors import FramepredError, FramepredWarning
 
 
@@ -70,7 +70,7 @@ def check_output(path: Path, overwrite: bool) -> None:
 
 
 def replacing(out: Path, overwrite: bool, *inputs: str | None) -> AbstractContextManager[None]:
-    from framepred.outputs import overwriting
+    from framepred.io.outputs import overwriting
 
     return overwriting(out, inputs) if overwrite else nullcontext()
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
+from framepred.cli.console import duration, print_json, print_table, say, track
 from framepred.cli.group import JSON, OVERWRITE, check_output, cli
-from framepred.console import duration, print_json, print_table, say, track
 from framepred.errors import FramepredError
 
 
@@ -54,7 +54,7 @@ from framepred.errors import FramepredError
 @JSON
 def rollout(video: Path, out: Path | None, overwrite: bool, as_json: bool, **options: Any) -> None:
     """Predict how a video goes on, and score it where the video itself goes on."""
-    from framepred.forecast import Forecast, make_forecast, write_forecast
+    from framepred.evaluation.forecast import Forecast, make_forecast, write_forecast
 
     out = out or Path(f"{video.stem}-rollout.mp4")
     if out.suffix.lower() not in (".mp4", ".mkv", ".gif", ".webp", ".npz"):
@@ -103,7 +103,7 @@ def _frames_bar(horizon: int) -> Callable[[Iterator[Any]], Iterator[Any]]:
 @JSON
 def caption(video: Path, as_json: bool, **options: Any) -> None:
     """Say in words what frames show, by the weights that predict how they go on."""
-    from framepred.caption import caption_video
+    from framepred.llm.caption import caption_video
 
     told = caption_video(video, **options)
     if as_json:

@@ -5,8 +5,9 @@ from typing import Any
 
 import click
 
+from framepred.cli.console import consume, duration, print_json
 from framepred.cli.group import JSON, OVERWRITE, cli, frame_size, replacing, terminate_like_interrupt
-from framepred.console import consume, duration, print_json
+from framepred.cli.memory import keep_memory
 from framepred.errors import FramepredError, Interrupted
 
 
@@ -32,8 +33,8 @@ from framepred.errors import FramepredError, Interrupted
 @JSON
 def record(env: str, out: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
     """Record a Gymnasium environment as a video folder with actions (lossless)."""
-    from framepred.data.gym import Recording
-    from framepred.data.gym import record as run_recording
+    from framepred.recording.gym import Recording
+    from framepred.recording.gym import record as run_recording
 
     recording = Recording(env, **options)
     paths: list[Path] = []
@@ -48,6 +49,14 @@ def record(env: str, out: Path, overwrite: bool, as_json: bool, **options: Any) 
         print_json({"path": str(out), "episodes": [str(p) for p in paths]})
     else:
         click.echo(f"{out}: {len(paths)} episodes")
+
+
+def _load_keeping_memory(folder: Path, size: tuple[int, int] | None, device: str) -> Any:
+    """Load a tokenizer in a process that encodes, this one or a worker, and let it keep its memory."""
+    from framepred.world.run import load_tokenizer
+
+    keep_memory()
+    return load_tokenizer(folder, size, device)
 
 
 def _shard(_: click.Context, __: click.Parameter, value: str) -> tuple[int, int]:
@@ -81,17 +90,17 @@ def tokenize(
     """
     from functools import partial
 
-    from framepred.checkpoint import load_tokenizer, tokenizer_sha256
-    from framepred.data.encoding import Workers
-    from framepred.data.sources import find_videos
-    from framepred.data.tokens import tokenize as run_tokenize
-    from framepred.forecast import choose_device
-    from framepred.hub import is_address
-    from framepred.zoo import tokenizer_folder
+    from framepred.io.hub import is_address
+    from framepred.io.zoo import tokenizer_folder
+    from framepred.sources.folder import find_videos
+    from framepred.tokens.tokenize import tokenize as run_tokenize
+    from framepred.tokens.workers import Workers
+    from framepred.world.device import choose_device
+    from framepred.world.run import tokenizer_sha256
 
     videos = find_videos(sources)
     folder = tokenizer_folder(tokenizer)
-    load = partial(load_tokenizer, folder, size, choose_device(device))
+    load = partial(_load_keeping_memory, folder, size, choose_device(device))
     loaded = load()
     if size is not None and loaded.frame_size != size:
         takes, given = ("x".join(map(str, s)) for s in (loaded.frame_size, size))

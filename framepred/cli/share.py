@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
+from framepred.cli.console import consume, print_json
 from framepred.cli.group import JSON, OVERWRITE, check_output, cli, replacing
-from framepred.console import consume, print_json
 
 
 @cli.command()
@@ -25,9 +25,9 @@ def export(
 
     The folder is a run too: rollout, eval and info take it.
     """
-    from framepred.checkpoint import load_run
-    from framepred.export import export as run_export
-    from framepred.export import measure_loss
+    from framepred.engines.export import export as run_export
+    from framepred.engines.export import measure_loss
+    from framepred.world.run import load_run
 
     if quantize and format != "gguf":
         raise click.UsageError("--quantize is for --format gguf")
@@ -56,7 +56,7 @@ def export(
 @JSON
 def push(run: str, address: str, private: bool, as_json: bool) -> None:
     """Upload a run to the Hugging Face Hub, with a model card."""
-    from framepred.publish import push as run_push
+    from framepred.engines.publish import push as run_push
 
     page = run_push(run, address, private)
     if as_json:
@@ -75,7 +75,7 @@ def pull(address: str, out: Path, overwrite: bool, as_json: bool) -> None:
 
     Everything that takes a run takes hf://OWNER/NAME as well; this makes a copy of one's own.
     """
-    from framepred.publish import pull as run_pull
+    from framepred.engines.publish import pull as run_pull
 
     check_output(out, overwrite)
     with replacing(out, overwrite):
@@ -91,7 +91,7 @@ def pull(address: str, out: Path, overwrite: bool, as_json: bool) -> None:
 @JSON
 def info(path: str | None, as_json: bool) -> None:
     """Say what a video, token store, tokenizer or run is; alone, list the zoo."""
-    from framepred.describe import describe, describe_zoo
+    from framepred.world.info import describe, describe_zoo
 
     if path is None:
         zoo = describe_zoo()

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from framepred.cli.console import consume, duration, print_json
 from framepred.cli.group import JSON, OVERWRITE, cli, replacing, terminate_like_interrupt
-from framepred.console import consume, duration, print_json
+from framepred.cli.memory import keep_memory
 from framepred.errors import Interrupted
 
 
@@ -17,7 +18,7 @@ from framepred.errors import Interrupted
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
 @click.option("--recipe", help="Built-in name or TOML file.")
 @click.option("--tokenizer", help="Name in the zoo or folder, used as it is; without it one is trained.")
-@click.option("--only", type=click.Choice(["tokenizer", "predictor", "draft"]), help="Train only this part.")
+@click.option("--only", type=click.Choice(["tokenizer", "predictor"]), help="Train only this part.")
 @click.option(
     "--init-from", metavar="RUN|NAME|DIR|GGUF", help="Go on from the weights of a run, or of a Llama that knows text."
 )
@@ -44,21 +45,16 @@ def train(
     """Train a run on videos or token stores: what is missing of tokenizer and predictor.
 
     The same command under `accelerate launch` trains on many GPUs or machines. Ctrl-C saves;
-    --resume goes on. `--only draft --init-from RUN` copies a run and adds what guesses frames for it: its
-    rollouts are faster, and the same.
+    --resume goes on.
     """
-    from framepred.config import apply, apply_settings, load_recipe
-    from framepred.pipeline import Job, recipe_for_draft, stored_recipe
-    from framepred.pipeline import train as run_training
+    from framepred.config.recipe import apply, apply_settings, load_recipe
+    from framepred.training.pipeline import Job, stored_recipe
+    from framepred.training.pipeline import train as run_training
 
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other")
-    if resume and recipe is None:
-        base = stored_recipe(out)
-    elif only == "draft" and init_from and recipe is None:
-        base = recipe_for_draft(init_from)
-    else:
-        base = load_recipe(recipe)
+    base = stored_recipe(out) if resume and recipe is None else load_recipe(recipe)
+    keep_memory()
     loop: dict[str, Any] = {}
     if minutes is not None:
         loop["minutes"] = minutes
@@ -99,7 +95,7 @@ def train(
 
 def _watch(progress: Iterator[Any]) -> dict[str, dict[str, float]]:
     """Draw training progress; return each stage's last values."""
-    from framepred.training import TrainProgress
+    from framepred.training.loop import TrainProgress
 
     results: dict[str, dict[str, float]] = {}
 

@@ -1,1 +1,4 @@
-"""Image tokenizers: frames ⇄ grids of discrete tokens. Nothing here knows of sequences."""
+"""Frames ⇄ discrete tokens: framepred's own tokenizers and those of other libraries.
+
+It knows pixels and codes, never sequences. It imports `io` and `config`.
+"""

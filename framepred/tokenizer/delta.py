@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from framepred.config import TokenizerRecipe
-from framepred.tokenizer.autoencoder import Autoencoder, ResidualBlock, blocks, to_float, to_uint8
+from framepred.config.recipe import TokenizerRecipe
+from framepred.tokenizer.image import Autoencoder, ResidualBlock, blocks, to_float, to_uint8
 from framepred.tokenizer.quantizers import QUANTIZERS
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from framepred.config import TokenizerRecipe
+from framepred.config.recipe import TokenizerRecipe
 
 
 class Quantizer(nn.Module):

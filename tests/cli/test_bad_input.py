@@ -17,8 +17,8 @@ from conftest import TINY_SETTINGS
 from media import write_audio, write_noise_mp4
 
 from framepred.cli import cli
-from framepred.data.actions import write_actions
-from framepred.video import read_video, write_video
+from framepred.sources.actions_csv import write_actions
+from framepred.video.read import read_video, write_video
 
 NPZ = "out.npz"
 

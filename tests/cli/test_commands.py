@@ -13,13 +13,13 @@ from click.testing import CliRunner
 from conftest import TINY_SETTINGS
 from PIL import Image
 
-from framepred.checkpoint import load_run
 from framepred.cli import cli
-from framepred.data.actions import read_actions
-from framepred.data.store import read_store
-from framepred.forecast import make_forecast, write_forecast
-from framepred.sequence import SequenceLayout
-from framepred.video import read_video
+from framepred.evaluation.forecast import make_forecast, write_forecast
+from framepred.sequence.layout import SequenceLayout
+from framepred.sources.actions_csv import read_actions
+from framepred.tokens.store import read_store
+from framepred.video.read import read_video
+from framepred.world.run import load_run
 
 ROWS = {"model", "copy_last", "ceiling"}
 
@@ -171,7 +171,7 @@ def test_pictures_show_context_and_prediction(clips_dir: Path, tiny_run: Path, h
 
 
 def test_rollout_at_another_size_and_rate_warns_and_predicts(clips_dir: Path, tiny_run: Path, here: Path) -> None:
-    from framepred.video import write_video
+    from framepred.video.read import write_video
 
     frames = torch.nn.functional.interpolate(read_video(clips_dir / "clip0.mp4").frames.float(), size=(90, 120)).byte()
     write_video(here / "other.mp4", frames.repeat_interleave(2, 0), 20.0)

@@ -14,16 +14,16 @@ import torch
 from click.testing import CliRunner, Result
 from torch import Tensor
 
-import framepred.benchmark
-from framepred.checkpoint import Run, load_run
+import framepred.evaluation.benchmark
 from framepred.cli import cli
-from framepred.data.actions import read_actions
-from framepred.forecast import make_forecast
-from framepred.rollout import predict
-from framepred.sampling import Sampling
-from framepred.scoring import ROWS
-from framepred.teacher import token_logits
-from framepred.video import read_video
+from framepred.decoding.sampling import Sampling
+from framepred.evaluation.forecast import make_forecast
+from framepred.evaluation.scoring import ROWS
+from framepred.sources.actions_csv import read_actions
+from framepred.video.read import read_video
+from framepred.world.likelihood import token_logits
+from framepred.world.rollout import predict
+from framepred.world.run import Run, load_run
 
 SMALL = ("--context", 2, "--horizon", 3, "--samples", 2, "--set", "bootstrap=50")
 

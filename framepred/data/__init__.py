@@ -1,1 +1,0 @@
-"""Sources of episodes: video folders, Gymnasium recordings and token stores."""

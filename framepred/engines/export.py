@@ -1,0 +1,110 @@
+"""A run → a folder for other engines: Hugging Face's format or GGUF. The folder is a run as well."""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch.nn.functional as F
+from safetensors.torch import save_file
+
+from framepred.errors import FramepredError
+from framepred.llm.token_names import TEXT_FILES, TOKENIZER_JSON, read_text_tokenizer, tokenizer_json
+from framepred.predictor import gguf as gguf_file
+from framepred.predictor.llama import to_hugging_face
+from framepred.sources.folder import VideoFile, find_videos
+from framepred.world.likelihood import token_logits
+from framepred.world.run import Run, load_run
+
+Format = Literal["hf", "gguf"]
+_WEIGHTS = "model.safetensors"
+_TOKENIZER_CONFIG = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+
+
+def export(model: str | Path, out: Path, format: str, quantize: str | None = None) -> Run:
+    """Write a run as a folder that `transformers` ("hf") or llama.cpp ("gguf") loads; return it, loaded.
+
+    Its tokenizer.json names every id. `quantize` is "f16", "q8_0" or "q4_0", for GGUF. The folder
+    appears whole, and is a run: `load_run` takes it, a GGUF's weights as the file holds them.
+    """
+    if format not in get_args(Format):
+        raise FramepredError(f"format {format!r} is not known; give one of {', '.join(get_args(Format))}")
+    if quantize is not None and (format != "gguf" or quantize not in gguf_file.QUANTIZATIONS):
+        allowed = f"one of {', '.join(gguf_file.QUANTIZATIONS)}, with format gguf"
+        raise FramepredError(f"quantize {quantize!r} is not allowed with format {format!r}; give {allowed}")
+    if out.exists():
+        raise FramepredError(f"{out} exists already: choose another folder")
+    run = load_run(model)
+    vocabulary = run.layout.vocabulary
+    names = tokenizer_json(vocabulary, read_text_tokenizer(run.path, vocabulary))
+    if format == "gguf":
+        gguf_file.require_gguf()
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        shutil.copytree(run.path / "tokenizer", partial / "tokenizer", ignore=shutil.ignore_patterns(".*"))
+        for name in ("config.json", "framepred.json", "recipe.toml", *TEXT_FILES):
+            if (run.path / name).is_file():
+                shutil.copyfile(run.path / name, partial / name)
+        _write_json(partial / TOKENIZER_JSON, names)
+        if not (partial / TEXT_FILES[0]).exists():
+            _write_json(partial / TEXT_FILES[0], _TOKENIZER_CONFIG)
+        weights = to_hugging_face(run.predictor.state_dict(), run.predictor.config)
+        if format == "gguf":
+            stored = json.loads((partial / "config.json").read_text())
+            config = run.predictor.config.to_json() | {k: v for k, v in stored.items() if v is not None}
+            gguf_file.write_gguf(partial / gguf_file.NAME, weights, config, names, quantize)
+        elif (run.path / _WEIGHTS).is_file():
+            shutil.copyfile(run.path / _WEIGHTS, partial / _WEIGHTS)
+        else:
+            save_file(weights, partial / _WEIGHTS, {"format": "pt"})
+        os.replace(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return load_run(out)
+
+
+def _write_json(file: Path, value: object) -> None:
+    file.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What two runs expect of the same frames, so far: bits a frame, before and after an export."""
+
+    done: int
+    total: int
+    frames: int
+    before: float
+    after: float
+
+
+def measure_loss(before: Run, after: Run, sources: Sequence[str | Path]) -> Iterator[Loss]:
+    """Measure what an export cost in bits a frame (cross entropy) on videos, yielding after each video.
+
+    Weights are as each run's file holds them, arithmetic is fp32: an engine that rounds more loses more.
+    """
+    videos = find_videos(sources)
+    frames, bits = 0, [0.0, 0.0]
+    for done, video in enumerate(videos, 1):
+        scores = [_bits(run, video) for run in (before, after)]
+        frames += scores[0][0]
+        bits = [total + score[1] for total, score in zip(bits, scores, strict=True)]
+        if not frames and done == len(videos):
+            raise FramepredError(f"{video.path} has one frame: nothing to predict; give longer videos")
+        yield Loss(done, len(videos), frames, *(b / max(frames, 1) for b in bits))
+
+
+def _bits(run: Run, video: VideoFile) -> tuple[int, float]:
+    """Return how many frames of a video are predicted, and the bits that all of them take."""
+    tokens = run.tokenizer.encode(video.read(run.tokenizer.frame_size, run.fps).frames)
+    known = video.actions() if run.layout.actions else None
+    total = 0.0
+    for frame, logits in token_logits(run, tokens, known[0] if known else None):
+        wanted = run.layout.steps(tokens)[frame]
+        total += float(F.cross_entropy(logits.double(), wanted, reduction="sum")) / math.log(2)
+    return len(tokens) - 1, total

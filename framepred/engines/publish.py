@@ -1,0 +1,125 @@
+"""Runs ⇄ the Hugging Face Hub: push with a generated model card, pull into a folder."""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from framepred.engines.export import export
+from framepred.errors import FramepredError
+from framepred.io import hub, zoo
+from framepred.world.info import describe
+
+_ROWS = {
+    "frame_size": "frame, pixels (height, width)",
+    "fps": "frames a second",
+    "tokens_per_frame": "tokens a frame",
+    "codebook_size": "codebook",
+    "window_frames": "window, frames",
+    "actions": "actions",
+    "parameters": "parameters of the Llama",
+    "layers": "layers",
+    "hidden_size": "width",
+    "tokenizer_sha256": "sha256 of the frame tokenizer",
+}
+
+
+def push(model: str | Path, address: str, private: bool = False) -> str:
+    """Upload a run to `hf://owner/name` with a model card; return the page's address.
+
+    What goes up is its `hf` export: framepred, transformers and vLLM load it by that name. A run that is
+    a GGUF goes up as it is.
+    """
+    target = hub.Address.parse(address)
+    folder = zoo.resolve("models", model)
+    with tempfile.TemporaryDirectory(prefix="framepred-") as scratch:
+        staged = Path(scratch) / "run"
+        if (folder / "model.gguf").is_file() and not (folder / "model.safetensors").is_file():
+            shutil.copytree(folder, staged, ignore=shutil.ignore_patterns(".*"))
+        else:
+            export(folder, staged, "hf")
+        (staged / "README.md").write_text(model_card(folder, target.repo), encoding="utf-8")
+        return hub.upload(staged, target, private)
+
+
+def pull(address: str, out: Path) -> dict[str, Any]:
+    """Download the run or tokenizer at `hf://owner/name[@revision][/folder]`; return its facts.
+
+    What is broken, or neither, is an error and leaves nothing; the folder appears whole.
+    """
+    if out.exists():
+        raise FramepredError(f"{out} exists already: choose another folder")
+    target = hub.Address.parse(address)
+    folder = hub.resolve(address)
+    facts = describe(str(folder)) if (folder / "config.json").is_file() else {}
+    if facts.get("kind") not in ("run", "tokenizer"):
+        raise FramepredError(f"{target} is neither a run nor a tokenizer of framepred: check the name")
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        shutil.copytree(folder, partial, ignore=shutil.ignore_patterns(".*"))
+        os.replace(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return facts | {"path": str(out)}
+
+
+def model_card(folder: Path, repo: str) -> str:
+    """Return the card of a run: what it is, how to use it, how it was trained; its own README.md goes last."""
+    facts = describe(str(folder))
+    table = "\n".join(f"| {label} | {_shown(facts[key])} |" for key, label in _ROWS.items())
+    readme = folder / "README.md"
+    own = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    front = "---\nlibrary_name: framepred\ntags:\n- framepred\n- world-model\n- video-prediction\n- llama\n---"
+    if own.startswith("---\n"):
+        head, _, own = own.removeprefix("---\n").partition("\n---")
+        front = f"---\n{head}\n---"
+    return (
+        f"""{front}
+
+# {repo.split("/")[1]}
+
+A video predictor made with framepred: a tokenizer turns each frame into tokens, a Llama predicts the next
+token, the tokens of the next frame turn back into pixels.
+
+```bash
+framepred rollout CLIP.mp4 --model hf://{repo}
+```
+
+The Llama is a plain checkpoint, its ids under readable names (`<|v_0123|>`, `<|a_3|>`):
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained("{repo}")
+tokenizer = AutoTokenizer.from_pretrained("{repo}")
+```
+
+| | |
+|---|---|
+{table}
+{_training(folder / "metrics.jsonl")}
+{own.strip()}
+""".rstrip()
+        + "\n"
+    )
+
+
+def _shown(value: Any) -> str:
+    return " x ".join(map(str, value)) if isinstance(value, list) else "none" if value is None else str(value)
+
+
+def _training(metrics: Path) -> str:
+    """The last validation of each stage that a run's metrics.jsonl tells of."""
+    last: dict[str, dict[str, Any]] = {}
+    lines = metrics.read_text().splitlines() if metrics.is_file() else []
+    for row in (json.loads(line) for line in lines if line.endswith("}")):
+        if any(key.startswith("validation") for key in row):
+            last[row["stage"]] = row
+    shown = [
+        f"- {stage}: step {row['step']}, "
+        + ", ".join(f"{key.replace('_', ' ')} {row[key]:.4g}" for key in row if key.startswith("validation"))
+        for stage, row in last.items()
+    ]
+    return "\n**Training**, last validation:\n\n" + "\n".join(shown) + "\n" if shown else ""

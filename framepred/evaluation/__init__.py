@@ -1,0 +1,4 @@
+"""How good a prediction is: protocols, metrics, tables, reports, surprise.
+
+It imports `engines`, `world` and below.
+"""

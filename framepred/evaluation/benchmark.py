@@ -1,0 +1,200 @@
+"""Whole-dataset evaluation: many clips of many groups, resumable, in constant memory, the same every time."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import framepred
+from framepred.errors import FramepredError
+from framepred.evaluation.aggregate import Table, summarise
+from framepred.evaluation.clips import ALTERATIONS, Alteration, EvalClip, Group, make_groups, other_actions, read_clips
+from framepred.evaluation.perceptual import load_perceptual
+from framepred.evaluation.protocol import Protocol
+from framepred.evaluation.retrieval import TrainingIndex, index_training
+from framepred.evaluation.scoring import Scorer, score_clip
+from framepred.io.files import file_sha256
+from framepred.world.device import choose_device
+from framepred.world.run import Run, load_run
+
+_RECORD_FORMAT = 2
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What to evaluate: sources (`NAME=SOURCE` or SOURCE), a run, a protocol, training clips, weights, a cache folder.
+
+    `alterations` of the first source are groups of their own.
+    """
+
+    sources: tuple[str, ...]
+    model: str
+    protocol: Protocol
+    train: tuple[str, ...] = ()
+    alterations: tuple[Alteration, ...] = ()
+    lpips: Path | None = None
+    fid: Path | None = None
+    fvd: Path | None = None
+    device: str = "auto"
+    cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far it is: videos of `total` done, what is at hand, seconds left (None: not known yet)."""
+
+    done: int
+    total: int
+    name: str
+    remaining: float | None
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The result as strict JSON values, and what it was made with: a report looks at clips again."""
+
+    result: dict[str, Any]
+    groups: tuple[Group, ...]
+    scorer: Scorer
+
+
+def evaluate(benchmark: Benchmark) -> Iterator[Progress | Evaluated]:
+    """Score every clip of every group, yielding progress, and at last what came of it.
+
+    With a `cache` folder each clip's numbers are kept there, under a hash of all that they depend on, so the
+    same call after an interruption goes on where it was. Raises FramepredError for what is not allowed.
+    """
+    protocol = benchmark.protocol
+    for kind in benchmark.alterations:
+        if kind not in ALTERATIONS:
+            raise FramepredError(f"alteration {kind!r} is not known; give one of {', '.join(ALTERATIONS)}")
+    device = choose_device(benchmark.device)
+    run = load_run(benchmark.model, device)
+    perceptual = load_perceptual(benchmark.lpips, benchmark.fid, benchmark.fvd, protocol.lpips, device)
+    groups = make_groups(benchmark.sources, benchmark.alterations, protocol, run.tokenizer_sha256)
+    index: TrainingIndex | None = None
+    if benchmark.train:
+        for step in index_training(benchmark.train, run.tokenizer, run.tokenizer_sha256, run.fps, benchmark.cache):
+            index = step.index
+            yield Progress(step.done, step.total, f"training clip {step.name}", None)
+    scorer = Scorer(run, protocol, index, perceptual)
+    clips = _Clips(scorer, benchmark.cache)
+    done, total, tables = 0, sum(len(g.members) for g in groups), []
+    for group in groups:
+        table = Table()
+        for member, clip in read_clips(group, protocol, run.tokenizer.frame_size, run.fps):
+            table.add(clips.score(clip, other_actions(group, member, protocol)))
+            at = done + member + 1
+            yield Progress(at, total, clip.name, clips.seconds_left(at, total))
+        done += len(group.members)
+        tables.append(summarise(group, table, protocol, run))
+    result = {
+        "protocol": protocol.to_json(),
+        "run": run_facts(run),
+        "train": list(benchmark.train) or None,
+        "weights": perceptual.facts,
+        "groups": tables,
+    }
+    yield Evaluated(json.loads(json.dumps(result, allow_nan=False)), tuple(groups), scorer)
+
+
+def run_facts(run: Run) -> dict[str, Any]:
+    """Return which run this is: its path, and hashes of its weights and its tokenizer's."""
+    weights = file_sha256(run.path / "model.safetensors")
+    return {"path": str(run.path), "sha256": weights, "tokenizer_sha256": run.tokenizer_sha256}
+
+
+class _Clips:
+    """Scores clips, or remembers that it has."""
+
+    def __init__(self, scorer: Scorer, cache: Path | None) -> None:
+        self._scorer, self._cache = scorer, cache
+        self._identity = _identity(scorer)
+        self._spent, self._fresh, self._seen = 0.0, 0, 0
+
+    def seconds_left(self, done: int, total: int) -> float | None:
+        """Return what the videos still to come take, at the pace of the clips that were not remembered."""
+        if not self._fresh:
+            return None
+        return self._spent / self._fresh * self._seen / done * (total - done)
+
+    def score(self, clip: EvalClip, others: Tensor | None) -> dict[str, Any]:
+        """Return a clip's record, from the cache where it is there."""
+        key = _key(self._identity, clip, others)
+        record = _read(self._cache, key)
+        if record is None:
+            began = time.monotonic()
+            # By way of text, so that what is remembered and what is new are the same to the last bit.
+            record = json.loads(json.dumps(score_clip(self._scorer, clip, others), allow_nan=False))
+            _write(self._cache, key, record)
+            self._spent, self._fresh = self._spent + time.monotonic() - began, self._fresh + 1
+        self._seen += 1
+        return record
+
+
+def _identity(scorer: Scorer) -> str:
+    device = scorer.run.predictor.embed.weight.device
+    facts = {
+        "made_by": [_RECORD_FORMAT, framepred.__version__, torch.__version__, str(device)],
+        "protocol": scorer.protocol.sha256,
+        "run": {**run_facts(scorer.run), "path": None},
+        "layout": file_sha256(scorer.run.path / "framepred.json"),
+        "index": scorer.index.digest() if scorer.index else None,
+        "weights": scorer.perceptual.facts,
+    }
+    return json.dumps(facts, sort_keys=True)
+
+
+def _key(identity: str, clip: EvalClip, others: Tensor | None) -> str:
+    digest = hashlib.sha256(f"{identity} {clip.name} {clip.fps}".encode())
+    for tensor in (clip.frames, clip.tokens, clip.actions, others):
+        if tensor is None:
+            digest.update(b"none")
+        else:
+            digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode() + tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _read(cache: Path | None, key: str) -> dict[str, Any] | None:
+    if cache is None:
+        return None
+    try:
+        record: dict[str, Any] = json.loads((cache / f"{key}.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return record
+
+
+def _write(cache: Path | None, key: str, record: dict[str, Any]) -> None:
+    if cache is not None:
+        write_text(cache / f"{key}.json", json.dumps(record, allow_nan=False))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that appears under its name only when it is whole."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise FramepredError(f"cannot write {path} ({error.strerror}): free space or choose another folder") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def selected_clips(group: Group, scorer: Scorer, names: Sequence[str]) -> Iterator[tuple[int, EvalClip]]:
+    """Yield (member, clip) of the clips with these names, read anew."""
+    run = scorer.run
+    for member, clip in read_clips(group, scorer.protocol, run.tokenizer.frame_size, run.fps):
+        if clip.name in names:
+            yield member, clip

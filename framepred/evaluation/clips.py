@@ -1,0 +1,216 @@
+"""Evaluation clips: a SOURCE → clips of fixed length in order, one video in memory at a time."""
+
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from framepred.errors import FramepredError, FramepredWarning
+from framepred.evaluation.protocol import Protocol
+from framepred.sources.actions_csv import read_actions
+from framepred.sources.episode import check_action_count
+from framepred.sources.folder import VideoFile, find_videos
+from framepred.tokens.store import TokenEpisode, is_store, read_store, read_store_info
+from framepred.video.read import probe_video, stream_video
+
+Alteration = Literal["mirrored", "reversed", "skipped"]
+ALTERATIONS: tuple[Alteration, ...] = get_args(Alteration)
+
+
+@dataclass(frozen=True)
+class EvalClip:
+    """A clip of context + horizon frames: uint8 (T, 3, H, W), or their tokens int32 where it is from a store.
+
+    `actions` (T - 1) as in an Episode, None where there are none.
+    """
+
+    name: str
+    frames: Tensor | None
+    tokens: Tensor | None
+    actions: Tensor | None
+    fps: float
+
+
+@dataclass(frozen=True)
+class Group:
+    """Clips that are scored together: a name, the SOURCE and, for altered dynamics, how they are altered."""
+
+    name: str
+    source: str
+    members: tuple[VideoFile | TokenEpisode, ...]
+    alteration: Alteration | None = None
+
+
+def make_groups(
+    sources: Iterable[str], alterations: Iterable[Alteration], protocol: Protocol, tokenizer_sha256: str
+) -> list[Group]:
+    """Make a group of each `SOURCE` or `NAME=SOURCE`, and of the first one under each alteration.
+
+    Raises FramepredError for a token store that has no pixels to be scored, or another tokenizer's tokens.
+    """
+    groups: list[Group] = []
+    for given in sources:
+        name, equals, source = given.partition("=")
+        if not equals or Path(given).exists():
+            path = Path(given).resolve()
+            name, source = path.stem if path.is_file() else path.name, given
+        if name in [g.name for g in groups]:
+            raise FramepredError(f"two sources are called {name!r}: name them apart, NAME=SOURCE")
+        members: tuple[VideoFile | TokenEpisode, ...]
+        if is_store(source):
+            if protocol.rollout:
+                raise FramepredError(
+                    f"{source} is a token store, which has no pixels to score: give the videos, "
+                    "or a teacher-forced protocol (--set rollout=false)"
+                )
+            check_store(source, tokenizer_sha256)
+            members = tuple(read_store(source))
+        else:
+            members = tuple(find_videos([source]))
+        groups.append(Group(name, source, members))
+    first = groups[0]
+    altered = [Group(f"{first.name}, {kind}", first.source, first.members, kind) for kind in alterations]
+    if altered and first.members and isinstance(first.members[0], TokenEpisode):
+        raise FramepredError(f"{first.source} is a token store, whose frames cannot be altered: give the videos")
+    return groups + altered
+
+
+def check_store(path: str, tokenizer_sha256: str) -> None:
+    """Raise FramepredError unless a token store holds the tokens of this tokenizer."""
+    info = read_store_info(path)
+    if info.tokenizer_sha256 != tokenizer_sha256:
+        raise FramepredError(
+            f"token store {path} was made by tokenizer {info.tokenizer} ({info.tokenizer_sha256[:12]}), the run has "
+            f"{tokenizer_sha256[:12]}: tokenize again with --tokenizer RUN, or give the videos"
+        )
+
+
+def read_clips(group: Group, protocol: Protocol, size: tuple[int, int], fps: float) -> Iterator[tuple[int, EvalClip]]:
+    """Yield (member, clip) in order; what cannot be read or is too short is passed over with a warning.
+
+    `size` (height, width) and `fps` are those of the run, for what the protocol leaves open.
+    """
+    length = protocol.context + protocol.horizon
+    span = 2 * length - 1 if group.alteration == "skipped" else length
+    wanted = protocol.fps or fps
+    short, found, told = 0, 0, False
+    for index, member in enumerate(group.members):
+        made = 0
+        try:
+            if isinstance(member, TokenEpisode):
+                clips = _cut_tokens(member, protocol, span)
+            else:
+                own, told = _own_rate(member, wanted, told)
+                shape = protocol.size if protocol.size != (0, 0) else size
+                clips = _cut_video(member, protocol, span, shape, None if own else wanted)
+            for clip in clips:
+                yield index, alter(clip, group.alteration)
+                made, found = made + 1, found + 1
+                if found == protocol.max_clips:
+                    return
+        except FramepredError as error:
+            warnings.warn(FramepredWarning(f"skipped: {error}"), stacklevel=2)
+            continue
+        short += not made
+    if short:
+        least = protocol.start + span
+        message = f"{group.name}: {short} of {len(group.members)} are shorter than {least} frames: skipped"
+        warnings.warn(FramepredWarning(message), stacklevel=2)
+    if not found:
+        raise FramepredError(
+            f"{group.source} has no clip of {protocol.start + span} frames (start + context + horizon"
+            + (", twice as many to skip)" if group.alteration == "skipped" else ")")
+            + ": give longer videos or a smaller --horizon"
+        )
+
+
+def _own_rate(video: VideoFile, wanted: float, told: bool) -> tuple[bool, bool]:
+    """Say whether a video keeps its own rate, and whether the user has been told of another."""
+    own = probe_video(video.path).fps
+    if abs(own - wanted) <= 0.02 * wanted:
+        return True, told
+    kept = video.actions_file is not None
+    if not told:
+        what = "scored as it is, for its actions belong to its frames" if kept else "resampled"
+        warnings.warn(
+            FramepredWarning(f"{video.path.name} has {own:g} frames a second, not {wanted:g}: {what}"), stacklevel=2
+        )
+    return kept, True
+
+
+def _cut_video(
+    video: VideoFile, protocol: Protocol, span: int, size: tuple[int, int], fps: float | None
+) -> Iterator[EvalClip]:
+    actions = read_actions(video.actions_file)[0] if video.actions_file else None
+    rate = fps or probe_video(video.path).fps
+    held, first, start = torch.empty(0), 0, protocol.start
+    for chunk in stream_video(video.path, size, fps, chunk=min(64, start + span)):
+        held = torch.cat([held, chunk]) if len(held) else chunk
+        while len(held) >= start - first + span:
+            yield _clip(video.name, start, span, held[start - first : start - first + span], None, actions, rate)
+            if not protocol.stride:
+                return
+            start += protocol.stride
+        passed = min(start - first, len(held))
+        held, first = held[passed:], first + passed
+    check_action_count(actions, first + len(held), str(video.actions_file))
+
+
+def _cut_tokens(episode: TokenEpisode, protocol: Protocol, span: int) -> Iterator[EvalClip]:
+    for start in range(protocol.start, len(episode.tokens) - span + 1, protocol.stride or len(episode.tokens)):
+        yield _clip(episode.name, start, span, None, episode.tokens[start : start + span], episode.actions, episode.fps)
+
+
+def _clip(
+    name: str, start: int, length: int, frames: Tensor | None, tokens: Tensor | None, actions: Tensor | None, fps: float
+) -> EvalClip:
+    taken = None
+    if actions is not None:
+        taken = actions[start : start + length - 1]
+        if len(taken) < length - 1:
+            raise FramepredError(
+                f"{name} has {len(actions)} actions, {start + length - 1} are needed: give one row a frame"
+            )
+    return EvalClip(f"{name}@{start}", frames, tokens, taken, fps)
+
+
+def other_actions(group: Group, member: int, protocol: Protocol) -> Tensor | None:
+    """Return actions (T - 1) of a clip from another video of the group, half a turn on; None where none has them."""
+    length = protocol.context + protocol.horizon
+    span = 2 * length - 1 if group.alteration == "skipped" else length
+    count = len(group.members)
+    for i in range(count - 1):
+        other = group.members[(member + max(1, count // 2) + i) % count]
+        if other is group.members[member]:
+            continue
+        try:
+            actions = other.actions if isinstance(other, TokenEpisode) else (other.actions() or (None,))[0]
+        except FramepredError:
+            continue
+        if actions is not None and len(actions) >= protocol.start + span - 1:
+            taken = actions[protocol.start : protocol.start + span - 1]
+            return _altered_actions(taken, group.alteration)
+    return None
+
+
+def _altered_actions(actions: Tensor, kind: Alteration | None) -> Tensor:
+    if kind == "reversed":
+        return actions.flip(0)
+    return actions[::2] if kind == "skipped" else actions
+
+
+def alter(clip: EvalClip, kind: Alteration | None) -> EvalClip:
+    """Return a clip of other dynamics: mirrored left to right, reversed in time, or every second frame.
+
+    Actions stay those that were taken: under a mirror they turn the other way. A skipped clip keeps the first
+    of each two.
+    """
+    if kind is None or clip.frames is None:
+        return clip
+    frames = {"mirrored": clip.frames.flip(-1), "reversed": clip.frames.flip(0), "skipped": clip.frames[::2]}[kind]
+    actions = None if clip.actions is None else _altered_actions(clip.actions, kind)
+    return EvalClip(f"{clip.name}, {kind}", frames, None, actions, clip.fps)

@@ -1,0 +1,234 @@
+"""A video file and a run → predicted frames with everything around them: actions, truth, scores, output."""
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from framepred.config.recipe import check_sampling
+from framepred.decoding.sampling import Sampling
+from framepred.engines.contract import predict_by
+from framepred.errors import FramepredError, FramepredWarning
+from framepred.evaluation.ceiling import Scores, score
+from framepred.evaluation.metrics import psnr
+from framepred.llm.text import prompt_ids
+from framepred.sources.episode import check_action_count
+from framepred.sources.folder import VideoFile
+from framepred.video.panels import draw_panels
+from framepred.video.read import read_video, write_video
+from framepred.world.device import choose_device
+from framepred.world.footage import given_actions, rate_of_run
+from framepred.world.rollout import Prediction, check_actions, check_lengths, ensemble_mean, ensemble_size, predict
+from framepred.world.run import Run, load_run
+
+_MAX_BYTES = 4 << 30
+_Watch = Callable[[Iterator[Prediction]], Iterator[Prediction]]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Predicted frames uint8 (S, T, 3, H, W) after `context`, their tokens, and the truth as far as it goes.
+
+    Where they are the mean of an `ensemble`, `member` (T, 3, H, W) is its first future.
+    """
+
+    run: Run
+    context: Tensor
+    context_tokens: Tensor
+    truth: Tensor
+    actions: Tensor | None
+    frames: Tensor
+    tokens: Tensor
+    fps: float
+    sampling: Sampling
+    engine: str
+    decoder: str | None
+    passes: int
+    seconds: float
+    scores: Scores | None
+    prompt: str | None = None
+    ensemble: int = 1
+    member: Tensor | None = None
+
+    def summary(self) -> dict[str, Any]:
+        """Return the facts and scores as strict JSON values."""
+        samples, horizon = self.frames.shape[:2]
+        tokens = samples * self.ensemble * horizon * self.run.layout.frame_tokens
+        facts: dict[str, Any] = {
+            "model": str(self.run.path),
+            "context": len(self.context),
+            "horizon": horizon,
+            "samples": samples,
+            "ensemble": self.ensemble,
+            "seed": self.sampling.seed,
+            "temperature": self.sampling.temperature,
+            "top_k": self.sampling.top_k,
+            "top_p": self.sampling.top_p,
+            "prompt": self.prompt,
+            "engine": self.engine,
+            "decoder": self.decoder,
+            "actions": self.actions is not None,
+            "seconds": self.seconds,
+            "tokens_per_second": tokens / max(self.seconds, 1e-9),
+            "forward_passes": self.passes,
+        }
+        empty: dict[str, list[float]] = {"model": [], "copy_last": [], "ceiling": []}
+        if self.scores is None:
+            return facts | {"mse": empty, "psnr": empty, "ssim": empty, "motion": None, "mean": None}
+        return facts | self.scores.to_json()
+
+    def sequence(self) -> Tensor:
+        """Return ids int64 (L,): the flat sequence of sample 0 as the model saw it, context included."""
+        layout = self.run.layout
+        tokens = torch.cat([self.context_tokens, self.tokens[0]])
+        frames = layout.pack(tokens, layout.action_ids(self.actions, len(tokens) - 1))
+        return frames if self.prompt is None else torch.cat([prompt_ids(self.run, self.prompt), frames])
+
+
+def make_forecast(
+    video: str | Path,
+    model: str = "doom-64",
+    context: int = 4,
+    horizon: int = 16,
+    start: int = 0,
+    actions: str | None = None,
+    samples: int | None = None,
+    temperature: float | None = None,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    decoder: str = "auto",
+    engine: str = "framepred",
+    server: str | None = None,
+    prompt: str | None = None,
+    ensemble: int | None = None,
+    device: str = "auto",
+    watch: _Watch = iter,
+) -> Forecast:
+    """Predict how a video file goes on after `context` frames from `start`, and score it where it does.
+
+    `actions` is a CSV file, "none", or None for the file beside the video. A video whose rate is not
+    the run's is resampled to it, unless its actions tie it to its own frames. `engine` is "framepred"
+    or one of engines.ENGINES; `server` is the address of a vLLM server. `prompt` are words before the frames.
+    `samples` futures are shown, or the mean of `ensemble`; it and the temperature are the run's own where none of
+    the three is given.
+    """
+    check_lengths(context, horizon, 1 if samples is None else samples)
+    check_sampling(temperature or 0, top_k, top_p, seed)
+    run = load_run(model, choose_device(device))
+    sampling = run.sampling(temperature, top_k, top_p, seed)
+    members = ensemble_size(run, samples, temperature, ensemble)
+    count = members if samples is None else samples
+    _check_engine(engine, decoder, server, sampling.temperature)
+    words = None if prompt is None else prompt_ids(run, prompt)
+    file = VideoFile(Path(video), str(video))
+    given = given_actions(file, actions, run)
+    size = run.tokenizer.frame_size
+    if count * horizon * 3 * size[0] * size[1] > _MAX_BYTES:
+        raise FramepredError(
+            f"{count} futures of {horizon} frames take over {_MAX_BYTES >> 30} GiB: "
+            "give a smaller --samples, --ensemble or --horizon"
+        )
+    clip = read_video(video, size, None if given else rate_of_run(file, run, actions), start + context + horizon)
+    frames = clip.frames[start:]
+    if given and actions is None and len(clip.frames) < start + context + horizon:
+        check_action_count(given[0], len(clip.frames), given[1])
+    if len(frames) < context:
+        raise FramepredError(
+            f"{video} has {len(clip.frames)} frames ({clip.fps:g} a second), fewer than the context of {context}"
+            + (f" from frame {start}" if start else "")
+            + "; give a longer video or a smaller --context"
+        )
+    taken = None
+    if given is not None:
+        taken = given[0][start : start + context + horizon - 1]
+        check_actions(run, taken, context + horizon - 1, given[1])
+    tokens = run.tokenizer.encode(frames[:context]).cpu()
+
+    began = time.perf_counter()
+    if engine == "framepred":
+        steps = predict(run, tokens, taken, horizon, count, sampling, decoder, words)
+    else:
+        steps = predict_by(engine, run, tokens, taken, horizon, count, sampling, server, words)
+    first: list[Tensor] = []
+    if members > 1:
+        steps = ensemble_mean(run, tokens, _noting_first(steps, first))
+    made = list(watch(steps))
+    seconds = time.perf_counter() - began
+    predicted = torch.stack([p.frames for p in made], 1)
+    truth = frames[context : context + horizon]
+    scores = score(predicted[:, : len(truth)], truth, frames[:context], run.tokenizer) if len(truth) else None
+    return Forecast(
+        run, frames[:context], tokens, truth, taken, predicted, torch.stack([p.tokens for p in made], 1),
+        clip.fps, sampling, engine, _decoder(engine, decoder), made[-1].passes, seconds, scores, prompt, members,
+        torch.stack(first) if first else None,
+    )  # fmt: skip
+
+
+def _noting_first(steps: Iterator[Prediction], first: list[Tensor]) -> Iterator[Prediction]:
+    for made in steps:
+        first.append(made.frames[0])
+        yield made
+
+
+def _check_engine(engine: str, decoder: str, server: str | None, temperature: float) -> None:
+    if server is not None and engine != "vllm":
+        raise FramepredError(f"server {server} is for the engine vllm, not {engine}: give --engine vllm")
+    if engine == "framepred":
+        return
+    if decoder != "auto":
+        raise FramepredError(f"decoder {decoder!r} is framepred's own; the engine {engine} has its own: leave it out")
+    if temperature:
+        warnings.warn(
+            FramepredWarning(
+                f"{engine} draws by its own random numbers: a seed gives other frames than framepred's, "
+                "the same only at temperature 0"
+            ),
+            stacklevel=3,
+        )
+
+
+def _decoder(engine: str, decoder: str) -> str | None:
+    if engine != "framepred":
+        return None
+    return "speculative" if decoder == "auto" else decoder
+
+
+def write_forecast(forecast: Forecast, out: Path) -> None:
+    """Write a forecast by file ending: panels to .mp4, .mkv, .gif or .webp; arrays to .npz."""
+    if out.suffix.lower() == ".npz":
+        _write_arrays(forecast, out)
+        return
+    truth, shown = forecast.truth, {"prediction": forecast.frames[0]}
+    if forecast.member is not None:
+        shown = {f"mean of {forecast.ensemble} futures": forecast.frames[0], "one of them": forecast.member}
+    elif len(forecast.frames) > 1:
+        shown = {f"prediction {s + 1}": sample for s, sample in enumerate(forecast.frames)}
+    values = {title: psnr(frames[: len(truth)], truth).tolist() for title, frames in shown.items()}
+    write_video(out, draw_panels(forecast.context, shown, truth, values), forecast.fps)
+
+
+def _write_arrays(forecast: Forecast, out: Path) -> None:
+    partial = out.with_name(f".{out.stem}.partial.npz")
+    actions, layout = forecast.actions, forecast.run.layout
+    grids = torch.stack([layout.steps(sample).unflatten(1, layout.grid) for sample in forecast.tokens])
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(
+            partial,
+            frames=forecast.frames.numpy(),
+            tokens=grids.numpy(),
+            ids=forecast.sequence().numpy(),
+            actions=np.empty(0, np.int64) if actions is None else actions.numpy(),
+        )
+        partial.replace(out)
+    except OSError as error:
+        raise FramepredError(f"cannot write {out} ({error.strerror}): free space or choose another -o") from error
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,96 @@
+"""Evaluation protocols: what is shown, predicted, drawn, counted and averaged, as data; no torch."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from framepred.config.recipe import check_sampling
+from framepred.errors import FramepredError
+from framepred.io.toml import overlay, read_settings, read_table
+
+DEFAULT = "future"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Everything that decides a score, but the run and the clips. `about` says whose protocol it is.
+
+    The clips: `size` (height, width) in pixels and `fps`, 0 for the run's own; `context` frames are given,
+    `horizon` are predicted, from frame `start` of each video and, with a `stride`, every so many frames
+    after; `max_clips` 0 takes all. `rollout` off scores tokens by teacher forcing alone.
+
+    The numbers: `samples` futures drawn with temperature, top_k, top_p and seed; `statistic` is their mean
+    or, for every metric and clip anew, the best. `counted` "all" also counts the context, as the tokenizer
+    gives it back. `psnr` is of the error pooled over frames and clips, or the mean of each frame's
+    decibels. Intervals hold the `confidence` share of `bootstrap` resamplings of the clips.
+    """
+
+    about: str = ""
+    size: tuple[int, int] = (0, 0)
+    fps: float = 0.0
+    context: int = 4
+    horizon: int = 8
+    start: int = 0
+    stride: int = 0
+    max_clips: int = 0
+    rollout: bool = True
+    samples: int = 4
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    statistic: Literal["mean", "best"] = "mean"
+    counted: Literal["future", "all"] = "future"
+    psnr: Literal["pooled", "frame"] = "pooled"
+    lpips: Literal["alex", "vgg", "squeeze"] = "alex"
+    bootstrap: int = 1000
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        whole = "a whole number from 1 to "
+        for name, holds, allowed in (
+            ("size", all(s == 0 or 8 <= s <= 4096 for s in self.size) and (0 in self.size) == (self.size == (0, 0)),
+             "[0, 0] (the run's own) or two sides of 8 to 4096 pixels"),
+            ("fps", 0 <= self.fps <= 1000, "0 (the run's own) to 1000"),
+            ("context", 1 <= self.context <= 10_000, whole + "10000"),
+            ("horizon", 1 <= self.horizon <= 10_000, whole + "10000"),
+            ("samples", 1 <= self.samples <= 1024, whole + "1024"),
+            ("start", self.start >= 0, "0 or more"),
+            ("stride", self.stride >= 0, "0 (one clip a video) or more"),
+            ("max_clips", self.max_clips >= 0, "0 (all) or more"),
+            ("bootstrap", 10 <= self.bootstrap <= 100_000, "10 to 100000"),
+            ("confidence", 0.5 <= self.confidence < 1, "0.5 to below 1"),
+        ):  # fmt: skip
+            if not holds:
+                raise FramepredError(f"protocol: {name} = {getattr(self, name)} is not allowed; it must be {allowed}")
+        check_sampling(self.temperature, self.top_k, self.top_p, self.seed, "protocol: ")
+
+    @property
+    def sha256(self) -> str:
+        """The hash of every value that can change a number."""
+        values = {k: v for k, v in asdict(self).items() if k != "about"}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the values and their hash as strict JSON values."""
+        return asdict(self) | {"size": list(self.size), "sha256": self.sha256}
+
+
+def load_protocol(
+    name_or_file: str | Path = DEFAULT, changes: Mapping[str, Any] | None = None, settings: Iterable[str] = ()
+) -> Protocol:
+    """Read a protocol by built-in name or TOML file, and lay `changes` and `key=value` settings over it.
+
+    What the file leaves out takes the defaults.
+    """
+    table = read_table(name_or_file, "protocol")
+    changed = dict(changes or {}) | read_settings(settings)
+    result: Protocol = overlay(Protocol(), table | changed, "protocol")
+    if not changed:
+        return result
+    # The words of a built-in protocol would else stand over numbers that are not its own.
+    words = ", ".join(f"{key} = {value}" for key, value in changed.items() if key != "about")
+    return replace(result, about=f"{result.about} Changed here: {words}.".strip())

@@ -1,0 +1,174 @@
+"""The copying baseline: find the training clip whose context is nearest, and replay its future."""
+
+import hashlib
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from framepred.errors import FramepredError, FramepredWarning
+from framepred.evaluation.clips import check_store
+from framepred.sources.folder import VideoFile, find_videos
+from framepred.tokenizer.contract import Tokenizer
+from framepred.tokens.store import TokenEpisode, is_store, read_store
+from framepred.video.read import fit_frames, probe_video, stream_video
+
+_SIDE = 8
+_ROWS = 65_536
+
+
+def features(frames: Tensor) -> Tensor:
+    """Frames uint8 (T, 3, H, W) → thumbnails uint8 (T, 192): what contexts are compared by."""
+    return F.adaptive_avg_pool2d(frames.float(), _SIDE).round().to(torch.uint8).flatten(1)
+
+
+@dataclass(frozen=True)
+class TrainingIndex:
+    """Thumbnails uint8 (F, 192) of every training frame, the episodes end to end."""
+
+    features: Tensor
+    lengths: tuple[int, ...]
+    episodes: tuple[VideoFile | TokenEpisode, ...]
+    tokenizer: Tokenizer
+    fps: float
+
+    def digest(self) -> str:
+        """Return a hash of what is indexed."""
+        return hashlib.sha256(self.features.numpy().tobytes() + repr(self.lengths).encode()).hexdigest()
+
+    def nearest(self, context: Tensor, horizon: int) -> tuple[int, int, float]:
+        """Find the stretch nearest to a context uint8 (C, 3, H, W) that goes on for `horizon` frames.
+
+        Returns (episode, its first frame, root mean square distance of the thumbnails in [0, 1]).
+        """
+        query = features(context).float()
+        span, total = len(context) + horizon, len(self.features)
+        distance = torch.zeros(max(0, total - span + 1))
+        for at, row in enumerate(query):
+            for start in range(0, len(distance), _ROWS):
+                part = self.features[start + at : min(start + _ROWS, len(distance)) + at].float()
+                distance[start : start + len(part)] += (part - row).square().sum(1)
+        first = 0
+        for length in self.lengths:
+            # A stretch must not run on into the next episode.
+            distance[max(0, first + length - span + 1) : first + length] = torch.inf
+            first += length
+        if not len(distance) or not bool(distance.isfinite().any()):
+            raise FramepredError(f"no training clip has {span} frames: give longer ones to --train")
+        best = int(distance.argmin())
+        episode, offset = 0, best
+        while offset >= self.lengths[episode]:
+            offset, episode = offset - self.lengths[episode], episode + 1
+        return episode, offset, float((distance[best] / query.numel()).sqrt() / 255)
+
+    def frames(self, episode: int, start: int, count: int, size: tuple[int, int]) -> Tensor:
+        """Return frames uint8 (count, 3, H, W) of an episode, read anew."""
+        source = self.episodes[episode]
+        if isinstance(source, TokenEpisode):
+            decoded = self.tokenizer.decode(source.tokens[start : start + count].long()).cpu()
+            return fit_frames(decoded, size)
+        kept, first = [], 0
+        for chunk in stream_video(source.path, size, _rate(source, self.fps)):
+            kept.append(chunk[max(0, start - first) : max(0, start + count - first)])
+            first += len(chunk)
+            if first >= start + count:
+                break
+        return torch.cat(kept)
+
+
+def _rate(video: VideoFile, fps: float) -> float | None:
+    """Return the rate to resample a video to, as its clips were for the model: None keeps its own."""
+    if video.actions_file is not None or abs(probe_video(video.path).fps - fps) <= 0.02 * fps:
+        return None
+    return fps
+
+
+@dataclass(frozen=True)
+class IndexProgress:
+    """How far indexing is; the index comes with the last."""
+
+    done: int
+    total: int
+    name: str
+    index: TrainingIndex | None = None
+
+
+@torch.inference_mode()
+def index_training(
+    sources: Sequence[str], tokenizer: Tokenizer, tokenizer_sha256: str, fps: float, cache: Path | None = None
+) -> Iterator[IndexProgress]:
+    """Index videos and token stores, yielding after each episode, and at last with the index.
+
+    With a `cache` folder the thumbnails are kept there, until a file changes. Raises FramepredError where
+    nothing is found, or a store holds another tokenizer's tokens.
+    """
+    found: list[VideoFile | TokenEpisode] = []
+    for source in sources:
+        if is_store(source):
+            check_store(source, tokenizer_sha256)
+            found += read_store(source)
+        else:
+            found += find_videos([source])
+    kept = None if cache is None else cache / f"training-{_state(found, tokenizer, tokenizer_sha256, fps)}.safetensors"
+    parts = _read_parts(kept)
+    if parts is None:
+        parts = {}
+        for i, item in enumerate(found):
+            try:
+                if isinstance(item, TokenEpisode):
+                    chunks: Iterator[Tensor] = (tokenizer.decode(t.long()).cpu() for t in item.tokens.split(64))
+                else:
+                    chunks = stream_video(item.path, tokenizer.frame_size, _rate(item, fps))
+                parts[str(i)] = torch.cat([features(chunk) for chunk in chunks])
+            except FramepredError as error:
+                warnings.warn(FramepredWarning(f"skipped: {error}"), stacklevel=2)
+            yield IndexProgress(i + 1, len(found), item.name)
+        if not parts:
+            raise FramepredError(f"none of the {len(found)} training videos could be read: give others to --train")
+        _write_parts(kept, parts)
+    order = sorted(parts, key=int)
+    index = TrainingIndex(
+        torch.cat([parts[i] for i in order]), tuple(len(parts[i]) for i in order),
+        tuple(found[int(i)] for i in order), tokenizer, fps,
+    )  # fmt: skip
+    yield IndexProgress(len(found), len(found), "all", index)
+
+
+def _state(found: Sequence[VideoFile | TokenEpisode], tokenizer: Tokenizer, tokenizer_sha256: str, fps: float) -> str:
+    """Return a hash of all that thumbnails depend on; a video is known by its place, size and time of change."""
+    digest = hashlib.sha256(repr((_SIDE, tokenizer.frame_size, tokenizer_sha256, fps)).encode())
+    for item in found:
+        if isinstance(item, TokenEpisode):
+            digest.update(item.tokens.numpy().tobytes())
+        else:
+            about = item.path.stat()
+            digest.update(repr((item.path.resolve(), about.st_size, about.st_mtime_ns)).encode())
+    return digest.hexdigest()
+
+
+def _read_parts(path: Path | None) -> dict[str, Tensor] | None:
+    try:
+        return load_file(path) if path and path.is_file() else None
+    except (SafetensorError, OSError):
+        return None
+
+
+def _write_parts(path: Path | None, parts: dict[str, Tensor]) -> None:
+    if path is None:
+        return
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(save(parts))
+        os.replace(partial, path)
+    except OSError as error:
+        raise FramepredError(f"cannot write {path} ({error.strerror}): free space or choose another folder") from error
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,235 @@
+"""A video file and a run → when and where the world was not what was predicted, told from being unsure."""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from framepred.errors import FramepredError, FramepredWarning
+from framepred.evaluation.surprise.calibration import (
+    FILE_NAME,
+    Calibration,
+    FrameScores,
+    Usual,
+    read_calibration,
+    score_frames,
+)
+from framepred.evaluation.surprise.heatmap import Moment, draw_surprise
+from framepred.sources.episode import check_action_count
+from framepred.sources.folder import VideoFile
+from framepred.video.read import probe_video, stream_video, write_video
+from framepred.world.counterfactual import after_other_actions, candidate_actions
+from framepred.world.device import choose_device
+from framepred.world.footage import given_actions, rate_of_run
+from framepred.world.run import Run, load_run
+
+_Watch = Callable[[Iterator[Any], int], Iterator[Any]]
+
+
+@dataclass(frozen=True)
+class TakenAction:
+    """Which action a frame looks like: `likeliest`, and by how many nats others explain it better than the given.
+
+    `odds` is log(mean p of the frame after the other actions / p after the given one): above 0 the video
+    speaks against the action file.
+    """
+
+    likeliest: int | list[int]
+    odds: float
+
+
+@dataclass(frozen=True)
+class Surprise:
+    """Scores of every frame of a video but the first, and what they are measured by."""
+
+    run: Run
+    video: Path
+    fps: float
+    rate: float | None
+    tokens: Tensor
+    actions: Tensor | None
+    scores: list[FrameScores]
+    usual: Usual
+    calibration: Calibration | None
+    taken: list[TakenAction] | None
+
+    def curve(self) -> list[float | None]:
+        """The surprise of each frame, in spreads above the usual; None for the first, which has no context."""
+        return [None, *(self.usual.surprise(s.figures) for s in self.scores)]
+
+    def verdicts(self) -> list[str | None]:
+        return [None, *(self.usual.verdict(s.figures) for s in self.scores)]
+
+    def events(self) -> list[int]:
+        """The frames that were surprising: the highest of each run of neighbours, the most surprising first."""
+        curve, verdicts = self.curve(), self.verdicts()
+        runs: list[list[int]] = []
+        for t in (t for t, v in enumerate(verdicts) if v == "surprised"):
+            if runs and t == runs[-1][-1] + 1:
+                runs[-1].append(t)
+            else:
+                runs.append([t])
+        height = {t: value for t, value in enumerate(curve) if value is not None}
+        return sorted((max(r, key=lambda t: height[t]) for r in runs), key=lambda t: -height[t])
+
+    def summary(self) -> dict[str, Any]:
+        """Return everything as strict JSON values; lists hold one value a frame, null for the first."""
+        figures = [s.figures for s in self.scores]
+        facts: dict[str, Any] = {
+            "model": str(self.run.path),
+            "video": str(self.video),
+            "frames": len(self.tokens),
+            "fps": self.fps,
+            "actions": self.actions is not None,
+            "surprise": self.curve(),
+            "verdict": self.verdicts(),
+            "nats": [None, *(float(s.nats.mean()) for s in self.scores)],
+            "entropy": [None, *(f.entropy for f in figures)],
+            "nats_after_other_pasts": [None, *(s.strange for s in self.scores)],
+            "accuracy": [None, *(float(s.right.mean()) for s in self.scores)],
+            "events": self.events(),
+            "limit": self.usual.limit,
+            "usual": self.usual_source(),
+            "usual_frames": self.usual.frames,
+        }
+        if self.taken is not None:
+            facts["action_likeliest"] = [None, *(t.likeliest for t in self.taken)]
+            facts["action_odds"] = [None, *(t.odds for t in self.taken)]
+        return facts
+
+    def usual_source(self) -> str:
+        if self.calibration is None:
+            return "this video's own median"
+        return f"{self.calibration.videos} videos of {self.run.path.name}'s calibration"
+
+
+def measure_surprise(
+    video: str | Path,
+    model: str = "doom-64",
+    actions: str | None = None,
+    calibration: str | None = None,
+    inverse: bool = False,
+    device: str = "auto",
+    watch: _Watch = lambda items, _: items,
+) -> Surprise:
+    """Score what happens in a video file, teacher-forced: each frame given the real ones before it.
+
+    `actions` is a CSV file, "none", or None for the file beside the video; `calibration` a file, "none", or
+    None for the run's own. `inverse` asks of each frame which action it looks like. A video whose rate is
+    not the run's is resampled to it, unless its actions tie it to its own frames.
+    """
+    run = load_run(model, choose_device(device))
+    file = VideoFile(Path(video), str(video))
+    given = given_actions(file, actions, run)
+    if inverse and given is None:
+        raise FramepredError("--inverse asks whether the actions fit, and none are given: give --actions FILE")
+    if given and run.layout.actions is None:
+        raise FramepredError(f"{given[1]}: the model {run.path} was trained without actions; give --actions none")
+    known = _calibration(run, calibration, given is not None)
+    rate = None if given else rate_of_run(file, run, actions)
+    chunks = stream_video(file.path, run.tokenizer.frame_size, rate)
+    tokens = torch.cat([part.cpu() for part in run.tokenizer.encode_stream(chunks)])
+    if len(tokens) < 2:
+        raise FramepredError(f"{video} has {len(tokens)} frame, 2 are needed: the first has nothing before it")
+    taken = None
+    if given is not None:
+        check_action_count(given[0], len(tokens), given[1])
+        taken = given[0]
+        run.layout.action_ids(taken, len(taken), given[1])
+    strangers = known.pasts if known else None
+    if strangers and taken is None:
+        strangers = strangers.without_actions(run.layout)
+    count = len(tokens) - 1
+    scores = [s for _, s in watch(score_frames(run, tokens, taken, strangers), count)]
+    if known is None:
+        usual = Usual.of([s.figures for s in scores], held_out=False)
+    else:
+        condition = known.no_actions if taken is None else known.actions
+        assert condition is not None
+        usual = condition.usual
+    answers = list(_taken_actions(run, tokens, taken, watch)) if inverse and taken is not None else None
+    fps = rate or probe_video(file.path).fps
+    return Surprise(run, file.path, fps, rate, tokens, taken, scores, usual, known, answers)
+
+
+def _calibration(run: Run, given: str | None, with_actions: bool) -> Calibration | None:
+    """Return the calibration to measure by; None, with a word of why, where there is none that fits."""
+    if given == "none":
+        return None
+    file = Path(given) if given is not None else run.path / FILE_NAME
+    if given is None and not file.exists():
+        why = f"{run.path} has no {FILE_NAME}"
+    else:
+        found = read_calibration(file, run)
+        if not with_actions or found.actions:
+            return found
+        why = f"{file} was made of videos without actions"
+    warnings.warn(
+        FramepredWarning(
+            f"{why}: surprise is scaled by this video's own median; framepred calibrate HELD-OUT-VIDEOS "
+            f"--model {run.path} tells what is usual"
+        ),
+        stacklevel=3,
+    )
+    return None
+
+
+def _taken_actions(run: Run, tokens: Tensor, actions: Tensor, watch: _Watch) -> Iterator[TakenAction]:
+    ids = run.layout.action_ids(actions, len(tokens))
+    candidates = candidate_actions(run.layout, ids[: len(tokens) - 1])
+    starts = torch.tensor([run.layout.legal(slot)[0] for slot in range(run.layout.row_tokens, run.layout.stride)])
+    for frame, log_p in watch(after_other_actions(run, tokens, actions, candidates), len(tokens) - 1):
+        given = (candidates == ids[frame - 1]).all(1)
+        best = (candidates[int(log_p.argmax())] - starts).tolist()
+        space = run.layout.actions
+        likeliest = best[0] if space and space.kind == "discrete" else best
+        yield TakenAction(likeliest, action_odds(log_p, given))
+
+
+def action_odds(log_p: Tensor, given: Tensor) -> float:
+    """Log p (K,) of a frame after K actions, and which was given, bool (K,) → log of mean p of the others over its."""
+    others = log_p[~given]
+    if not given.any() or not len(others):
+        return 0.0
+    return float(others.logsumexp(0) - math.log(len(others)) - log_p[given][0])
+
+
+def write_surprise(surprise: Surprise, out: Path) -> None:
+    """Write by file ending: heat maps over the video to .mp4, .mkv, .gif or .webp; arrays to .npz."""
+    if out.suffix.lower() == ".npz":
+        _write_arrays(surprise, out)
+        return
+    chunks = stream_video(surprise.video, surprise.run.tokenizer.frame_size, surprise.rate)
+    frames = (frame for chunk in chunks for frame in chunk)
+    height, width = surprise.run.layout.grid
+    moments = [Moment(None, None, None, None)]
+    for scores, value, verdict in zip(surprise.scores, surprise.curve()[1:], surprise.verdicts()[1:], strict=True):
+        moments.append(Moment(scores.nats.view(height, width), scores.entropy.view(height, width), value, verdict))
+    # No token is less likely than one guessed blindly among all codes, unless the model is sure and wrong.
+    top = 1.5 * math.log(surprise.run.layout.vocabulary.visual_size)
+    write_video(out, draw_surprise(frames, moments, top, surprise.usual.limit), surprise.fps)
+
+
+def _write_arrays(surprise: Surprise, out: Path) -> None:
+    """Write tokens int64 (T, h, w), nats and entropy float32 (T, h, w) and surprise (T,), NaN for the first frame."""
+    partial = out.with_name(f".{out.stem}.partial.npz")
+    shape = (-1, *surprise.run.layout.grid)
+    tokens = surprise.run.layout.steps(surprise.tokens).reshape(shape)
+    nothing = torch.full((1, surprise.run.layout.frame_tokens), torch.nan)
+    nats = torch.cat([nothing, *(s.nats[None] for s in surprise.scores)]).view(shape)
+    entropy = torch.cat([nothing, *(s.entropy[None] for s in surprise.scores)]).view(shape)
+    curve = np.array([np.nan if v is None else v for v in surprise.curve()])
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(partial, tokens=tokens.numpy(), surprise=curve, nats=nats.numpy(), entropy=entropy.numpy())
+        partial.replace(out)
+    except OSError as error:
+        raise FramepredError(f"cannot write {out} ({error.strerror}): free space or choose another -o") from error
+    finally:
+        partial.unlink(missing_ok=True)

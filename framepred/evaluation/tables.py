@@ -1,0 +1,153 @@
+"""The result as tables and sentences, for the terminal and the report alike."""
+
+from typing import Any
+
+from framepred.evaluation.scoring import BASELINES, ROWS
+
+ROW_NAMES = {
+    "model": "model",
+    "model_mean": "model, mean of samples",
+    "model_true_actions": "model, true actions",
+    "model_no_actions": "model, no actions",
+    "model_shuffled_actions": "model, shuffled actions",
+    "copy_last": "copy last frame",
+    "linear": "linear extrapolation",
+    "nearest_training": "nearest training clip",
+    "ceiling": "tokenizer ceiling",
+}
+_COLUMNS = (
+    ("psnr", "PSNR dB", 2), ("ssim", "SSIM", 3), ("motion_psnr", "moving dB", 2), ("lpips", "LPIPS", 3),
+    ("fid", "FID", 1), ("fvd", "FVD", 1), ("frozen", "frozen", 2), ("bits", "bits/frame", 1), ("accuracy", "tokens", 3),
+)  # fmt: skip
+
+
+def _cell(value: dict[str, Any] | None, digits: int, sign: str = "", bounds: bool = True) -> str:
+    if value is None:
+        return "-"
+    text = f"{value['value']:{sign}.{digits}f}"
+    return f"{text} ±{(value['high'] - value['low']) / 2:.{digits}f}" if bounds and "low" in value else text
+
+
+_BRIEF = ("psnr", "ssim", "motion_psnr")
+
+
+def group_table(group: dict[str, Any], brief: bool = False) -> tuple[list[str], list[list[str]], dict[int, str]]:
+    """Return headers, rows, and the notes of those that have no numbers, by their place.
+
+    `brief` leaves out the intervals of all but the pictures' metrics, so that a terminal holds a row.
+    """
+    used = [c for c in _COLUMNS if any(c[0] in r["metrics"] for r in group["rows"].values())]
+    headers = ["", *(label for _, label, _ in used)]
+    gain = any("motion_psnr" in r["over_copy_last"] for r in group["rows"].values())
+    if gain:
+        headers.append("over copying")
+    rows, notes = [], {}
+    for i, row in enumerate(ROWS):
+        values = group["rows"][row]
+        cells = [
+            _cell(values["metrics"].get(metric), digits, bounds=not brief or metric in _BRIEF)
+            for metric, _, digits in used
+        ]
+        if gain:
+            cells.append(_cell(values["over_copy_last"].get("motion_psnr"), 2, "+"))
+        rows.append([ROW_NAMES[row], *cells])
+        if "note" in values:
+            notes[i] = values["note"]
+    return headers, rows, notes
+
+
+def groups_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return headers and a row for each group: the model beside the copying baselines."""
+    headers = ["moving dB", "clips", "motion", "model", "copy last frame", "nearest training", "over copying", "tokens"]
+    rows = []
+    for group in result["groups"]:
+        moving = {row: _cell(group["rows"][row]["metrics"].get("motion_psnr"), 2) for row in ("model", *BASELINES)}
+        gain = _cell(group["rows"]["model"]["over_copy_last"].get("motion_psnr"), 2, "+")
+        accuracy = _cell(group["rows"]["model"]["metrics"].get("accuracy"), 3)
+        motion = f"{group['motion']:.4f}" if "motion" in group else "-"
+        rows.append(
+            [group["name"], str(group["clips"]), motion, moving["model"], moving["copy_last"],
+             moving["nearest_training"], gain, accuracy]
+        )  # fmt: skip
+    return headers, rows
+
+
+def horizon_table(group: dict[str, Any], most: int = 8) -> tuple[list[str], list[list[str]]] | None:
+    """Return headers and rows of the motion-weighted PSNR by horizon; None where no frames were predicted."""
+    curves = {row: group["rows"][row]["metrics"].get("motion_psnr", {}).get("by_horizon") for row in ROWS}
+    curves = {row: curve for row, curve in curves.items() if curve}
+    if not curves:
+        return None
+    length = len(next(iter(curves.values())))
+    shown = sorted({round(i * (length - 1) / (most - 1)) for i in range(most)}) if length > most else range(length)
+    rows = [
+        [ROW_NAMES[row], *("-" if curve[t] is None else f"{curve[t]:.2f}" for t in shown)]
+        for row, curve in curves.items()
+    ]
+    return ["moving dB, frames ahead", *(f"+{t + 1}" for t in shown)], rows
+
+
+def verdict(group: dict[str, Any]) -> str:
+    """Say at which horizons the model, and the mean of its samples, beat each baseline where the truth moves."""
+    beaten = {"the model": _beaten(group["model_ahead"]), "the mean of its samples": _beaten(group["mean_ahead"])}
+    said = [f"{subject} beats {'; '.join(parts)}" for subject, parts in beaten.items() if parts]
+    if not said:
+        return "No frames were predicted: tokens only, by teacher forcing."
+    return "".join(f"Where the truth moves, {sentence}. " for sentence in said).rstrip()
+
+
+def _beaten(ahead: dict[str, Any]) -> list[str]:
+    parts = []
+    for row in BASELINES:
+        found = ahead[row]
+        if found is None:
+            continue
+        if not found["below"]:
+            parts.append(f"{ROW_NAMES[row]} at every horizon")
+        elif found["above"]:
+            parts.append(f"{ROW_NAMES[row]} at {_ranges(found['above'])} of {len(found['above'] + found['below'])}")
+        else:
+            parts.append(f"{ROW_NAMES[row]} at none")
+    return parts
+
+
+def spread_sentence(spread: dict[str, Any]) -> str:
+    """Say how far samples are from the truth and from each other, and how often the truth is outside them."""
+    error, between, score = (spread[name]["value"] for name in ("error", "spread", "energy"))
+    return (
+        f"Samples are {error:.4f} from the truth and {between:.4f} from each other (root mean square, pixels in "
+        f"[0, 1]); energy score {score:.4f}, lower is better. The truth lies outside all samples at "
+        f"{spread['outside']:.0%} of pixels; {spread['outside_if_calibrated']:.0%} would be calibrated."
+    )
+
+
+def _ranges(numbers: list[int]) -> str:
+    """[1, 2, 3, 5] → "1-3, 5"."""
+    runs: list[list[int]] = []
+    for n in numbers:
+        if runs and n == runs[-1][-1] + 1:
+            runs[-1].append(n)
+        else:
+            runs.append([n])
+    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs)
+
+
+def header_facts(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what the numbers were made with, as (name, value)."""
+    protocol, run = result["protocol"], result["run"]
+    size = "the run's own" if protocol["size"] == [0, 0] else "x".join(map(str, protocol["size"]))
+    drawn = f"{protocol['samples']} samples, {protocol['statistic']}" if protocol["rollout"] else "teacher-forced only"
+    counted = f"frames counted: {protocol['counted']}, PSNR {protocol['psnr']}, size {size}"
+    sampling = f"temperature {protocol['temperature']:g}, seed {protocol['seed']}"
+    frames = f"context {protocol['context']}, horizon {protocol['horizon']}"
+    facts = [
+        ("protocol", f"{protocol['sha256'][:12]}: {frames}, {drawn}, {counted}, {sampling}"),
+        ("run", f"{run['path']} (sha256 {run['sha256'][:12]}, tokenizer {run['tokenizer_sha256'][:12]})"),
+        ("training clips", ", ".join(result["train"]) if result["train"] else "not given: no nearest-training row"),
+    ]
+    for name, weights in result["weights"].items():
+        shown = (
+            weights if isinstance(weights, str) else f"{weights['variant']}; {weights['file']} {weights['sha256'][:12]}"
+        )
+        facts.append((name.upper(), shown))
+    return facts

@@ -1,0 +1,45 @@
+"""Names → folders: the tokenizers and runs that come with framepred, and those on the Hugging Face Hub."""
+
+from pathlib import Path
+
+from framepred.errors import FramepredError
+from framepred.io import hub
+
+DEFAULT = "doom-64"
+
+
+def _roots(kind: str) -> list[Path]:
+    package = Path(__file__).parents[1]
+    # A wheel carries the zoo inside the package; a checkout has it beside.
+    return [root for root in (package / "shipped" / kind, package.parent / kind) if root.is_dir()]
+
+
+def names(kind: str) -> list[str]:
+    """Return the names in the zoo of `kind`: "tokenizers" or "models"."""
+    return sorted({p.name for root in _roots(kind) for p in root.iterdir() if (p / "config.json").is_file()})
+
+
+def resolve(kind: str, name_or_dir: str | Path) -> Path:
+    """Return the folder that a name, a path or hf://owner/name means; "tokenizers" or "models" say which zoo."""
+    if hub.is_address(name_or_dir):
+        return hub.resolve(name_or_dir)
+    path = Path(name_or_dir)
+    if path.is_dir():
+        return path
+    for root in _roots(kind):
+        if (root / str(name_or_dir) / "config.json").is_file():
+            return root / str(name_or_dir)
+    what = kind.removesuffix("s")
+    known = ", ".join(names(kind)) or "none here"
+    raise FramepredError(f"{what} {str(name_or_dir)!r} is neither a folder nor in the zoo; the zoo has: {known}")
+
+
+def tokenizer_folder(name_or_dir: str | Path) -> Path:
+    """Return the folder of a tokenizer that is named, given, or part of a run."""
+    for kind in ("tokenizers", "models"):
+        if str(name_or_dir) in names(kind):
+            folder = resolve(kind, name_or_dir)
+            break
+    else:
+        folder = resolve("tokenizers", name_or_dir)
+    return folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder

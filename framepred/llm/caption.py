@@ -1,0 +1,115 @@
+"""Frames → words: text sampled or weighed behind frames, by the same weights that predict how they go on."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from framepred.decoding.decode import Stream, prefill
+from framepred.decoding.sampling import Sampling, choose, gumbel_noise
+from framepred.errors import FramepredError
+from framepred.llm.text import decode_text, encode_text, require_text
+from framepred.predictor.linear import linear
+from framepred.sources.folder import VideoFile
+from framepred.video.read import read_video
+from framepred.world.device import choose_device
+from framepred.world.footage import given_actions, rate_of_run
+from framepred.world.rollout import check_actions
+from framepred.world.run import Run, load_run
+
+
+@torch.inference_mode()
+def caption(
+    run: Run, tokens: Tensor, actions: Tensor | None, samples: int = 1, sampling: Sampling | None = None,
+    most: int = 48,
+) -> list[str]:  # fmt: skip
+    """Say `samples` times in at most `most` tokens what frames, tokens int64 (T, h, w), show.
+
+    `actions` (≥ T - 1) or None for none. Raises FramepredError where the run knows no text, and where frames and
+    text are more than its context.
+    """
+    model, sampling = run.predictor, sampling or Sampling(temperature=0)
+    stream, device = _read_frames(run, tokens, actions, samples, most), model.embed.weight.device
+    size, rows = run.layout.vocabulary.text_size, torch.arange(samples, device=device)
+    end = -1 if model.config.end_of_text is None else model.config.end_of_text
+    said = torch.empty(samples, 0, dtype=torch.int64, device=device)
+    while said.shape[1] < most and not bool((said == end).any(1).all()):
+        hidden = model.hidden(stream.pending, stream.cache)[:, -1:]
+        logits = linear(hidden, model.head.weight, (0, size))
+        position = torch.tensor([said.shape[1]], device=device)
+        noise = gumbel_noise(sampling.seed, rows, 0, position, size) if sampling.temperature else None
+        stream.pending = choose(logits, noise, sampling)
+        said = torch.cat([said, stream.pending], 1)
+    texts = [row[: row.index(end)] if end in row else row for row in said.tolist()]
+    return [decode_text(run, text) for text in texts]
+
+
+def _read_frames(run: Run, tokens: Tensor, actions: Tensor | None, rows: int, most: int) -> Stream:
+    """Read frames between their markers once, for `rows` texts of at most `most` tokens behind them."""
+    require_text(run)
+    layout, model = run.layout, run.predictor
+    start, stop = layout.vocabulary.markers
+    frames = layout.pack(tokens, layout.action_ids(actions, len(tokens) - 1))
+    ids = torch.cat([torch.tensor([start]), frames, torch.tensor([stop])]).to(model.embed.weight.device)[None]
+    capacity = ids.shape[1] + most
+    if capacity > model.config.max_position_embeddings:
+        raise FramepredError(
+            f"{len(tokens)} frames and {most} tokens of text are {capacity} ids, the model's context is "
+            f"{model.config.max_position_embeddings}: give a smaller context"
+        )
+    return prefill(model, ids, rows, capacity)
+
+
+@torch.inference_mode()
+def log_likelihoods(run: Run, tokens: Tensor, actions: Tensor | None, texts: Sequence[str]) -> Tensor:
+    """Return the log-likelihood, float64 (n,) in nats, of each of n texts behind frames, as `caption` would draw it.
+
+    Frames are as there. A text counts with its end: the shorter of two has no advantage but what is left unsaid.
+    """
+    require_text(run)
+    model, end = run.predictor, run.predictor.config.end_of_text
+    said = [torch.tensor([*encode_text(run, text), *([] if end is None else [end])]) for text in texts]
+    wanted = pad_sequence(said, batch_first=True, padding_value=-1).to(model.embed.weight.device)
+    stream = _read_frames(run, tokens, actions, len(texts), wanted.shape[1])
+    ids = torch.cat([stream.pending, wanted[:, :-1].clamp(min=0)], 1)
+    logits = linear(model.hidden(ids, stream.cache), model.head.weight, (0, run.layout.vocabulary.text_size))
+    losses = F.cross_entropy(logits.double().transpose(1, 2), wanted, reduction="none", ignore_index=-1)
+    return -losses.sum(1).cpu()
+
+
+def caption_video(
+    video: str | Path, model: str, context: int | None = None, start: int = 0, actions: str | None = None,
+    samples: int = 1, tokens: int = 48, temperature: float = 0.0, seed: int = 0, device: str = "auto",
+) -> dict[str, Any]:  # fmt: skip
+    """Say what a video file's `context` frames from `start` show, as many as the run's window without a number.
+
+    `actions` is a CSV file, "none", or None for the file beside the video.
+    """
+    sampling = Sampling(temperature, seed=seed)
+    run = load_run(model, choose_device(device))
+    require_text(run)
+    count = run.window if context is None else context
+    if count > run.window:
+        raise FramepredError(f"context {count} is not allowed: the run sees {run.window} frames; give 1 to that")
+    file = VideoFile(Path(video), str(video))
+    given = given_actions(file, actions, run)
+    rate = None if given else rate_of_run(file, run, actions)
+    clip = read_video(video, run.tokenizer.frame_size, rate, start + count)
+    frames = clip.frames[start:]
+    if not len(frames) or (context is not None and len(frames) < context):
+        raise FramepredError(
+            f"{video} has {len(clip.frames)} frames, fewer than {count} from frame {start}; give a smaller --context"
+        )
+    taken = None
+    if given is not None:
+        taken = given[0][start : start + len(frames) - 1]
+        check_actions(run, taken, len(frames) - 1, given[1])
+    captions = caption(run, run.tokenizer.encode(frames).cpu(), taken, samples, sampling, tokens)
+    return {
+        "model": str(run.path), "video": str(video), "start": start, "context": len(frames), "captions": captions,
+        "seed": seed, "temperature": temperature,
+    }  # fmt: skip

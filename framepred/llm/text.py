@@ -1,0 +1,68 @@
+"""The text of a run that knows some: words ⇄ ids of its text range, and how well other text is predicted."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from framepred.errors import FramepredError
+from framepred.llm.token_names import TOKENIZER_JSON, read_text_files, text_ids, text_tokenizer
+from framepred.predictor.linear import linear
+from framepred.predictor.llama import Llama
+from framepred.world.run import Run
+
+
+def require_text(run: Run) -> None:
+    """Raise FramepredError unless a run knows text."""
+    if not run.layout.vocabulary.text_size:
+        raise FramepredError(f"{run.path} knows no text: train a run with --init-from a Llama that does")
+
+
+def prompt_ids(run: Run, prompt: str) -> Tensor:
+    """Words → the ids int64 (P,) that stand before a run's frames, the marker included.
+
+    Raises FramepredError where the run knows no text, and where words and frames are more than its context.
+    """
+    require_text(run)
+    layout, most = run.layout, run.predictor.config.max_position_embeddings
+    ids = encode_text(run, prompt)
+    room = most - run.window * layout.stride - 1
+    if not 1 <= len(ids) <= room:
+        raise FramepredError(f"prompt {prompt[:40]!r} is {len(ids)} tokens of text: give 1 to {room}")
+    return torch.tensor([*ids, layout.vocabulary.markers[0]])
+
+
+def encode_text(run: Run, text: str) -> list[int]:
+    """Words → ids of text."""
+    return text_ids(_tokenizer(run), text)
+
+
+def decode_text(run: Run, ids: list[int]) -> str:
+    """Ids of text → words."""
+    text: str = _tokenizer(run).decode(ids)
+    return text.strip()
+
+
+def _tokenizer(run: Run) -> Any:
+    files = read_text_files(run.path)
+    if TOKENIZER_JSON not in files:
+        raise FramepredError(f"{run.path} has no {TOKENIZER_JSON}: copy that of its LLM there")
+    return text_tokenizer(files[TOKENIZER_JSON])
+
+
+@torch.inference_mode()
+def text_loss(model: Llama, ids: Tensor, size: int, length: int = 128) -> float:
+    """Return the mean cross-entropy, in nats, of text ids int64 (n,) among the first `size` ids, those of text.
+
+    They are read in stretches of `length`, of which the first id is given; a rest at the end is not read. So a
+    language model and the runs that began with it are measured alike. Raises FramepredError for less than a stretch.
+    """
+    rows = ids[: len(ids) // length * length].view(-1, length)
+    if not len(rows):
+        raise FramepredError(f"{len(ids)} tokens of text are too few to be measured on: give at least {length}")
+    losses = []
+    for row in rows.to(model.embed.weight.device):
+        logits = linear(model.hidden(row[None, :-1])[0], model.head.weight, (0, size))
+        losses.append(F.cross_entropy(logits.float(), row[1:]))
+    return float(torch.stack(losses).double().mean())

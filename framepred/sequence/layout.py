@@ -1,0 +1,294 @@
+"""The flat sequence: frame tokens and action tokens ⇄ ids of one vocabulary.
+
+`frame_0 action_0 frame_1 action_1 …`: a frame is its grid in the order of its scan, an action D tokens. Where frames
+are coded given the one before, `key_0 frame_0 action_0 key_1 frame_1 …`: before each stands the picture it is given.
+Where words stand beside frames, `<frames>` and `</frames>` mark where those begin and end.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, get_args
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from framepred.config.recipe import Scan
+from framepred.errors import FramepredError
+
+
+@dataclass(frozen=True)
+class ActionSpace:
+    """What actions a run knows: `count` discrete ids, or `edges` (D, bins - 1) of continuous dimensions."""
+
+    kind: Literal["discrete", "continuous"]
+    names: tuple[str, ...]
+    count: int = 0
+    edges: tuple[tuple[float, ...], ...] = ()
+
+    @property
+    def slots(self) -> int:
+        """Tokens an action takes."""
+        return 1 if self.kind == "discrete" else len(self.edges)
+
+    @property
+    def size(self) -> int:
+        """Ids that all action tokens need together."""
+        return self.count if self.kind == "discrete" else sum(len(e) + 1 for e in self.edges)
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """Return the half-open range of action ids legal in each slot."""
+        if self.kind == "discrete":
+            return [(0, self.count)]
+        stops = torch.tensor([len(e) + 1 for e in self.edges]).cumsum(0).tolist()
+        return list(zip([0, *stops[:-1]], stops, strict=True))
+
+    def encode(self, actions: Tensor, where: str = "actions") -> Tensor:
+        """Actions int64 (T,) or float32 (T, D) → action ids int64 (T, slots)."""
+        if self.kind == "discrete":
+            if actions.ndim != 1 or actions.is_floating_point():
+                raise FramepredError(
+                    f"{where}: these are continuous, the model takes one integer column: ids 0 to {self.count - 1}"
+                )
+            if len(actions) and not 0 <= int(actions.min()) <= int(actions.max()) < self.count:
+                bad = int(actions.max()) if int(actions.max()) >= self.count else int(actions.min())
+                raise FramepredError(
+                    f"{where}: action id {bad} is not allowed; the model knows ids 0 to {self.count - 1}"
+                )
+            return actions[:, None].long()
+        values = actions[:, None].float() if actions.ndim == 1 else actions.float()
+        if values.shape[1] != len(self.edges):
+            raise FramepredError(
+                f"{where}: {values.shape[1]} columns, the model takes {len(self.edges)}: {', '.join(self.names)}"
+            )
+        if not bool(values.isfinite().all()):
+            raise FramepredError(f"{where}: a value is not finite; every action must be a number")
+        columns = [
+            torch.bucketize(values[:, d].contiguous(), torch.tensor(edge)) + start
+            for d, (edge, (start, _)) in enumerate(zip(self.edges, self.ranges(), strict=True))
+        ]
+        return torch.stack(columns, 1)
+
+    def to_json(self) -> dict[str, Any]:
+        shape: dict[str, Any] = (
+            {"count": self.count} if self.kind == "discrete" else {"edges": [list(e) for e in self.edges]}
+        )
+        return {"kind": self.kind, "names": list(self.names), **shape}
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> "ActionSpace":
+        edges = tuple(tuple(e) for e in value.get("edges", ()))
+        return ActionSpace(value["kind"], tuple(value["names"]), value.get("count", 0), edges)
+
+
+def fit_action_space(actions: list[Tensor], names: tuple[str, ...], bins: int) -> ActionSpace:
+    """Return the action space of a data set: the ids that occur, or bins of equal mass per dimension."""
+    if actions[0].ndim == 1 and not actions[0].is_floating_point():
+        return ActionSpace("discrete", names, count=1 + max(int(a.max()) for a in actions if len(a)))
+    values = torch.cat(actions)
+    quantiles = torch.linspace(0, 1, bins + 1)[1:-1]
+    # torch.quantile refuses more than 16 million values; a regular subsample keeps the quantiles.
+    sample = values[:: max(1, len(values) // 1_000_000)]
+    edges = tuple(tuple(sorted(set(torch.quantile(column, quantiles).tolist()))) for column in sample.T.contiguous())
+    return ActionSpace("continuous", names, edges=edges)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """One id space: `[text | visual | key | action | special]`, each a half-open range; specials are single ids.
+
+    `visual` are the codes of frames, which are predicted; `key` those of the pictures that frames are given.
+    """
+
+    text_size: int
+    visual_size: int
+    action_size: int
+    key_size: int = 0
+
+    @property
+    def visual(self) -> tuple[int, int]:
+        return self.text_size, self.text_size + self.visual_size
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return self.visual[1], self.visual[1] + self.key_size
+
+    @property
+    def action(self) -> tuple[int, int]:
+        return self.key[1], self.key[1] + self.action_size
+
+    @property
+    def no_action(self) -> int:
+        """The id that stands for an action that is not given."""
+        return self.action[1]
+
+    @property
+    def markers(self) -> tuple[int, int]:
+        """The ids of `<frames>` and `</frames>`, which a vocabulary with text has."""
+        assert self.text_size
+        return self.no_action + 1, self.no_action + 2
+
+    @property
+    def size(self) -> int:
+        return self.no_action + (3 if self.text_size else 1)
+
+    def to_json(self) -> dict[str, Any]:
+        special = {"no_action": self.no_action}
+        if self.text_size:
+            special |= dict(zip(("frames", "/frames"), self.markers, strict=True))
+        return {
+            "text": [0, self.text_size],
+            "visual": list(self.visual),
+            **({"key": list(self.key)} if self.key_size else {}),
+            "action": list(self.action),
+            "special": special,
+        }
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> "Vocabulary":
+        sizes = [stop - start for start, stop in (value.get(p, (0, 0)) for p in ("text", "visual", "action", "key"))]
+        vocabulary = Vocabulary(*sizes)
+        if vocabulary.to_json() != value:
+            raise ValueError(f"vocabulary ranges {value} are not contiguous")
+        return vocabulary
+
+
+@cache
+def scan_order(scan: Scan, grid: tuple[int, int]) -> Tensor:
+    """Return the raster place, int64 (N,), of the token in each slot of a frame.
+
+    Interlaced (groups as in arXiv 1703.03664), a token's neighbours stand far before or behind it: given the frame
+    before, tokens of one of the four grids say little of each other, so a guess of many of them holds.
+    """
+    places = torch.arange(grid[0] * grid[1]).view(grid)
+    starts = ((0, 0), (1, 1), (0, 1), (1, 0))
+    parts = [places] if scan == "raster" else [places[top::2, left::2] for top, left in starts]
+    return torch.cat([part.flatten() for part in parts])
+
+
+@dataclass(frozen=True)
+class SequenceLayout:
+    """Where everything stands in a window: frames of `grid` (h, w) tokens, a key before each, an action's slots after.
+
+    The tokens of T frames come as (T, h, w), or as rows (T, K + N) where there are keys: for each frame the key of
+    what it is given, then its own tokens, always in raster order; in ids they stand in the order of the `scan`. A key
+    is known before its frame is predicted, for it says again what the frame before looks like: a model need not add up
+    all that was said since (arXiv 2406.19320).
+    """
+
+    vocabulary: Vocabulary
+    grid: tuple[int, int]
+    actions: ActionSpace | None = None
+    key_grid: tuple[int, int] = (0, 0)
+    scan: Scan = "raster"
+
+    @property
+    def frame_tokens(self) -> int:
+        """N, the tokens of a frame."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def key_tokens(self) -> int:
+        """K, the tokens of what a frame is given: 0 where each frame stands for itself."""
+        return self.key_grid[0] * self.key_grid[1]
+
+    @property
+    def row_tokens(self) -> int:
+        """K + N, where an action's slots begin in a stride."""
+        return self.key_tokens + self.frame_tokens
+
+    @property
+    def action_slots(self) -> int:
+        return self.actions.slots if self.actions else 0
+
+    @property
+    def stride(self) -> int:
+        """Tokens from one frame's first to the next frame's first, keys and actions with them."""
+        return self.row_tokens + self.action_slots
+
+    def steps(self, tokens: Tensor) -> Tensor:
+        """Tokens of frames (T, h, w) or (T, K + N) → each frame's own, in raster order (T, N)."""
+        return tokens.flatten(1)[:, self.key_tokens :]
+
+    def rows(self, tokens: Tensor) -> Tensor:
+        """Flat tokens (…, K + N) of frames → as tokenizers give them: (…, h, w) where there are no keys."""
+        return tokens if self.key_tokens else tokens.unflatten(-1, self.grid)
+
+    def scanned(self, values: Tensor) -> Tensor:
+        """Values (A, N, …) of a frame's tokens in raster order → in the order of the scan."""
+        return values if self.scan == "raster" else values[:, scan_order(self.scan, self.grid).to(values.device)]
+
+    def unscanned(self, values: Tensor) -> Tensor:
+        """Values (A, N, …) of a frame's tokens in the order of the scan → in raster order."""
+        if self.scan == "raster":
+            return values
+        return values[:, scan_order(self.scan, self.grid).argsort().to(values.device)]
+
+    def legal(self, slot: int) -> tuple[int, int]:
+        """Return the half-open range of ids that may stand at position `slot` of a stride."""
+        if slot < self.row_tokens:
+            return self.vocabulary.key if slot < self.key_tokens else self.vocabulary.visual
+        assert self.actions is not None
+        start, stop = self.actions.ranges()[slot - self.row_tokens]
+        return self.vocabulary.action[0] + start, self.vocabulary.action[0] + stop
+
+    def action_ids(self, actions: Tensor | None, length: int, where: str = "actions") -> Tensor:
+        """Actions (T or T-1) or None → vocabulary ids int64 (length, slots), `<no_action>` where none is given."""
+        ids = torch.full((length, self.action_slots), self.vocabulary.no_action)
+        if actions is not None and self.actions is not None:
+            known = self.actions.encode(actions[:length], where) + self.vocabulary.action[0]
+            ids[: len(known)] = known
+        return ids
+
+    def pack(self, tokens: Tensor, action_ids: Tensor) -> Tensor:
+        """Tokens of T frames and vocabulary action ids (T or T-1, slots) → ids int64 (L,)."""
+        rows = self.row_ids(tokens.flatten(1))
+        count = min(len(action_ids), len(rows))
+        steps = torch.cat([rows[:count], action_ids[:count].long()], 1).flatten()
+        return torch.cat([steps, rows[count:].flatten()])
+
+    def row_ids(self, rows: Tensor) -> Tensor:
+        """Flat tokens (T, K + N) of frames → ids int64 (T, K + N) in the order of the scan."""
+        own = self.scanned(rows[:, self.key_tokens :].long())
+        return torch.cat([self.key_ids(rows[:, : self.key_tokens]), own + self.vocabulary.visual[0]], 1)
+
+    def key_ids(self, keys: Tensor) -> Tensor:
+        """Tokens (T, K) of keys → ids int64 of the same shape."""
+        return keys.long() + self.vocabulary.key[0]
+
+    def unpack(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Ids (L,), the inverse of `pack` → keys (T, K), token grids (T, h, w), action ids (T or T-1, slots)."""
+        whole, rest = divmod(len(ids), self.stride)
+        if rest not in (0, self.row_tokens):
+            raise ValueError(f"{len(ids)} ids are not whole frames of {self.stride}")
+        steps = ids[: whole * self.stride].view(whole, self.stride)
+        rows = torch.cat([steps[:, : self.row_tokens].reshape(-1), ids[whole * self.stride :]]).view(
+            -1, self.row_tokens
+        )
+        keys, own = rows.tensor_split((self.key_tokens,), 1)
+        height, width = self.grid
+        tokens = rearrange(self.unscanned(own), "t (h w) -> t h w", h=height, w=width) - self.vocabulary.visual[0]
+        return keys - self.vocabulary.key[0], tokens, steps[:, self.row_tokens :]
+
+    def to_json(self) -> dict[str, Any]:
+        keys = {"key_grid": list(self.key_grid)} if self.key_tokens else {}
+        scan = {"scan": self.scan} if self.scan != "raster" else {}
+        order = [*(["key"] if self.key_tokens else []), "frame", "action"]
+        return {
+            "vocabulary": self.vocabulary.to_json(),
+            "layout": {"order": order, "grid": list(self.grid), "action_slots": self.action_slots} | keys | scan,
+            "actions": self.actions.to_json() if self.actions else None,
+        }
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> "SequenceLayout":
+        actions = ActionSpace.from_json(value["actions"]) if value["actions"] else None
+        grid, key = value["layout"]["grid"], value["layout"].get("key_grid", (0, 0))
+        vocabulary = Vocabulary.from_json(value["vocabulary"])
+        scan = value["layout"].get("scan", "raster")
+        if scan not in get_args(Scan):
+            raise ValueError(f"layout scan {scan!r} is not known; it is one of {', '.join(get_args(Scan))}")
+        layout = SequenceLayout(vocabulary, (grid[0], grid[1]), actions, (key[0], key[1]), scan)
+        if layout.to_json()["layout"]["order"] != value["layout"]["order"]:
+            raise ValueError(f"layout order {value['layout']['order']} is not known: train the run again")
+        return layout

@@ -1,0 +1,156 @@
+"""The token store: Parquet that `datasets.load_dataset` opens, one row an episode.
+
+The store of a tokenizer with keys has three columns more: `key_height`, `key_width` and `key_tokens`, flat, one
+key of `key_height · key_width` tokens a frame.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from framepred.errors import FramepredError
+from framepred.sources.captions_csv import Caption
+
+
+@dataclass(frozen=True)
+class TokenEpisode:
+    """One row of a store: tokens int32 of T frames, as the tokenizer gave them; actions as in an Episode, or None.
+
+    `captions` are what is said of it.
+    """
+
+    name: str
+    source: str
+    fps: float
+    tokens: Tensor
+    actions: Tensor | None
+    captions: tuple[Caption, ...] = ()
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """The store's framepred.json: whose tokens these are, and what actions stand beside them."""
+
+    tokenizer: str
+    tokenizer_sha256: str
+    tokenizer_path: str
+    codebook_size: int
+    grid: tuple[int, int]
+    key_codebook_size: int
+    key_grid: tuple[int, int]
+    frame_size: tuple[int, int]
+    action_kind: str | None
+    action_names: tuple[str, ...]
+
+
+def is_store(path: str | os.PathLike[str]) -> bool:
+    """Say whether a folder is a token store."""
+    try:
+        return json.loads((Path(path) / "framepred.json").read_text()).get("kind") == "tokens"
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def read_store_info(path: str | os.PathLike[str]) -> StoreInfo:
+    """Read a store's framepred.json."""
+    file = Path(path) / "framepred.json"
+    try:
+        about = json.loads(file.read_text())
+        tok = about["tokenizer"]
+        size, keys = about["frame_size"], about.get("keys", {"codebook_size": 0, "grid": (0, 0)})
+        # Stores of framepred 0.1 do not say their grid here; they have no keys either.
+        grid, key_grid = about.get("grid", (0, 0)), keys["grid"]
+        return StoreInfo(
+            tok["name"], tok["sha256"], tok["path"], about["codebook_size"], (grid[0], grid[1]),
+            keys["codebook_size"], (key_grid[0], key_grid[1]), (size[0], size[1]),
+            about["actions"]["kind"], tuple(about["actions"]["names"]),
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FramepredError(
+            f"{path} is no token store ({file.name}: {error}): make one with framepred tokenize"
+        ) from error
+
+
+def write_store_info(path: Path, writer: str, info: StoreInfo) -> None:
+    """Write a store's framepred.json; `writer` keeps several processes' unfinished files apart."""
+    about = {
+        "kind": "tokens",
+        "tokenizer": {"name": info.tokenizer, "sha256": info.tokenizer_sha256, "path": info.tokenizer_path},
+        "codebook_size": info.codebook_size,
+        "grid": list(info.grid),
+        "keys": {"codebook_size": info.key_codebook_size, "grid": list(info.key_grid)},
+        "frame_size": list(info.frame_size),
+        "actions": {"kind": info.action_kind, "names": list(info.action_names)},
+    }
+    partial = path / f".framepred.json.{writer}.partial"
+    try:
+        partial.write_text(json.dumps(about, indent=1) + "\n")
+        os.replace(partial, path / "framepred.json")
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_store(path: str | os.PathLike[str]) -> list[TokenEpisode]:
+    """Read every episode of a token store into memory."""
+    info = read_store_info(path)
+    episodes = []
+    for file in shard_files(Path(path)):
+        columns = [name for name in store_schema(info).names if name != "actions" or info.action_kind]
+        table = read_shard(file, columns)
+        # As Python numbers, an hour of video would take gigabytes.
+        parts = {name: table[name] for name in ("tokens", "key_tokens") if name in columns}
+        for i, row in enumerate(table.drop_columns(list(parts)).to_pylist()):
+            flat = {name: torch.from_numpy(part[i].values.to_numpy().astype(np.int32)) for name, part in parts.items()}
+            tokens = flat["tokens"].view(row["num_frames"], row["grid_height"], row["grid_width"])
+            if "key_tokens" in flat:
+                tokens = torch.cat([flat["key_tokens"].view(len(tokens), -1), tokens.flatten(1)], 1)
+            actions = row.get("actions")
+            if actions is not None:
+                kind = torch.int64 if info.action_kind == "discrete" else torch.float32
+                actions = torch.tensor(actions, dtype=kind)
+            captions = tuple(Caption(**caption) for caption in row.get("captions") or ())
+            episodes.append(TokenEpisode(row["episode"], row["source"], row["fps"], tokens, actions, captions))
+    if not episodes:
+        raise FramepredError(f"token store {path} holds no episode: tokenize videos into it first")
+    return episodes
+
+
+def shard_files(path: Path) -> list[Path]:
+    """Return a store's Parquet files, in order."""
+    return sorted(path.glob("episodes-*.parquet"))
+
+
+def read_shard(file: Path, columns: list[str]) -> pa.Table:
+    """Read columns of one Parquet file; FramepredError where it is broken."""
+    try:
+        # Stores that were made before there were captions lack that column.
+        held = [c for c in columns if c != "captions" or c in pq.read_schema(file).names]
+        return pq.read_table(file, columns=held).select(held)
+    except (pa.ArrowException, OSError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise FramepredError(
+            f"token store file {file} cannot be read ({reason}): delete it and tokenize again"
+        ) from error
+
+
+def store_schema(info: StoreInfo) -> pa.Schema:
+    """Return the columns of a store's Parquet files."""
+    action = pa.list_(pa.list_(pa.float32())) if info.action_kind == "continuous" else pa.list_(pa.int64())
+    caption = pa.struct([("start", pa.float64()), ("end", pa.float64()), ("text", pa.string())])
+    token, key = (pa.uint16() if n <= 65536 else pa.int32() for n in (info.codebook_size, info.key_codebook_size))
+    keys = [("key_height", pa.int32()), ("key_width", pa.int32()), ("key_tokens", pa.list_(key))]
+    return pa.schema(
+        [
+            ("episode", pa.string()), ("source", pa.string()), ("fps", pa.float64()), ("num_frames", pa.int64()),
+            ("grid_height", pa.int32()), ("grid_width", pa.int32()), ("tokens", pa.list_(token)), ("actions", action),
+            *(keys if info.key_codebook_size else []),
+            ("captions", pa.list_(caption)),
+        ]
+    )  # fmt: skip

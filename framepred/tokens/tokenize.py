@@ -1,0 +1,209 @@
+"""Videos → the token store: streamed, resumable, in any number of processes and shards."""
+
+import os
+import time
+import warnings
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from framepred.errors import FramepredError, FramepredWarning
+from framepred.sources.folder import VideoFile
+from framepred.tokenizer.contract import Tokenizer
+from framepred.tokens.store import StoreInfo, read_shard, read_store_info, shard_files, store_schema, write_store_info
+from framepred.tokens.workers import News, Workers, encode_here, encode_in_processes, file_bytes, source_key
+
+_FLUSH_TOKENS = 4_000_000
+_FLUSH_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class TokenizeProgress:
+    """How far tokenizing is: episodes of `total` in the store; frames, frames a second and skipped by this call.
+
+    `remaining` is in seconds, None where nothing is known yet.
+    """
+
+    episode: str
+    done: int
+    total: int
+    frames: int
+    rate: float
+    remaining: float | None
+    skipped: int
+
+
+def tokenize(
+    videos: Sequence[VideoFile],
+    out: str | os.PathLike[str],
+    tokenizer: Tokenizer,
+    name: str,
+    sha256: str,
+    where: str = "",
+    fps: float | None = None,
+    workers: Workers | None = None,
+    shard: tuple[int, int] = (1, 1),
+) -> Generator[TokenizeProgress, None, None]:
+    """Encode videos into the token store `out`, adding only those that it lacks.
+
+    `shard` (i, n) takes every n-th video from the i-th, counted from 1; shards may write into one folder
+    at once. The rows are the same whatever `workers` and shards. Every file appears whole or not at all.
+    Raises FramepredError where `out` holds another tokenizer's tokens or another kind of actions.
+    """
+    folder = Path(out)
+    number, shards = shard
+    # All videos, not this shard's: what the shards write must fit together.
+    kind, names = _common_actions(videos)
+    wanted = StoreInfo(
+        name, sha256, where, tokenizer.codebook_size, tokenizer.grid, tokenizer.key_codebook_size, tokenizer.key_grid,
+        tokenizer.frame_size, kind, names,
+    )  # fmt: skip
+    info, stored = _open_store(folder, wanted)
+    mine = videos[number - 1 :: shards]
+    missing = [v for v in mine if source_key(v) not in stored]
+    if not missing:
+        return
+    files = _Files(folder, "episodes" if shards == 1 else f"episodes-{number}of{shards}", info)
+    meter = _Meter([file_bytes(v) for v in missing])
+    news = encode_in_processes(missing, workers, fps) if workers else encode_here(missing, tokenizer, fps)
+    rows: list[dict[str, Any]] = []
+    held, since, skipped = 0, time.monotonic(), 0
+    done = len(mine) - len(missing)
+    try:
+        for item in news:
+            if item.error:
+                # One bad file among many must not stop the rest.
+                if len(videos) == 1:
+                    raise item.error
+                skipped += 1
+                if skipped == len(videos):
+                    raise FramepredError(
+                        f"none of the {len(videos)} videos could be tokenized; the last: {item.error}"
+                    ) from item.error
+                warnings.warn(FramepredWarning(f"skipped: {item.error}"), stacklevel=2)
+            elif item.row:
+                rows.append(item.row)
+                held += item.row["tokens"].size + item.row["key_tokens"].size
+                done += 1
+            if rows and (held > _FLUSH_TOKENS or time.monotonic() - since > _FLUSH_SECONDS):
+                files.write(rows)
+                rows, held, since = [], 0, time.monotonic()
+            meter.note(item)
+            yield meter.progress(missing[item.index].name, done, len(mine), skipped)
+    except (KeyboardInterrupt, GeneratorExit):
+        # An interrupt may fall between a file's appearing and its rows' being let go.
+        stored = _stored_sources(folder)
+        rows = [row for row in rows if row["source"] not in stored]
+        if rows:
+            files.write(rows)
+        raise
+    finally:
+        news.close()
+    if rows:
+        files.write(rows)
+
+
+class _Meter:
+    """Counts frames, and guesses the time left from the share of all bytes that is done."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        self.sizes, self.shares = sizes, [0.0] * len(sizes)
+        self.frames, self.began, self.bytes = 0, time.monotonic(), 0.0
+
+    def note(self, item: News) -> None:
+        self.bytes += (item.share - self.shares[item.index]) * self.sizes[item.index]
+        self.shares[item.index] = item.share
+        self.frames += item.frames
+
+    def progress(self, episode: str, done: int, total: int, skipped: int) -> TokenizeProgress:
+        elapsed = max(time.monotonic() - self.began, 1e-9)
+        left = elapsed * (sum(self.sizes) / self.bytes - 1) if self.bytes else None
+        return TokenizeProgress(episode, done, total, self.frames, self.frames / elapsed, left, skipped)
+
+
+def _open_store(folder: Path, wanted: StoreInfo) -> tuple[StoreInfo, set[str]]:
+    """Return what the store will hold and the keys of what it holds; what does not fit together is an error."""
+    if not folder.is_dir() or all(p.name.startswith(".") for p in folder.iterdir()):
+        return wanted, set()
+    old = read_store_info(folder)
+    if old.tokenizer_sha256 != wanted.tokenizer_sha256:
+        raise FramepredError(
+            f"token store {folder} was made by tokenizer {old.tokenizer} ({old.tokenizer_sha256[:12]}), "
+            f"not {wanted.tokenizer} ({wanted.tokenizer_sha256[:12]}): give another -o, or --overwrite"
+        )
+    if old.frame_size != wanted.frame_size:
+        raise FramepredError(
+            f"token store {folder} is of frames of {old.frame_size}, these are {wanted.frame_size}: give another -o"
+        )
+    shards = shard_files(folder)
+    if old.action_kind is None and wanted.action_kind == "continuous" and shards:
+        raise FramepredError(f"token store {folder} has no actions, these are continuous: give another -o")
+    if wanted.action_kind is None:
+        wanted = replace(wanted, action_kind=old.action_kind, action_names=old.action_names)
+    elif old.action_kind and (old.action_kind, old.action_names) != (wanted.action_kind, wanted.action_names):
+        raise FramepredError(
+            f"token store {folder} has {old.action_kind} actions {list(old.action_names)}, "
+            f"these are {wanted.action_kind} {list(wanted.action_names)}: give another -o"
+        )
+    return wanted, _stored_sources(folder)
+
+
+def _stored_sources(folder: Path) -> set[str]:
+    return {key for file in shard_files(folder) for key in read_shard(file, ["source"]).column("source").to_pylist()}
+
+
+class _Files:
+    """Where one process's rows go: PREFIX-00000.parquet and on, beside the store's framepred.json."""
+
+    def __init__(self, folder: Path, prefix: str, info: StoreInfo) -> None:
+        self.folder, self.prefix, self.info = folder, prefix, info
+
+    def write(self, rows: list[dict[str, Any]]) -> None:
+        # Hidden until whole: datasets and this module pass over names that begin with a dot.
+        partial = self.folder / f".{self.prefix}.partial"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_store_info(self.folder, self.prefix, self.info)
+            pq.write_table(pa.Table.from_pylist(rows, schema=store_schema(self.info)), partial, compression="zstd")
+            os.replace(partial, self.folder / f"{self.prefix}-{self._next():05d}.parquet")
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise FramepredError(
+                f"cannot write to token store {self.folder} ({reason}): free space or choose another -o"
+            ) from error
+        finally:
+            with suppress(OSError):
+                partial.unlink()
+
+    def _next(self) -> int:
+        taken = [p.stem.rsplit("-", 1) for p in shard_files(self.folder)]
+        return 1 + max((int(number) for prefix, number in taken if prefix == self.prefix), default=-1)
+
+
+def _common_actions(videos: Sequence[VideoFile]) -> tuple[str | None, tuple[str, ...]]:
+    """Return the one kind and names of actions that the videos share, reading every sidecar once."""
+    kind: str | None = None
+    names: tuple[str, ...] = ()
+    first: VideoFile | None = None
+    for video in videos:
+        try:
+            loaded = video.actions()
+        except FramepredError:
+            # Its own error comes when it is its turn, and stops only it.
+            continue
+        if loaded is None:
+            continue
+        mine = "discrete" if loaded[0].ndim == 1 and not loaded[0].is_floating_point() else "continuous"
+        if first is None:
+            first, kind, names = video, mine, loaded[1]
+        elif (kind, names) != (mine, loaded[1]):
+            raise FramepredError(
+                f"{video.actions_file} has {mine} actions {list(loaded[1])}, {first.actions_file} has "
+                f"{kind} {list(names)}: one store holds one kind"
+            )
+    return kind, names

@@ -1,0 +1,111 @@
+"""What training starts from: tokenizer, predictor and layout, new or of an earlier run or a language model."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import torch
+
+from framepred.config.recipe import Recipe
+from framepred.errors import FramepredError
+from framepred.io import zoo
+from framepred.llm.model import LanguageModel, check_names, extend
+from framepred.llm.token_names import TOKENIZER_JSON, read_text_files, text_ids, text_tokenizer
+from framepred.predictor.llama import Llama
+from framepred.sequence.layout import SequenceLayout, Vocabulary, fit_action_space
+from framepred.sources.captions_csv import find_texts, read_text
+from framepred.tokenizer.contract import Tokenizer
+from framepred.tokenizer.delta import DeltaAutoencoder
+from framepred.tokenizer.foreign import AdaptedTokenizer
+from framepred.tokenizer.image import Autoencoder
+from framepred.tokens.store import TokenEpisode, read_store_info
+from framepred.training.objectives import llama_config
+from framepred.training.words import Words
+from framepred.world.run import Run, load_tokenizer
+
+
+def tokenizer_to_train(recipe: Recipe, origin: str | None) -> Autoencoder | DeltaAutoencoder:
+    """Return a new tokenizer, or one that goes on from `origin`; a plain one becomes the keys of a delta recipe's."""
+    loaded = load_tokenizer(zoo.tokenizer_folder(origin)) if origin else None
+    if isinstance(loaded, AdaptedTokenizer):
+        raise FramepredError(
+            f"tokenizer {origin} is a {loaded.name}: framepred trains only its own; use it as it is, "
+            "without --only tokenizer"
+        )
+    if loaded and loaded.frame_size != recipe.data.size:
+        raise FramepredError(f"tokenizer {origin} takes frames of {loaded.frame_size}, data.size is {recipe.data.size}")
+    given = recipe.tokenizer.delta_downsampling and isinstance(loaded, Autoencoder)
+    if loaded and not given:
+        return loaded.requires_grad_(True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.training.seed)
+        if not recipe.tokenizer.delta_downsampling:
+            return Autoencoder(recipe.tokenizer, recipe.data.size)
+        delta = DeltaAutoencoder(recipe.tokenizer, recipe.data.size)
+    if loaded:
+        try:
+            delta.key.load_state_dict(loaded.state_dict())
+        except RuntimeError as error:
+            raise FramepredError(
+                f"tokenizer {origin} does not have the shape of the recipe's keys: give --recipe its levels, "
+                "downsampling, width and blocks"
+            ) from error
+        delta.begin_like_key()
+    return delta
+
+
+def make_model(
+    init: Run | LanguageModel | None, layout: SequenceLayout, recipe: Recipe, generator: torch.Generator
+) -> tuple[Llama, dict[str, str]]:
+    """Return the predictor before training, and the files of its text tokenizer by name."""
+    if isinstance(init, LanguageModel):
+        check_names(init, layout.vocabulary)
+        # A caption has a marker on either side, and an end.
+        context = recipe.predictor.window * layout.stride + recipe.text.tokens + 3
+        return extend(init, layout, context, generator), init.files
+    if init is not None:
+        return init.predictor.requires_grad_(True), read_text_files(init.path) if layout.vocabulary.text_size else {}
+    model = Llama(llama_config(recipe.predictor, layout))
+    model.initialise(generator)
+    return model, {}
+
+
+def make_words(
+    recipe: Recipe, model: Llama, layout: SequenceLayout, text_files: Mapping[str, str],
+    episodes: Sequence[TokenEpisode], texts: Sequence[str],
+) -> Words | None:  # fmt: skip
+    """Return what is said of the episodes and beside them, None where the run knows no text or there is none."""
+    if not layout.vocabulary.text_size or not (texts or any(e.captions for e in episodes)):
+        return None
+    end = model.config.end_of_text
+    if end is None:
+        raise FramepredError("the language model's config.json has no eos_token_id, which ends a caption: add it")
+    tokenizer = text_tokenizer(text_files[TOKENIZER_JSON])
+    read = [read_text(f) for f in find_texts(texts)]
+    return Words.build(episodes, read, partial(text_ids, tokenizer), end, layout, recipe.text)
+
+
+def fit_layout(
+    episodes: list[TokenEpisode], stores: Sequence[str], tokenizer: Tokenizer, recipe: Recipe, text_size: int
+) -> SequenceLayout:
+    """Return the layout of new episodes: their tokenizer's grid and codes, the actions that occur, text before them.
+
+    Raises FramepredError where the stores' actions differ.
+    """
+    kinds = {(i.action_kind, i.action_names) for i in map(read_store_info, stores) if i.action_kind}
+    if len(kinds) > 1:
+        raise FramepredError(f"the sources' actions differ: {sorted(map(str, kinds))}; one run has one action space")
+    actions = [e.actions for e in episodes if e.actions is not None and len(e.actions)]
+    space = fit_action_space(actions, next(iter(kinds))[1], recipe.predictor.action_bins) if actions else None
+    vocabulary = Vocabulary(
+        text_size, tokenizer.codebook_size, space.size if space else 0, key_size=tokenizer.key_codebook_size
+    )
+    return SequenceLayout(vocabulary, tokenizer.grid, space, tokenizer.key_grid, recipe.predictor.scan)
+
+
+def common_fps(episodes: list[TokenEpisode]) -> float:
+    """Return the rate that most frames have."""
+    frames: Counter[float] = Counter()
+    for episode in episodes:
+        frames[round(episode.fps, 3)] += len(episode.tokens)
+    return frames.most_common(1)[0][0]

@@ -1,0 +1,266 @@
+"""Sources → run: trains what is missing, in order: tokenizer, tokens, predictor."""
+
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from framepred.config.recipe import Recipe, load_recipe, to_toml
+from framepred.errors import FramepredError, FramepredWarning
+from framepred.io import zoo
+from framepred.llm.model import LanguageModel, find_checkpoint, load_language_model
+from framepred.sequence.layout import SequenceLayout
+from framepred.sources.captions_csv import find_texts
+from framepred.sources.folder import find_videos
+from framepred.tokenizer.contract import Tokenizer
+from framepred.tokens.store import StoreInfo, TokenEpisode, is_store, read_store, read_store_info
+from framepred.tokens.tokenize import TokenizeProgress, tokenize
+from framepred.training.embedding import merge_rows, part_text, share_digits
+from framepred.training.finetune import adapt, merge_updates
+from framepred.training.initialisation import common_fps, fit_layout, make_model, make_words
+from framepred.training.loop import Budget, TrainProgress, fit, make_accelerator
+from framepred.training.objectives import predictor_stage
+from framepred.training.tokenizer import train_tokenizer, warn_unvalidated
+from framepred.training.windows import Windows, split_episodes, step_generator
+from framepred.world.run import (
+    Run,
+    copy_tokenizer,
+    load_run,
+    load_tokenizer,
+    save_run,
+    tokenizer_sha256,
+)  # fmt: skip
+
+Progress = TrainProgress | TokenizeProgress
+_Episodes = list[tuple[TokenEpisode, str]]
+"""Each with the source that it is drawn as part of."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to train: `only` one part, from a `tokenizer`, from the weights of a run or language model (`init_from`).
+
+    `texts` are files and folders of text, which such a model reads on beside the frames.
+    """
+
+    sources: Sequence[str]
+    out: Path
+    recipe: Recipe
+    tokenizer: str | None = None
+    only: str | None = None
+    init_from: str | None = None
+    resume: bool = False
+    texts: Sequence[str] = ()
+
+
+def stored_recipe(run: Path) -> Recipe:
+    """Return the recipe that a run was started with."""
+    if not (run / "recipe.toml").is_file():
+        raise FramepredError(f"{run} holds no training to resume (no recipe.toml): start it without --resume")
+    return load_recipe(run / "recipe.toml")
+
+
+def train(job: Job) -> Generator[Progress, None, None]:
+    """Train a run in `job.out`, yielding progress. Killed at any moment, it resumes with `resume`.
+
+    Raises FramepredError for sources, recipes and folders that do not fit each other.
+    """
+    fresh = not job.out.is_dir() or not any(job.out.iterdir())
+    try:
+        yield from _train(job)
+    except FramepredError:
+        # Nothing was trained: the next try must not stumble over what this one left.
+        if fresh and job.out.is_dir() and {p.name for p in job.out.iterdir()} <= {"recipe.toml", "tokenizer"}:
+            shutil.rmtree(job.out, ignore_errors=True)
+        raise
+
+
+def _train(job: Job) -> Iterator[Progress]:
+    started = time.monotonic()
+    run, recipe = job.out, job.recipe
+    stores = [s for s in job.sources if is_store(s)]
+    if stores and len(stores) != len(job.sources):
+        raise FramepredError("sources mix videos and token stores: give only one kind")
+    videos = [] if stores else find_videos(job.sources)
+    init = _load_init(job)
+    _check_text(job, init)
+    accelerator = make_accelerator()
+    if accelerator.is_main_process:
+        if not job.resume and run.is_dir() and any(run.iterdir()):
+            raise FramepredError(
+                f"{run} exists and is not empty: give --resume to go on, --overwrite to start anew, or another -o"
+            )
+        _prepare(run, recipe)
+    accelerator.wait_for_everyone()
+
+    given = job.tokenizer or (job.init_from if isinstance(init, Run) else None) or _store_tokenizer(stores)
+    ready = run / "tokenizer"
+    if not any(ready.glob("*.safetensors")):
+        if given and job.only != "tokenizer":
+            source = zoo.tokenizer_folder(given)
+            if accelerator.is_main_process:
+                copy_tokenizer(source, ready, read_store_info(stores[0]).frame_size if stores else recipe.data.size)
+        elif job.only == "predictor":
+            raise FramepredError(
+                "--only predictor needs a tokenizer: give --tokenizer NAME|DIR, a token store or --init-from RUN"
+            )
+        elif stores:
+            raise FramepredError("a tokenizer is trained on frames, not on a token store: give videos")
+        else:
+            loop = recipe.training
+            share = 1.0 if job.only == "tokenizer" else loop.tokenizer_share
+            deadline = started + loop.minutes * 60 * share if loop.minutes else None
+            yield from train_tokenizer(videos, job.tokenizer or job.init_from, recipe, run, accelerator, deadline)
+        accelerator.wait_for_everyone()
+    if job.only == "tokenizer":
+        return
+
+    tokenizer = load_tokenizer(ready)
+    sha256 = tokenizer_sha256(ready)
+    if isinstance(init, Run) and init.tokenizer_sha256 != sha256:
+        raise FramepredError(
+            f"--init-from {job.init_from} predicts tokens of its own tokenizer ({init.tokenizer_sha256[:12]}), "
+            f"not of {sha256[:12]}: leave --tokenizer out"
+        )
+    if stores:
+        for store in stores:
+            info = read_store_info(store)
+            if info.tokenizer_sha256 != sha256:
+                raise FramepredError(
+                    f"token store {store} was made by tokenizer {info.tokenizer} ({info.tokenizer_sha256[:12]}), "
+                    f"the run uses {sha256[:12]}: give that tokenizer, or tokenize again"
+                )
+            if info.frame_size != tokenizer.frame_size:
+                raise FramepredError(
+                    f"token store {store} is of frames of {info.frame_size}, the run's tokenizer takes "
+                    f"{tokenizer.frame_size}: tokenize again with that --size"
+                )
+    else:
+        stores = [str(run / "tokens")]
+        if accelerator.is_main_process:
+            tokenizer.to(accelerator.device)
+            yield from tokenize(videos, stores[0], tokenizer, "run", sha256, str(ready), recipe.data.fps or None)
+        accelerator.wait_for_everyone()
+    # A run's own store holds all its sources; each keeps its own share of the draws.
+    origin = {str(v.path.resolve()): v.source for v in videos}
+    episodes = [(e, origin.get(e.source, store)) for store in stores for e in read_store(store)]
+    yield from _train_predictor(job, stores, episodes, tokenizer, sha256, init, accelerator, started)
+
+
+def _load_init(job: Job) -> Run | LanguageModel | None:
+    if not job.init_from or job.only == "tokenizer":
+        return None
+    path, knows_only_text = find_checkpoint(job.init_from)
+    return load_language_model(path, job.recipe.llm.layers) if knows_only_text else load_run(path)
+
+
+def _check_text(job: Job, init: Run | LanguageModel | None) -> None:
+    """Raise FramepredError, before anything is trained, for text and layers without a language model."""
+    layers = job.recipe.llm.layers
+    if layers and not isinstance(init, LanguageModel) and job.only != "tokenizer":
+        raise FramepredError(
+            f"llm.layers = {layers} says how much of a language model stays: give one with --init-from, "
+            "or set predictor.layers"
+        )
+    if job.texts and not (isinstance(init, LanguageModel) or (init and init.layout.vocabulary.text_size)):
+        raise FramepredError(f"text {job.texts[0]} is for a run that knows text: give a Llama with --init-from")
+    find_texts(job.texts)
+
+
+def _prepare(run: Path, recipe: Recipe) -> None:
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        (run / ".recipe.toml.partial").write_text(to_toml(recipe))
+        os.replace(run / ".recipe.toml.partial", run / "recipe.toml")
+    except OSError as error:
+        raise FramepredError(f"cannot write {run} ({error.strerror}): choose a writable folder with -o") from error
+
+
+def _store_tokenizer(stores: Sequence[str]) -> str | None:
+    """Return the tokenizer that made a store, found by its name in the zoo or the path it had."""
+    if not stores:
+        return None
+    info: StoreInfo = read_store_info(stores[0])
+    for candidate in (info.tokenizer, info.tokenizer_path):
+        try:
+            if tokenizer_sha256(zoo.tokenizer_folder(candidate)) == info.tokenizer_sha256:
+                return candidate
+        except FramepredError:
+            continue
+    raise FramepredError(
+        f"the tokenizer of token store {stores[0]} ({info.tokenizer}, {info.tokenizer_sha256[:12]}) is not at "
+        f"{info.tokenizer_path}: give it with --tokenizer"
+    )
+
+
+def _parts(
+    job: Job, episodes: _Episodes, layout: SequenceLayout, window: int
+) -> tuple[list[TokenEpisode], list[TokenEpisode], Windows, Windows]:
+    """Return the episodes for training and for validation, and the windows of each."""
+    if layout.actions is None and any(e.actions is not None for e, _ in episodes):
+        warnings.warn(FramepredWarning(f"actions are not used: {job.init_from} was trained without"), stacklevel=2)
+    parts = split_episodes([e.name for e, _ in episodes], job.recipe.data.validation_fraction)
+    warn_unvalidated(parts[1])
+    kept, held = ([episodes[i][0] for i in part] for part in parts)
+    train_windows, held_windows = (
+        Windows.build(part, [episodes[i][1] for i in index], layout, window, job.recipe.data.source_power)
+        for part, index in zip((kept, held), parts, strict=True)
+    )
+    if not len(train_windows):
+        raise FramepredError("no training episode has two frames: give longer videos")
+    return kept, held, train_windows, held_windows
+
+
+def _predictor_budget(job: Job, started: float) -> Budget:
+    loop = job.recipe.training
+    if not loop.minutes:
+        return Budget(loop.predictor_steps)
+    return Budget(loop.predictor_steps, max(1.0, loop.minutes * 60 - (time.monotonic() - started)))
+
+
+def _train_predictor(
+    job: Job, stores: Sequence[str], episodes: _Episodes, tokenizer: Tokenizer, sha256: str,
+    init: Run | LanguageModel | None, accelerator: Accelerator, started: float,
+) -> Iterator[Progress]:  # fmt: skip
+    recipe = job.recipe
+    text_size = init.text_size if isinstance(init, LanguageModel) else 0
+    layout = (
+        init.layout
+        if isinstance(init, Run)
+        else fit_layout([e for e, _ in episodes], stores, tokenizer, recipe, text_size)
+    )
+    window = init.window if isinstance(init, Run) else recipe.predictor.window
+    if not layout.vocabulary.text_size and any(e.captions for e, _ in episodes):
+        warnings.warn(
+            FramepredWarning("captions are not used: the run knows no text; give a Llama with --init-from"),
+            stacklevel=2,
+        )
+    kept, held, train_windows, held_windows = _parts(job, episodes, layout, window)
+    generator = step_generator(recipe.training.seed, 4)
+    model, text_files = make_model(init, layout, recipe, generator)
+    words, held_words = (
+        make_words(recipe, model, layout, text_files, part, texts) for part, texts in ((kept, job.texts), (held, ()))
+    )
+    part_text(model, layout.vocabulary.text_size)
+    # Foreign tokenizers' ids have no known parts.
+    fresh = None if isinstance(init, Run) else generator
+    for (first, _), digits in ((layout.vocabulary.visual, "digits"), (layout.vocabulary.key, "key_digits")):
+        share_digits(model, getattr(tokenizer, digits, ()), first, fresh)
+    if layout.vocabulary.text_size:
+        adapt(model, recipe.llm, recipe.training.seed)
+    model.to(accelerator.device)
+    stage = predictor_stage(model, train_windows, held_windows, recipe, accelerator, words, held_words)
+    yield from fit(stage, accelerator, _predictor_budget(job, started), recipe.training, job.out)
+    merge_updates(model)
+    merge_rows(model)
+    if accelerator.is_main_process:
+        own = (init.temperature, init.ensemble) if isinstance(init, Run) else (1.0, 1)
+        save_run(
+            job.out, model, layout, window, common_fps([e for e, _ in episodes]), tokenizer.frame_size, sha256,
+            text_files=text_files, temperature=own[0], ensemble=own[1],
+        )  # fmt: skip

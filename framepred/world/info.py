@@ -1,0 +1,137 @@
+"""What an artifact is: video, token store, tokenizer, run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from framepred.errors import FramepredError
+from framepred.io import hub, zoo
+from framepred.io.toml import built_in
+from framepred.sources.actions_csv import actions_path, read_actions
+from framepred.sources.folder import find_videos
+from framepred.tokenizer.foreign import AdaptedTokenizer
+from framepred.tokens.store import is_store, read_store, read_store_info
+from framepred.video.read import probe_video
+from framepred.world.run import KINDS, load_run, load_tokenizer, tokenizer_sha256
+
+
+def describe(path_or_name: str) -> dict[str, Any]:
+    """Return the facts of a video, video folder, token store, tokenizer or run, as JSON values."""
+    path = hub.resolve(path_or_name)
+    if not path.exists():
+        for kind, show in (("models", _run), ("tokenizers", _tokenizer)):
+            if path_or_name in zoo.names(kind):
+                return show(zoo.resolve(kind, path_or_name))
+        known = ", ".join(sorted({*zoo.names("models"), *zoo.names("tokenizers")})) or "nothing"
+        raise FramepredError(f"{path_or_name} is neither a path nor in the zoo; the zoo has: {known}")
+    if path.is_file():
+        return _video(path)
+    if is_store(path):
+        return _store(path)
+    if (path / "framepred.json").is_file():
+        return _run(path)
+    if ((path / "config.json").is_file() and not (path / "recipe.toml").is_file()) or _is_tokenizer(path):
+        return _tokenizer(path)
+    if (path / "recipe.toml").is_file():
+        return {"path": str(path), "kind": "unfinished run", "next": "framepred train ... --resume"}
+    return _folder(path)
+
+
+def describe_zoo() -> list[dict[str, Any]]:
+    """Return name, kind and one line for everything that comes with framepred."""
+    items = []
+    for kind, show in (("models", _run), ("tokenizers", _tokenizer)):
+        for name in zoo.names(kind):
+            facts = show(zoo.resolve(kind, name))
+            size = "x".join(map(str, facts["frame_size"]))
+            parameters = f"{facts['parameters'] / 1e6:.1f}M parameters"
+            tokens = f"{facts['tokens_per_frame']} tokens a frame of {facts['codebook_size']} codes"
+            line = f"{size}, {tokens}, {parameters}"
+            items.append({"name": name, "kind": facts["kind"], "summary": line, "path": facts["path"]})
+    items += [
+        {"name": n, "kind": "recipe", "summary": "for framepred train --recipe", "path": n} for n in built_in("recipe")
+    ]
+    return items
+
+
+def _is_tokenizer(path: Path) -> bool:
+    try:
+        return json.loads((path / "config.json").read_text()).get("kind") in KINDS
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _video(path: Path) -> dict[str, Any]:
+    facts = probe_video(path)
+    side = actions_path(path)
+    actions = None
+    if side.is_file():
+        rows, names = read_actions(side)
+        kind = "continuous" if rows.is_floating_point() else f"discrete, ids up to {int(rows.max())}"
+        actions = f"{len(rows)} rows of {', '.join(names)} ({kind})"
+    return {"path": str(path), "kind": "video", **vars(facts), "actions": actions}
+
+
+def _folder(path: Path) -> dict[str, Any]:
+    videos = find_videos([path])
+    first = probe_video(videos[0].path)
+    return {
+        "path": str(path), "kind": "video folder", "videos": len(videos),
+        "with_actions": sum(v.actions_file is not None for v in videos),
+        "first": videos[0].path.name, "width": first.width, "height": first.height, "fps": first.fps,
+    }  # fmt: skip
+
+
+def _store(path: Path) -> dict[str, Any]:
+    info, episodes = read_store_info(path), read_store(path)
+    grid = info.grid if info.key_codebook_size else episodes[0].tokens.shape[1:]
+    return {
+        "path": str(path), "kind": "token store", "episodes": len(episodes),
+        "frames": sum(len(e.tokens) for e in episodes), "grid": list(grid),
+        **_keys(info.key_grid, info.key_codebook_size),
+        "codebook_size": info.codebook_size, "frame_size": list(info.frame_size),
+        "tokenizer": info.tokenizer, "tokenizer_sha256": info.tokenizer_sha256,
+        "actions": f"{info.action_kind}: {', '.join(info.action_names)}" if info.action_kind else None,
+    }  # fmt: skip
+
+
+def _tokenizer(path: Path) -> dict[str, Any]:
+    tokenizer = load_tokenizer(path)
+    tokens = tokenizer.grid[0] * tokenizer.grid[1]
+    facts = {
+        "path": str(path), "kind": "tokenizer",
+        "quantizer": tokenizer.recipe.quantizer if not isinstance(tokenizer, AdaptedTokenizer) else tokenizer.name,
+        "frame_size": list(tokenizer.frame_size), "grid": list(tokenizer.grid),
+        "tokens_per_frame": tokens, "codebook_size": tokenizer.codebook_size,
+        **_keys(tokenizer.key_grid, tokenizer.key_codebook_size),
+        "parameters": sum(p.numel() for p in tokenizer.parameters()), "sha256": tokenizer_sha256(path),
+    }  # fmt: skip
+    if isinstance(tokenizer, AdaptedTokenizer) and tokenizer.group > 1:
+        facts["group"] = (
+            f"{tokens} tokens for {tokenizer.group} frames of a video; here for each frame, as for pictures"
+        )
+    return facts
+
+
+def _keys(grid: tuple[int, int], codebook_size: int) -> dict[str, Any]:
+    """What there is to say of keys, where frames are coded given the one before."""
+    return {"key_grid": list(grid), "key_codebook_size": codebook_size} if codebook_size else {}
+
+
+def _run(path: Path) -> dict[str, Any]:
+    run = load_run(path)
+    config = run.predictor.config
+    space = run.layout.actions
+    actions = None
+    if space is not None:
+        actions = f"{space.count} discrete ids" if space.kind == "discrete" else f"continuous: {', '.join(space.names)}"
+    return {
+        "path": str(path), "kind": "run", "frame_size": list(run.tokenizer.frame_size), "fps": run.fps,
+        "grid": list(run.layout.grid), "tokens_per_frame": run.layout.frame_tokens, "scan": run.layout.scan,
+        **_keys(run.layout.key_grid, run.tokenizer.key_codebook_size),
+        "codebook_size": run.tokenizer.codebook_size, "vocabulary": run.layout.vocabulary.size,
+        "window_frames": run.window, "temperature": run.temperature, "ensemble": run.ensemble, "actions": actions,
+        "layers": config.num_hidden_layers, "hidden_size": config.hidden_size,
+        "parameters": sum(p.numel() for p in run.predictor.parameters()),
+        "tokenizer_sha256": run.tokenizer_sha256,
+    }  # fmt: skip

@@ -1,0 +1,210 @@
+"""Context → future, frame by frame: a generator."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from framepred.decoding.decode import DECODERS, Stream, frame_noise, prefill
+from framepred.decoding.sampling import Sampling
+from framepred.errors import FramepredError
+from framepred.tokenizer.contract import last_picture
+from framepred.video.read import Clip, fit_frames
+from framepred.world.run import Run
+
+MAX_HORIZON = 100_000
+MAX_SAMPLES = 4096
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One predicted moment of S futures: frames uint8 (S, 3, H, W), tokens int64 (S, h, w) or (S, K + N).
+
+    `index` counts frames from the clip's first; `passes` is what the model has run so far.
+    """
+
+    index: int
+    frames: Tensor
+    tokens: Tensor
+    passes: int
+
+
+def window_start(frame: int, window: int) -> int:
+    """Return the first frame that the model sees when it predicts `frame`.
+
+    The window slides by half of itself when it is full, so a long rollout re-reads its context once
+    in several frames, not once in every frame. It is a function of the frame alone: the result is
+    the same as if the model had been started on that window.
+    """
+    hop = window - window // 2
+    return 0 if frame < window else -(-(frame + 1 - window) // hop) * hop
+
+
+@torch.inference_mode()
+def predict(
+    run: Run,
+    tokens: Tensor,
+    actions: Tensor | None,
+    horizon: int,
+    samples: int = 1,
+    sampling: Sampling | None = None,
+    decoder: str = "auto",
+    prompt: Tensor | None = None,
+) -> Iterator[Prediction]:
+    """Predict `horizon` frames after the tokens of T context frames, yielding each as it is made.
+
+    What a frame is given is the frame before it as it was yielded; a window that has slid begins with the
+    key of that. So a rollout that goes on from the tokens of another is one with it.
+
+    `actions` (≥ T + horizon - 1) or None for none; `prompt` (P,) are the ids of words before the frames
+    (`text.prompt_ids`), which stay before the window when it moves. Raises FramepredError for what is not allowed.
+    """
+    context, layout, sampling = len(tokens), run.layout, sampling or Sampling()
+    check_lengths(context, horizon, samples)
+    if decoder not in ("auto", *DECODERS):
+        raise FramepredError(f"decoder {decoder!r} is not known; give one of auto, {', '.join(DECODERS)}")
+    decode = DECODERS["speculative" if decoder == "auto" else decoder]
+    device = run.predictor.embed.weight.device
+    action_ids = layout.action_ids(actions, context + horizon).to(device)
+    history = tokens.to(device).reshape(1, context, -1).expand(samples, -1, -1)
+    shown = last_picture(run.tokenizer, tokens.to(device)).expand(samples, -1, -1, -1)
+    rows = torch.arange(samples, device=device)
+    words = torch.empty(0, dtype=torch.int64) if prompt is None else prompt
+    capacity = len(words) + run.window * layout.stride
+    stream: Stream | None = None
+    passes, start = 0, 0
+    for frame in range(context, context + horizon):
+        moved_to, key = window_start(frame, run.window), run.tokenizer.encode_key(shown)
+        if stream is None or moved_to != start:
+            history, start = history[:, moved_to - start :], moved_to
+            # At first all samples share one past: it is read once.
+            past = slice(0, 1 if stream is None else samples)
+            passes += stream.passes if stream else 0
+            ids = window_ids(run, history[past], action_ids[start:frame], key[past], words.to(device))
+            stream = prefill(run.predictor, ids, samples, capacity)
+        else:
+            taken = action_ids[frame - 1].expand(samples, -1)
+            stream.pending = torch.cat([stream.pending, taken, layout.key_ids(key)], 1)
+        noise = frame_noise(layout, sampling, rows, frame)
+        # The guess is that nothing moves.
+        guessed = history[:, -1, layout.key_tokens :]
+        made = layout.unscanned(decode(run.predictor, stream, layout, sampling, noise, layout.scanned(guessed)))
+        row = torch.cat([key, made], 1)
+        history = torch.cat([history, row[:, None]], 1)
+        shown = run.tokenizer.decode_next(shown, made.view(samples, *layout.grid))
+        yield Prediction(frame, shown.cpu(), layout.rows(row).cpu(), passes + stream.passes)
+
+
+@torch.inference_mode()
+def ensemble_mean(run: Run, context: Tensor, futures: Iterator[Prediction]) -> Iterator[Prediction]:
+    """Follow S futures of a context's tokens; yield each moment's mean picture as one future, by its tokens.
+
+    In squared error nothing is nearer to what may come: what the futures agree on stays sharp, what they do not
+    is blurred. Each goes on from its own past, never from the mean.
+    """
+    shown = last_picture(run.tokenizer, context.to(run.predictor.embed.weight.device))
+    moment: Prediction | None = None
+
+    def pictures() -> Iterator[Tensor]:
+        nonlocal moment
+        yield shown
+        for moment in futures:
+            yield mean_frames(moment.frames)
+
+    for tokens in run.tokenizer.encode_stream(pictures()):
+        if moment is None:
+            shown = run.tokenizer.decode(tokens)
+            continue
+        shown = run.tokenizer.decode_next(shown, run.layout.steps(tokens).unflatten(1, run.layout.grid))
+        yield replace(moment, frames=shown.cpu(), tokens=tokens.cpu())
+
+
+def mean_frames(frames: Tensor) -> Tensor:
+    """Samples uint8 (S, …) → the one that is their mean, uint8 (1, …)."""
+    return frames.float().mean(0, keepdim=True).round().byte()
+
+
+def ensemble_size(run: Run, samples: int | None, temperature: float | None, ensemble: int | None) -> int:
+    """Return of how many futures the one that is shown is the mean: the run's own number where nothing else is said.
+
+    Who asks for samples or a temperature is shown what is drawn. Raises FramepredError for what is not allowed.
+    """
+    if ensemble is None:
+        return run.ensemble if samples is None and temperature is None else 1
+    check_count("ensemble", ensemble, MAX_SAMPLES)
+    if ensemble > 1 and samples is not None:
+        raise FramepredError(f"samples {samples} are shown one by one, ensemble {ensemble} as their mean: give one")
+    return ensemble
+
+
+def window_ids(run: Run, history: Tensor, action_ids: Tensor, keys: Tensor, words: Tensor) -> Tensor:
+    """Return what a frame is predicted from, ids (S, P + T · stride + K).
+
+    Words (P,), history (S, T, K + N), action ids (T, slots), the last one's too, and keys (S, K) of the frame.
+    """
+    pairs = zip(history, run.layout.key_ids(keys), strict=True)
+    return torch.stack([torch.cat([words, run.layout.pack(past, action_ids), key]) for past, key in pairs])
+
+
+def check_lengths(context: int, horizon: int, samples: int) -> None:
+    """Raise FramepredError unless context, horizon and samples are sensible numbers."""
+    check_count("context", context, MAX_HORIZON)
+    check_count("horizon", horizon, MAX_HORIZON)
+    check_count("samples", samples, MAX_SAMPLES)
+
+
+def check_count(name: str, value: int, most: int) -> None:
+    """Raise FramepredError unless a number is from 1 to `most`."""
+    if not 1 <= value <= most:
+        raise FramepredError(f"{name} {value} is not allowed: give a whole number from 1 to {most}")
+
+
+def check_actions(run: Run, actions: Tensor | None, needed: int, where: str = "actions") -> None:
+    """Raise FramepredError unless there is an action for each of the `needed` steps that the run understands."""
+    if actions is None:
+        return
+    if run.layout.actions is None:
+        raise FramepredError(f"{where}: the model {run.path} was trained without actions; give --actions none")
+    if len(actions) < needed:
+        raise FramepredError(
+            f"{where}: {len(actions)} rows, {needed} are needed (context + horizon - 1); "
+            "give more rows or a shorter --horizon"
+        )
+    run.layout.actions.encode(actions, where)
+
+
+def rollout(
+    run: Run,
+    clip: Clip,
+    actions: Tensor | None = None,
+    context: int = 4,
+    horizon: int = 16,
+    seed: int = 0,
+    samples: int | None = None,
+    temperature: float | None = None,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    decoder: str = "auto",
+    ensemble: int | None = None,
+) -> Iterator[Tensor]:
+    """Predict the frames after a clip's first `context`, yielding each as uint8 (3, H, W).
+
+    With `samples` a number S, each is (S, 3, H, W): S futures. `actions[t]` leads from frame t to
+    frame t+1, int64 (T,) or float32 (T, D), at least context + horizon - 1; None predicts without. Each is the mean
+    of `ensemble` futures; it and the `temperature` are the run's own where neither they nor `samples` are given.
+    """
+    members = ensemble_size(run, samples, temperature, ensemble)
+    count = members if samples is None else samples
+    check_lengths(context, horizon, count)
+    if len(clip.frames) < context:
+        raise FramepredError(
+            f"the clip has {len(clip.frames)} frames, fewer than the context of {context}; give a smaller context"
+        )
+    check_actions(run, actions, context + horizon - 1)
+    frames = fit_frames(clip.frames[:context], run.tokenizer.frame_size)
+    tokens = run.tokenizer.encode(frames)
+    sampling = run.sampling(temperature, top_k, top_p, seed)
+    futures = predict(run, tokens, actions, horizon, count, sampling, decoder)
+    for made in ensemble_mean(run, tokens, futures) if members > 1 else futures:
+        yield made.frames if samples is not None else made.frames[0]

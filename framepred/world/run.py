@@ -1,0 +1,240 @@
+"""Folders ⇄ objects: tokenizers and runs, safetensors only, every hash verified."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from framepred.config.recipe import Recipe, apply, check_sampling
+from framepred.decoding.sampling import Sampling
+from framepred.errors import FramepredError
+from framepred.io import zoo
+from framepred.io.files import file_sha256, load_into, read_json, read_weights, replace_files
+from framepred.predictor import gguf as gguf_file
+from framepred.predictor.config import LlamaConfig
+from framepred.predictor.llama import Llama, from_hugging_face, to_hugging_face
+from framepred.sequence.layout import SequenceLayout
+from framepred.tokenizer.contract import Tokenizer
+from framepred.tokenizer.delta import DeltaAutoencoder
+from framepred.tokenizer.foreign import AdaptedTokenizer, is_foreign, load_adapted
+from framepred.tokenizer.image import Autoencoder
+
+_ADAPTER = "adapter.json"
+
+KINDS: dict[str, type[Autoencoder] | type[DeltaAutoencoder]] = {
+    "framepred-autoencoder": Autoencoder,
+    "framepred-delta": DeltaAutoencoder,
+}
+"""framepred's own tokenizers, which it trains, by the `kind` in their config.json."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run, ready to predict: everything that `rollout` needs.
+
+    `window` is the model's context in frames; `fps` the rate of the frames it was trained on; `temperature` and
+    `ensemble` how it is sampled where nothing else is said: what is shown is the mean of so many futures.
+    """
+
+    path: Path
+    predictor: Llama
+    tokenizer: Tokenizer
+    layout: SequenceLayout
+    window: int
+    fps: float
+    tokenizer_sha256: str
+    temperature: float = 1.0
+    ensemble: int = 1
+
+    def sampling(self, temperature: float | None, top_k: int, top_p: float, seed: int) -> Sampling:
+        """Return how tokens are drawn; a temperature of None is the run's own."""
+        return Sampling(self.temperature if temperature is None else temperature, top_k, top_p, seed)
+
+
+def tokenizer_sha256(folder: Path) -> str:
+    """Return the sha256 of a tokenizer: of its model.safetensors, which holds its configuration too.
+
+    Another library's keeps its configuration apart: there it is that of the hashes of all its files.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise FramepredError(
+            f"{folder} is no tokenizer (no model.safetensors): give a folder that framepred train wrote"
+        )
+    if not _is_foreign(folder):
+        return file_sha256(folder / "model.safetensors")
+    lines = "".join(f"{file.name} {file_sha256(file)}\n" for file in [folder / "config.json", *files])
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _is_foreign(folder: Path) -> bool:
+    try:
+        return is_foreign(json.loads((folder / "config.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def save_tokenizer(
+    folder: Path, tokenizer: Autoencoder | DeltaAutoencoder, recipe_toml: str, dtype: torch.dtype = torch.float32
+) -> str:
+    """Write a tokenizer folder; return its sha256."""
+    config = {
+        "kind": next(kind for kind, made in KINDS.items() if isinstance(tokenizer, made)),
+        "frame_size": list(tokenizer.frame_size),
+        "grid": list(tokenizer.grid),
+        "codebook_size": tokenizer.codebook_size,
+        "recipe": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(tokenizer.recipe).items()},
+    }
+    text = json.dumps(config, indent=1) + "\n"
+    weights = {
+        k: v.detach().cpu().to(dtype if v.is_floating_point() else v.dtype).contiguous()
+        for k, v in tokenizer.state_dict().items()
+    }
+    replace_files(
+        folder,
+        {"config.json": text, "recipe.toml": recipe_toml},
+        weights,
+        {"config": json.dumps(config, sort_keys=True)},
+    )
+    return tokenizer_sha256(folder)
+
+
+def load_tokenizer(
+    name_or_dir: str | Path = zoo.DEFAULT, size: tuple[int, int] | None = None, device: str = "cpu"
+) -> Autoencoder | DeltaAutoencoder | AdaptedTokenizer:
+    """Load a tokenizer by its name in the zoo, its folder, or the folder of a run that has it.
+
+    Folders of `diffusers` and `transformers` tokenizers are read too. Those take frames of many sizes:
+    `size` (height, width) chooses, unless the folder is a run's own copy, which keeps its size.
+    """
+    folder = zoo.tokenizer_folder(name_or_dir)
+    config = read_json(folder / "config.json", "tokenizer")
+    if is_foreign(config) and "kind" not in config:
+        return load_adapted(folder, config, _stored_size(folder) or size).to(device)
+    if config.get("kind") not in KINDS:
+        raise FramepredError(f"{folder} is no framepred tokenizer: its config.json says kind {config.get('kind')!r}")
+    weights, about = read_weights(folder / "model.safetensors")
+    if json.loads(about.get("config", "{}")) != config:
+        raise FramepredError(f"{folder}/config.json is not the one that model.safetensors was saved with: restore both")
+    if not isinstance(config.get("recipe"), dict):
+        raise FramepredError(f"{folder}/config.json has no recipe of the tokenizer: restore it")
+    recipe = apply(Recipe(), {"tokenizer": config["recipe"]}).tokenizer
+    size = config["frame_size"]
+    tokenizer = KINDS[config["kind"]](recipe, (size[0], size[1]))
+    load_into(tokenizer, weights, folder / "model.safetensors")
+    return tokenizer.eval().requires_grad_(False).to(device)
+
+
+def _stored_size(folder: Path) -> tuple[int, int] | None:
+    """Return the frame size that `copy_tokenizer` wrote beside another library's tokenizer."""
+    if not (folder / _ADAPTER).is_file():
+        return None
+    try:
+        height, width = read_json(folder / _ADAPTER, "tokenizer")["frame_size"]
+        return int(height), int(width)
+    except (KeyError, ValueError, TypeError) as error:
+        raise FramepredError(f"{folder / _ADAPTER} has no frame_size [height, width]: restore it") from error
+
+
+def save_run(
+    folder: Path, predictor: Llama, layout: SequenceLayout, window: int, fps: float, frame_size: tuple[int, int],
+    sha256: str, dtype: torch.dtype = torch.float32, text_files: Mapping[str, str] | None = None,
+    temperature: float = 1.0, ensemble: int = 1,
+) -> None:  # fmt: skip
+    """Write the Hugging Face checkpoint, framepred.json and the text tokenizer's files into a run's folder."""
+    about = {
+        "kind": "run",
+        **layout.to_json(),
+        "window": window,
+        "fps": fps,
+        "frame_size": list(frame_size),
+        "tokenizer_sha256": sha256,
+        "temperature": temperature,
+        "ensemble": ensemble,
+    }
+    weights = {
+        k: v.detach().cpu().to(dtype) for k, v in to_hugging_face(predictor.state_dict(), predictor.config).items()
+    }
+    files = dict(text_files or {}) | {
+        "config.json": json.dumps(predictor.config.to_json(), indent=1) + "\n",
+        "framepred.json": json.dumps(about, indent=1) + "\n",
+    }
+    replace_files(folder, files, weights, {})
+
+
+def load_predictor(folder: Path) -> Llama:
+    """Load a Llama checkpoint, model.safetensors in the Hugging Face format or else model.gguf, in fp32."""
+    config = read_json(folder / "config.json", "run")
+    file = folder / "model.safetensors"
+    # A quantized export is a run too: its weights as its file holds them.
+    if not file.is_file() and (folder / gguf_file.NAME).is_file():
+        file = folder / gguf_file.NAME
+        return make_predictor(config, gguf_file.read_gguf(file), file)
+    return make_predictor(config, read_weights(file)[0], file)
+
+
+def make_predictor(config_json: dict[str, Any], weights: dict[str, Tensor], file: Path) -> Llama:
+    """Make a Llama of a config.json and LlamaForCausalLM's weights; errors name the `file` they are from."""
+    try:
+        config = LlamaConfig.from_json(config_json)
+        predictor = Llama(config)
+        load_into(predictor, from_hugging_face(weights, config), file)
+    except TypeError as error:
+        raise FramepredError(f"{file.parent}/config.json is not whole ({error}): restore it") from error
+    except KeyError as error:
+        raise FramepredError(f"{file} lacks {error}: it is not the checkpoint of its config.json") from error
+    return predictor.eval().requires_grad_(False)
+
+
+def load_run(name_or_dir: str | Path = zoo.DEFAULT, device: str = "cpu") -> Run:
+    """Load a run by its name in the zoo or its folder, verifying that its tokenizer is its own."""
+    folder = zoo.resolve("models", name_or_dir)
+    about = read_json(folder / "framepred.json", "run")
+    if about.get("kind") != "run":
+        raise FramepredError(f"{folder} is a token store, not a run: train a model on it with framepred train")
+    sha256 = tokenizer_sha256(folder / "tokenizer")
+    if sha256 != about.get("tokenizer_sha256"):
+        raise FramepredError(
+            f"{folder}/tokenizer has sha256 {sha256[:12]}, the run was trained with "
+            f"{str(about.get('tokenizer_sha256'))[:12]}: restore the tokenizer that belongs to it"
+        )
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    predictor = load_predictor(folder)
+    try:
+        layout = SequenceLayout.from_json(about)
+        window, fps = int(about["window"]), float(about["fps"])
+        temperature = float(about.get("temperature", 1.0))
+        check_sampling(temperature, 0, 1.0, 0, f"{folder}/framepred.json: ")
+        ensemble = int(about.get("ensemble", 1))
+        if ensemble < 1:
+            raise FramepredError(f"{folder}/framepred.json: ensemble {ensemble} is not allowed; it must be 1 or more")
+    except (KeyError, ValueError, TypeError) as error:
+        raise FramepredError(f"{folder}/framepred.json is not valid ({error!r}): restore it") from error
+    sizes = layout.vocabulary.visual_size, layout.vocabulary.key_size
+    codes = tokenizer.codebook_size, tokenizer.key_codebook_size
+    if layout.vocabulary.size > predictor.config.vocab_size or sizes != codes:
+        raise FramepredError(f"{folder}: vocabulary, weights and tokenizer do not fit each other; restore the run")
+    return Run(
+        folder, predictor.to(device), tokenizer.to(device), layout, window, fps, sha256, temperature, ensemble,
+    )  # fmt: skip
+
+
+def copy_tokenizer(source: Path, target: Path, size: tuple[int, int] | None = None) -> None:
+    """Copy a tokenizer folder into a run, appearing whole; another library's with the frame size it is used at."""
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    for file in source.iterdir():
+        if file.suffix in (".json", ".safetensors", ".toml", ".md") and not file.name.startswith("."):
+            shutil.copyfile(file, partial / file.name)
+    if _is_foreign(partial) and not (partial / _ADAPTER).exists() and size:
+        (partial / _ADAPTER).write_text(json.dumps({"frame_size": list(size)}) + "\n")
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(partial, target)

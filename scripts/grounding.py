@@ -1,0 +1,75 @@
+"""Whether words are grounded: what a run says of frames it was not trained on, fact by fact."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from framepred.llm.caption import log_likelihoods
+from framepred.recording.narration import FACTS, facts_of, tell
+from framepred.sources.captions_csv import Caption
+from framepred.tokens.store import TokenEpisode
+from framepred.world.run import Run
+
+
+@dataclass(frozen=True)
+class FactAccuracy:
+    """Of `count` facts of a kind, the share that the frames tell (`accuracy`), and `guessed` from other frames.
+
+    Each fact counts alike, however often it is told: to say always the commonest is worth no more than `chance`,
+    what a blind choice among the alternatives would have right.
+    """
+
+    count: int
+    accuracy: float
+    guessed: float
+    chance: float
+
+
+def fact_accuracy(run: Run, episodes: Iterable[TokenEpisode], most: int = 100) -> dict[str, FactAccuracy]:
+    """Ask a run which scene, action or event it sees, in at most `most` captions spread evenly over the episodes'.
+
+    A caption as it is stands against the same caption with one fact, the first of its kind, swapped for each other
+    one that is told of in the episodes; the likeliest behind the frames is the answer. Actions are not given, or
+    they would be read off. The same question behind the frames of another caption says what the words alone give
+    away. A kind of which all say the same is left out.
+    """
+    asked = [(frames, facts_of(caption.text)) for e in episodes for caption, frames in _windows(run, e)]
+    known = {kind: sorted({facts[kind][0] for _, facts in asked if kind in facts}) for kind in FACTS}
+    taken = [asked[i * len(asked) // most] for i in range(most)] if len(asked) > most else asked
+    marks: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
+    for i, (frames, facts) in enumerate(taken):
+        others = taken[(i + len(taken) // 2) % len(taken)][0]
+        options = {kind: _swapped(facts, kind, known[kind]) for kind in facts}
+        texts = [tell(facts), *(text for kind in options for text in options[kind])]
+        seen, unseen = (log_likelihoods(run, f, None, texts) for f in (frames, others))
+        first = 1
+        for kind, swapped in options.items():
+            if swapped:
+                mine = slice(first, first + len(swapped))
+                right = [float(scores[0] > scores[mine].max()) for scores in (seen, unseen)]
+                told = marks.setdefault(kind, {}).setdefault(facts[kind][0], [])
+                told.append((right[0], right[1], 1 / (1 + len(swapped))))
+            first += len(swapped)
+    return {kind: _accuracy(list(marks[kind].values())) for kind in FACTS if kind in marks}
+
+
+def _accuracy(facts: list[list[tuple[float, float, float]]]) -> FactAccuracy:
+    means = torch.stack([torch.tensor(told, dtype=torch.float64).mean(0) for told in facts]).mean(0)
+    return FactAccuracy(sum(map(len, facts)), *means.tolist())
+
+
+def _windows(run: Run, episode: TokenEpisode) -> Iterable[tuple[Caption, Tensor]]:
+    """Yield each caption and the tokens of a window of frames, at least half of which it speaks of, as in training."""
+    for caption in episode.captions:
+        first, stop = (int(seconds * episode.fps + 0.5) for seconds in (caption.start, caption.end))
+        start = max(0, min(first, len(episode.tokens) - run.window))
+        frames = episode.tokens[start : start + run.window]
+        if len(frames) >= 2 and min(stop, start + len(frames)) - first >= len(frames) / 2:
+            yield caption, frames
+
+
+def _swapped(facts: dict[str, list[str]], kind: str, known: Sequence[str]) -> list[str]:
+    """Return the caption with another first fact of a kind, in all ways that do not say what it says already."""
+    return [tell(facts | {kind: [other, *facts[kind][1:]]}) for other in known if other not in facts[kind]]

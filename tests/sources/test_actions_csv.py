@@ -1,0 +1,124 @@
+"""Action files: what is written reads back, and every damaged row is named."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from framepred.errors import FramepredError
+from framepred.sources.actions_csv import actions_path, read_actions, write_actions
+from framepred.sources.episode import Episode
+
+_NAMES = st.text("abcXYZ_ ,\"'é日\n", min_size=1, max_size=12).map(str.strip).filter(bool)
+_FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+def _file(folder: Path, text: str) -> Path:
+    path = folder / "a.actions.csv"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    return path
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ids=st.lists(st.integers(0, 65_535), min_size=1, max_size=40), name=_NAMES)
+def test_discrete_actions_survive_the_file(tmp_path: Path, ids: list[int], name: str) -> None:
+    actions = torch.tensor(ids, dtype=torch.int64)
+    write_actions(tmp_path / "a.csv", actions, [name])
+    read, names = read_actions(tmp_path / "a.csv")
+    assert (read.dtype, names) == (torch.int64, (name,))
+    assert torch.equal(read, actions)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), columns=st.integers(1, 4), rows=st.integers(1, 20))
+def test_continuous_actions_survive_the_file_bit_for_bit(tmp_path: Path, data, columns: int, rows: int) -> None:
+    values = data.draw(st.lists(st.lists(_FLOATS, min_size=columns, max_size=columns), min_size=rows, max_size=rows))
+    names = data.draw(st.lists(_NAMES, min_size=columns, max_size=columns))
+    actions = torch.tensor(values, dtype=torch.float32)
+    write_actions(tmp_path / "a.csv", actions, names)
+    read, read_names = read_actions(tmp_path / "a.csv")
+    assert (read.dtype, read_names) == (torch.float32, tuple(names))
+    assert torch.equal(read, actions)
+
+
+def test_one_integer_column_is_discrete_and_all_else_continuous(tmp_path: Path) -> None:
+    assert read_actions(_file(tmp_path, "action\n1\n0\n3\n"))[0].tolist() == [1, 0, 3]
+    assert read_actions(_file(tmp_path, "action\n1\n0.5\n3\n"))[0].tolist() == [[1.0], [0.5], [3.0]]
+    two, names = read_actions(_file(tmp_path, "x, y\n1,2\n3,4\n"))
+    assert (two.tolist(), two.dtype, names) == ([[1.0, 2.0], [3.0, 4.0]], torch.float32, ("x", "y"))
+
+
+def test_spreadsheet_habits_are_read(tmp_path: Path) -> None:
+    # A byte-order mark, Windows line ends, spaces, a blank last line.
+    actions, names = read_actions(_file(tmp_path, "\ufeffaction\r\n 1\r\n2 \r\n\r\n"))
+    assert (actions.tolist(), names) == ([1, 2], ("action",))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "no rows"),
+        ("action\n", "no rows"),
+        ("0\n1\n2\n", "no header"),
+        ("x,y\n1,2\n3\n", r"line 3.*1 column"),
+        ("x,y\n1,2\n3,4,5\n", r"line 3.*3 column"),
+        ("action\n1\n-2\n", "id -2 is not allowed; ids are 0"),
+        ("action\n1\nnan\n", "line 3.*'nan'"),
+        ("action\n1\ninf\n", "line 3.*'inf'"),
+        ("x,y\n1,\n", "line 2.*''"),
+        ("action\n1\nleft\n", "line 3.*'left'"),
+        ("x\n0.5\n1e39\n", "line 3.*'1e39'"),
+        ("action\n1\n99999999999999999999\n", "99999999999999999999"),
+        ("action\n1\n²\n", "line 3"),
+        ("x,y\n1,2\n\n\n3\n", "line 5"),
+        ("action\n\udcff\udcfe", "not CSV text"),
+    ],
+)
+def test_a_bad_file_is_refused_with_what_and_where(tmp_path: Path, text: str, says: str) -> None:
+    path = _file(tmp_path, text)
+    with pytest.raises(FramepredError, match=says) as caught:
+        read_actions(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(junk=st.one_of(st.binary(max_size=80), st.text("a,1-.e\n\"' ;\t", max_size=60).map(str.encode)))
+def test_any_bytes_are_actions_or_one_clear_error(tmp_path: Path, junk: bytes) -> None:
+    path = tmp_path / "junk.csv"
+    path.write_bytes(junk)
+    try:
+        actions, names = read_actions(path)
+    except FramepredError:
+        return
+    assert len(actions) >= 1
+    assert actions.ndim == 1 or actions.shape[1] == len(names)
+    assert bool(actions.isfinite().all())
+
+
+def test_a_missing_file_or_a_folder_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.csv", tmp_path):
+        with pytest.raises(FramepredError, match="does not exist"):
+            read_actions(path)
+
+
+def test_the_file_stands_beside_the_video() -> None:
+    assert actions_path("a/b.c.mp4") == Path("a/b.c.actions.csv")
+
+
+def test_nothing_is_left_beside_the_file(tmp_path: Path) -> None:
+    write_actions(tmp_path / "a.actions.csv", torch.tensor([1, 2]), ["action"])
+    assert [p.name for p in tmp_path.iterdir()] == ["a.actions.csv"]
+
+
+@pytest.mark.parametrize(("rows", "fits"), [(4, False), (5, False), (6, True), (7, True), (8, False)])
+def test_an_episode_has_an_action_between_every_two_frames(rows: int, fits: bool) -> None:
+    frames = torch.zeros(7, 3, 8, 8, dtype=torch.uint8)
+    actions = torch.zeros(rows, dtype=torch.int64)
+    if fits:
+        assert Episode(frames, actions, 10.0, "a").actions is actions
+        return
+    with pytest.raises(FramepredError, match=f"{rows} actions for 7 frames.*6 or 7"):
+        Episode(frames, actions, 10.0, "a")
