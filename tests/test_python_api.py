@@ -54,7 +54,8 @@ def test_rollout_is_the_function_whatever_came_before(before: str) -> None:
 
 
 def test_other_submodules_are_still_set_on_the_package() -> None:
-    code = "import framepred, framepred.video, framepred.training.windows as w; print(framepred.video.__name__, w.__name__)"
+    imported = "import framepred, framepred.video, framepred.training.windows as w"
+    code = f"{imported}; print(framepred.video.__name__, w.__name__)"
     assert python(code) == "framepred.video framepred.training.windows"
 
 

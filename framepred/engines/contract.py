@@ -195,9 +195,9 @@ def predict_by(
     device = run.predictor.embed.weight.device
     shown = last_picture(run.tokenizer, tokens.to(device)).expand(samples, -1, -1, -1)
     for frame in range(context, context + horizon):
-        start, key = window_start(frame, run.window), run.tokenizer.encode_key(shown).cpu()
+        start, seen = window_start(frame, run.window), run.tokenizer.encode_context(shown).cpu()
         rows = []
-        windows = window_ids(run, history[:, start:], action_ids[start:frame], key, words)
+        windows = window_ids(run, history[:, start:], action_ids[start:frame], seen, words)
         for sample, past in enumerate(windows.tolist()):
             # A seed that fits the 32 bits of every engine.
             seed = random.Random(f"{sampling.seed} {sample} {frame}").getrandbits(31)
@@ -209,7 +209,7 @@ def predict_by(
                 )
             rows.append(made)
         steps = layout.unscanned(torch.tensor(rows) - legal[0])
-        row = torch.cat([key, steps], 1)
+        row = torch.cat([seen, steps], 1)
         history = torch.cat([history, row[:, None]], 1)
         shown = run.tokenizer.decode_next(shown, steps.view(samples, *layout.grid).to(device))
         passes = (frame - context + 1) * samples * count

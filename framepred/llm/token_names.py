@@ -17,7 +17,7 @@ TEXT_FILES = ("tokenizer_config.json", "special_tokens_map.json", "chat_template
 def token_names(vocabulary: Vocabulary) -> dict[int, str]:
     """Return the name of every id that is no text: `<|v_0123|>`, `<|k_0123|>`, `<|a_3|>`, `<|no_action|>`."""
     names: dict[int, str] = {}
-    for letter, codes in (("v", range(*vocabulary.visual)), ("k", range(*vocabulary.key))):
+    for letter, codes in (("v", range(*vocabulary.visual)), ("k", range(*vocabulary.context))):
         digits = max(4, len(str(len(codes) - 1)))
         names |= {id: f"<|{letter}_{code:0{digits}}|>" for code, id in enumerate(codes)}
     action = range(*vocabulary.action)

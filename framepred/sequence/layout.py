@@ -1,7 +1,8 @@
 """The flat sequence: frame tokens and action tokens ⇄ ids of one vocabulary.
 
 `frame_0 action_0 frame_1 action_1 …`: a frame is its grid in the order of its scan, an action D tokens. Where frames
-are coded given the one before, `key_0 frame_0 action_0 key_1 frame_1 …`: before each stands the picture it is given.
+are coded given the one before, `context_0 frame_0 action_0 context_1 frame_1 …`: before each stand the context tokens
+of the picture it is given.
 Where words stand beside frames, `<frames>` and `</frames>` mark where those begin and end.
 """
 
@@ -95,27 +96,27 @@ def fit_action_space(actions: list[Tensor], names: tuple[str, ...], bins: int) -
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """One id space: `[text | visual | key | action | special]`, each a half-open range; specials are single ids.
+    """One id space: `[text | visual | context | action | special]`, each a half-open range; specials are single ids.
 
-    `visual` are the codes of frames, which are predicted; `key` those of the pictures that frames are given.
+    `visual` are the codes of frames, which are predicted; `context` those of the pictures that frames are given.
     """
 
     text_size: int
     visual_size: int
     action_size: int
-    key_size: int = 0
+    context_size: int = 0
 
     @property
     def visual(self) -> tuple[int, int]:
         return self.text_size, self.text_size + self.visual_size
 
     @property
-    def key(self) -> tuple[int, int]:
-        return self.visual[1], self.visual[1] + self.key_size
+    def context(self) -> tuple[int, int]:
+        return self.visual[1], self.visual[1] + self.context_size
 
     @property
     def action(self) -> tuple[int, int]:
-        return self.key[1], self.key[1] + self.action_size
+        return self.context[1], self.context[1] + self.action_size
 
     @property
     def no_action(self) -> int:
@@ -139,14 +140,16 @@ class Vocabulary:
         return {
             "text": [0, self.text_size],
             "visual": list(self.visual),
-            **({"key": list(self.key)} if self.key_size else {}),
+            **({"context": list(self.context)} if self.context_size else {}),
             "action": list(self.action),
             "special": special,
         }
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> "Vocabulary":
-        sizes = [stop - start for start, stop in (value.get(p, (0, 0)) for p in ("text", "visual", "action", "key"))]
+        sizes = [
+            stop - start for start, stop in (value.get(p, (0, 0)) for p in ("text", "visual", "action", "context"))
+        ]
         vocabulary = Vocabulary(*sizes)
         if vocabulary.to_json() != value:
             raise ValueError(f"vocabulary ranges {value} are not contiguous")
@@ -168,18 +171,18 @@ def scan_order(scan: Scan, grid: tuple[int, int]) -> Tensor:
 
 @dataclass(frozen=True)
 class SequenceLayout:
-    """Where everything stands in a window: frames of `grid` (h, w) tokens, a key before each, an action's slots after.
+    """Where everything stands in a window: context tokens, a frame's `grid` (h, w) of tokens, an action's slots.
 
-    The tokens of T frames come as (T, h, w), or as rows (T, K + N) where there are keys: for each frame the key of
-    what it is given, then its own tokens, always in raster order; in ids they stand in the order of the `scan`. A key
-    is known before its frame is predicted, for it says again what the frame before looks like: a model need not add up
-    all that was said since (arXiv 2406.19320).
+    The tokens of T frames come as (T, h, w), or as rows (T, K + N) where there are context tokens: for each frame those
+    of the picture it is given, then its own, in raster order; in ids they stand in the order of the `scan`. Context
+    tokens are known before their frame is predicted. They say what the frame before looks like, so that a model need
+    not add up all that was said since (arXiv 2406.19320).
     """
 
     vocabulary: Vocabulary
     grid: tuple[int, int]
     actions: ActionSpace | None = None
-    key_grid: tuple[int, int] = (0, 0)
+    context_grid: tuple[int, int] = (0, 0)
     scan: Scan = "raster"
 
     @property
@@ -188,14 +191,14 @@ class SequenceLayout:
         return self.grid[0] * self.grid[1]
 
     @property
-    def key_tokens(self) -> int:
+    def context_tokens(self) -> int:
         """K, the tokens of what a frame is given: 0 where each frame stands for itself."""
-        return self.key_grid[0] * self.key_grid[1]
+        return self.context_grid[0] * self.context_grid[1]
 
     @property
     def row_tokens(self) -> int:
         """K + N, where an action's slots begin in a stride."""
-        return self.key_tokens + self.frame_tokens
+        return self.context_tokens + self.frame_tokens
 
     @property
     def action_slots(self) -> int:
@@ -203,16 +206,16 @@ class SequenceLayout:
 
     @property
     def stride(self) -> int:
-        """Tokens from one frame's first to the next frame's first, keys and actions with them."""
+        """Tokens from one frame's first to the next frame's first, context and actions with them."""
         return self.row_tokens + self.action_slots
 
     def steps(self, tokens: Tensor) -> Tensor:
         """Tokens of frames (T, h, w) or (T, K + N) → each frame's own, in raster order (T, N)."""
-        return tokens.flatten(1)[:, self.key_tokens :]
+        return tokens.flatten(1)[:, self.context_tokens :]
 
     def rows(self, tokens: Tensor) -> Tensor:
-        """Flat tokens (…, K + N) of frames → as tokenizers give them: (…, h, w) where there are no keys."""
-        return tokens if self.key_tokens else tokens.unflatten(-1, self.grid)
+        """Flat tokens (…, K + N) of frames → as tokenizers give them: (…, h, w) where there are no context tokens."""
+        return tokens if self.context_tokens else tokens.unflatten(-1, self.grid)
 
     def scanned(self, values: Tensor) -> Tensor:
         """Values (A, N, …) of a frame's tokens in raster order → in the order of the scan."""
@@ -227,7 +230,7 @@ class SequenceLayout:
     def legal(self, slot: int) -> tuple[int, int]:
         """Return the half-open range of ids that may stand at position `slot` of a stride."""
         if slot < self.row_tokens:
-            return self.vocabulary.key if slot < self.key_tokens else self.vocabulary.visual
+            return self.vocabulary.context if slot < self.context_tokens else self.vocabulary.visual
         assert self.actions is not None
         start, stop = self.actions.ranges()[slot - self.row_tokens]
         return self.vocabulary.action[0] + start, self.vocabulary.action[0] + stop
@@ -249,15 +252,15 @@ class SequenceLayout:
 
     def row_ids(self, rows: Tensor) -> Tensor:
         """Flat tokens (T, K + N) of frames → ids int64 (T, K + N) in the order of the scan."""
-        own = self.scanned(rows[:, self.key_tokens :].long())
-        return torch.cat([self.key_ids(rows[:, : self.key_tokens]), own + self.vocabulary.visual[0]], 1)
+        own = self.scanned(rows[:, self.context_tokens :].long())
+        return torch.cat([self.context_ids(rows[:, : self.context_tokens]), own + self.vocabulary.visual[0]], 1)
 
-    def key_ids(self, keys: Tensor) -> Tensor:
-        """Tokens (T, K) of keys → ids int64 of the same shape."""
-        return keys.long() + self.vocabulary.key[0]
+    def context_ids(self, contexts: Tensor) -> Tensor:
+        """Tokens (T, K) of contexts → ids int64 of the same shape."""
+        return contexts.long() + self.vocabulary.context[0]
 
     def unpack(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Ids (L,), the inverse of `pack` → keys (T, K), token grids (T, h, w), action ids (T or T-1, slots)."""
+        """Ids (L,), the inverse of `pack` → contexts (T, K), token grids (T, h, w), action ids (T or T-1, slots)."""
         whole, rest = divmod(len(ids), self.stride)
         if rest not in (0, self.row_tokens):
             raise ValueError(f"{len(ids)} ids are not whole frames of {self.stride}")
@@ -265,30 +268,30 @@ class SequenceLayout:
         rows = torch.cat([steps[:, : self.row_tokens].reshape(-1), ids[whole * self.stride :]]).view(
             -1, self.row_tokens
         )
-        keys, own = rows.tensor_split((self.key_tokens,), 1)
+        contexts, own = rows.tensor_split((self.context_tokens,), 1)
         height, width = self.grid
         tokens = rearrange(self.unscanned(own), "t (h w) -> t h w", h=height, w=width) - self.vocabulary.visual[0]
-        return keys - self.vocabulary.key[0], tokens, steps[:, self.row_tokens :]
+        return contexts - self.vocabulary.context[0], tokens, steps[:, self.row_tokens :]
 
     def to_json(self) -> dict[str, Any]:
-        keys = {"key_grid": list(self.key_grid)} if self.key_tokens else {}
+        contexts = {"context_grid": list(self.context_grid)} if self.context_tokens else {}
         scan = {"scan": self.scan} if self.scan != "raster" else {}
-        order = [*(["key"] if self.key_tokens else []), "frame", "action"]
+        order = [*(["context"] if self.context_tokens else []), "frame", "action"]
         return {
             "vocabulary": self.vocabulary.to_json(),
-            "layout": {"order": order, "grid": list(self.grid), "action_slots": self.action_slots} | keys | scan,
+            "layout": {"order": order, "grid": list(self.grid), "action_slots": self.action_slots} | contexts | scan,
             "actions": self.actions.to_json() if self.actions else None,
         }
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> "SequenceLayout":
         actions = ActionSpace.from_json(value["actions"]) if value["actions"] else None
-        grid, key = value["layout"]["grid"], value["layout"].get("key_grid", (0, 0))
+        grid, context = value["layout"]["grid"], value["layout"].get("context_grid", (0, 0))
         vocabulary = Vocabulary.from_json(value["vocabulary"])
         scan = value["layout"].get("scan", "raster")
         if scan not in get_args(Scan):
             raise ValueError(f"layout scan {scan!r} is not known; it is one of {', '.join(get_args(Scan))}")
-        layout = SequenceLayout(vocabulary, (grid[0], grid[1]), actions, (key[0], key[1]), scan)
+        layout = SequenceLayout(vocabulary, (grid[0], grid[1]), actions, (context[0], context[1]), scan)
         if layout.to_json()["layout"]["order"] != value["layout"]["order"]:
             raise ValueError(f"layout order {value['layout']['order']} is not known: train the run again")
         return layout

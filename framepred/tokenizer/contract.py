@@ -15,9 +15,9 @@ class Tokenizer(Protocol):
     are int64 (T, h, w).
 
     A frame may be coded given the one before it as it was given back (arXiv 2406.19320, 2405.15223). Then
-    that picture has tokens of its own, its key: `key_grid` (h', w') of `key_codebook_size` codes. The tokens
-    of T frames are rows (T, K + N): the key of what the frame is given (the first of a clip: itself), then its own
-    N = h · w. Decoding may begin at any row, from what its key gives back.
+    that picture has context tokens: `context_grid` (h', w') of `context_codebook_size` codes. The tokens of T frames
+    are rows (T, K + N): the context tokens of the picture before (the first of a clip: its own), then the frame's own
+    N = h · w. Decoding may begin at any row, from what its context tokens give back.
     """
 
     @property
@@ -30,10 +30,10 @@ class Tokenizer(Protocol):
     def frame_size(self) -> tuple[int, int]: ...
 
     @property
-    def key_grid(self) -> tuple[int, int]: ...
+    def context_grid(self) -> tuple[int, int]: ...
 
     @property
-    def key_codebook_size(self) -> int: ...
+    def context_codebook_size(self) -> int: ...
 
     def encode(self, frames: Tensor) -> Tensor:
         """Frames uint8 (T, 3, H, W) of a clip from its first → tokens."""
@@ -47,8 +47,8 @@ class Tokenizer(Protocol):
         """Tokens of T frames → frames uint8 (T, 3, H, W)."""
         ...
 
-    def encode_key(self, before: Tensor) -> Tensor:
-        """Pictures uint8 (S, 3, H, W) that frames are given → keys int64 (S, K)."""
+    def encode_context(self, before: Tensor) -> Tensor:
+        """Pictures uint8 (S, 3, H, W) that frames are given → contexts int64 (S, K)."""
         ...
 
     def decode_next(self, before: Tensor, grids: Tensor) -> Tensor:
@@ -57,15 +57,15 @@ class Tokenizer(Protocol):
 
 
 class FrameByFrame:
-    """What a tokenizer inherits whose frames each stand for themselves: nothing is given, and there are no keys."""
+    """What a tokenizer inherits whose frames each stand for themselves: nothing is given, and there are no contexts."""
 
-    key_grid = (0, 0)
-    key_codebook_size = 0
+    context_grid = (0, 0)
+    context_codebook_size = 0
 
     def encode_stream(self: Any, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
         return map(self.encode, chunks)
 
-    def encode_key(self, before: Tensor) -> Tensor:
+    def encode_context(self, before: Tensor) -> Tensor:
         return torch.empty(len(before), 0, dtype=torch.int64, device=before.device)
 
     def decode_next(self: Any, before: Tensor, grids: Tensor) -> Tensor:
@@ -74,4 +74,4 @@ class FrameByFrame:
 
 def last_picture(tokenizer: Tokenizer, tokens: Tensor) -> Tensor:
     """Return what a clip's last tokens show, uint8 (1, 3, H, W): all are decoded where each needs those before."""
-    return tokenizer.decode(tokens if tokenizer.key_codebook_size else tokens[-1:])[-1:]
+    return tokenizer.decode(tokens if tokenizer.context_codebook_size else tokens[-1:])[-1:]

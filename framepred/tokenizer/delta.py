@@ -48,7 +48,11 @@ class DeltaAutoencoder(nn.Module):
         self.quantizer = QUANTIZERS[recipe.quantizer](replace(recipe, levels=recipe.delta_levels))
         self.codebook_size, self.digits = self.quantizer.codebook_size, self.quantizer.digits
         self.key = Autoencoder(replace(recipe, attention=False), frame_size)
-        self.key_grid, self.key_codebook_size, self.key_digits = self.key.grid, self.key.codebook_size, self.key.digits
+        self.context_grid, self.context_codebook_size, self.context_digits = (
+            self.key.grid,
+            self.key.codebook_size,
+            self.key.digits,
+        )
 
         halvings = int(math.log2(recipe.delta_downsampling)) - 2
         widths = [recipe.width, *[2 * recipe.width] * halvings]
@@ -101,7 +105,7 @@ class DeltaAutoencoder(nn.Module):
         through all of these: what would drift is what is trained against.
         """
         first, *frames = (f.contiguous(memory_format=torch.channels_last) for f in clips.split(3, 1))
-        key, _, key_loss = self.key(first)
+        key, _, context_loss = self.key(first)
         picture = key.detach()
         made, ids, losses = [key], [], []
         for frame in frames:
@@ -111,7 +115,7 @@ class DeltaAutoencoder(nn.Module):
             made.append(picture)
             ids.append(chosen)
             losses.append(loss)
-        return torch.cat(made, 1), torch.stack(ids), key_loss + torch.stack(losses).mean()
+        return torch.cat(made, 1), torch.stack(ids), context_loss + torch.stack(losses).mean()
 
     def _code(self, frames: Tensor, before: Tensor) -> Tensor:
         return self.to_code(self.encoder(torch.cat([frames, before], 1))[-1])
@@ -141,12 +145,12 @@ class DeltaAutoencoder(nn.Module):
         """Encode a clip that comes in chunks of frames, yielding tokens int64 (T, K + N) of each."""
         picture: Tensor | None = None
         for chunk in chunks:
-            width = math.prod(self.key_grid) + math.prod(self.grid)
+            width = math.prod(self.context_grid) + math.prod(self.grid)
             rows = [torch.empty(0, width, dtype=torch.int64, device=self.device)]
             for frame in chunk.to(self.device)[:, None]:
-                key = self.encode_key(frame if picture is None else picture)
+                key = self.encode_context(frame if picture is None else picture)
                 if picture is None:
-                    picture = self._from_key(key)
+                    picture = self._from_context(key)
                 ids = self.quantizer(self._code(to_float(frame), to_float(picture)))[1]
                 picture = self.decode_next(picture, ids)
                 rows.append(torch.cat([key, ids.flatten(1)], 1))
@@ -155,13 +159,13 @@ class DeltaAutoencoder(nn.Module):
     @torch.inference_mode()
     def decode(self, tokens: Tensor) -> Tensor:
         """Tokens int64 (T, K + N) → frames uint8 (T, 3, H, W), from what the first row's key gives back."""
-        keys, steps = tokens.to(self.device).split((math.prod(self.key_grid), math.prod(self.grid)), 1)
+        keys, steps = tokens.to(self.device).split((math.prod(self.context_grid), math.prod(self.grid)), 1)
         frames = list[Tensor]()
         for key, grid in zip(keys[:, None], steps.unflatten(1, self.grid)[:, None], strict=True):
-            frames.append(self.decode_next(frames[-1] if frames else self._from_key(key), grid))
+            frames.append(self.decode_next(frames[-1] if frames else self._from_context(key), grid))
         return torch.cat(frames) if frames else torch.empty(0, 3, *self.frame_size, dtype=torch.uint8)
 
-    def encode_key(self, before: Tensor) -> Tensor:
+    def encode_context(self, before: Tensor) -> Tensor:
         """Pictures uint8 (S, 3, H, W) that frames are given → keys int64 (S, K)."""
         # One by one, here and below: what a clip's frames are must not depend on what is coded beside it.
         return torch.cat([self.key.encode(picture).flatten(1) for picture in before.split(1)])
@@ -172,8 +176,8 @@ class DeltaAutoencoder(nn.Module):
         pairs = zip(before.to(self.device).split(1), grids.to(self.device).split(1), strict=True)
         return torch.cat([to_uint8(self._draw(to_float(p), self.quantizer.lookup(grid))) for p, grid in pairs])
 
-    def _from_key(self, key: Tensor) -> Tensor:
-        return self.key.decode(key.unflatten(1, self.key_grid))
+    def _from_context(self, key: Tensor) -> Tensor:
+        return self.key.decode(key.unflatten(1, self.context_grid))
 
 
 def begun(clips: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The token store: Parquet that `datasets.load_dataset` opens, one row an episode.
 
-The store of a tokenizer with keys has three columns more: `key_height`, `key_width` and `key_tokens`, flat, one
-key of `key_height · key_width` tokens a frame.
+The store of a tokenizer with context tokens has three columns more: `context_height`, `context_width` and, flat,
+`context_tokens`: `context_height · context_width` of them a frame.
 """
 
 import json
@@ -43,8 +43,8 @@ class StoreInfo:
     tokenizer_path: str
     codebook_size: int
     grid: tuple[int, int]
-    key_codebook_size: int
-    key_grid: tuple[int, int]
+    context_codebook_size: int
+    context_grid: tuple[int, int]
     frame_size: tuple[int, int]
     action_kind: str | None
     action_names: tuple[str, ...]
@@ -64,12 +64,12 @@ def read_store_info(path: str | os.PathLike[str]) -> StoreInfo:
     try:
         about = json.loads(file.read_text())
         tok = about["tokenizer"]
-        size, keys = about["frame_size"], about.get("keys", {"codebook_size": 0, "grid": (0, 0)})
-        # Stores of framepred 0.1 do not say their grid here; they have no keys either.
-        grid, key_grid = about.get("grid", (0, 0)), keys["grid"]
+        size, keys = about["frame_size"], about.get("context", {"codebook_size": 0, "grid": (0, 0)})
+        # Stores of framepred 0.1 do not say their grid here; they have no context either.
+        grid, context_grid = about.get("grid", (0, 0)), keys["grid"]
         return StoreInfo(
             tok["name"], tok["sha256"], tok["path"], about["codebook_size"], (grid[0], grid[1]),
-            keys["codebook_size"], (key_grid[0], key_grid[1]), (size[0], size[1]),
+            keys["codebook_size"], (context_grid[0], context_grid[1]), (size[0], size[1]),
             about["actions"]["kind"], tuple(about["actions"]["names"]),
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -85,7 +85,7 @@ def write_store_info(path: Path, writer: str, info: StoreInfo) -> None:
         "tokenizer": {"name": info.tokenizer, "sha256": info.tokenizer_sha256, "path": info.tokenizer_path},
         "codebook_size": info.codebook_size,
         "grid": list(info.grid),
-        "keys": {"codebook_size": info.key_codebook_size, "grid": list(info.key_grid)},
+        "context": {"codebook_size": info.context_codebook_size, "grid": list(info.context_grid)},
         "frame_size": list(info.frame_size),
         "actions": {"kind": info.action_kind, "names": list(info.action_names)},
     }
@@ -105,12 +105,12 @@ def read_store(path: str | os.PathLike[str]) -> list[TokenEpisode]:
         columns = [name for name in store_schema(info).names if name != "actions" or info.action_kind]
         table = read_shard(file, columns)
         # As Python numbers, an hour of video would take gigabytes.
-        parts = {name: table[name] for name in ("tokens", "key_tokens") if name in columns}
+        parts = {name: table[name] for name in ("tokens", "context_tokens") if name in columns}
         for i, row in enumerate(table.drop_columns(list(parts)).to_pylist()):
             flat = {name: torch.from_numpy(part[i].values.to_numpy().astype(np.int32)) for name, part in parts.items()}
             tokens = flat["tokens"].view(row["num_frames"], row["grid_height"], row["grid_width"])
-            if "key_tokens" in flat:
-                tokens = torch.cat([flat["key_tokens"].view(len(tokens), -1), tokens.flatten(1)], 1)
+            if "context_tokens" in flat:
+                tokens = torch.cat([flat["context_tokens"].view(len(tokens), -1), tokens.flatten(1)], 1)
             actions = row.get("actions")
             if actions is not None:
                 kind = torch.int64 if info.action_kind == "discrete" else torch.float32
@@ -144,13 +144,14 @@ def store_schema(info: StoreInfo) -> pa.Schema:
     """Return the columns of a store's Parquet files."""
     action = pa.list_(pa.list_(pa.float32())) if info.action_kind == "continuous" else pa.list_(pa.int64())
     caption = pa.struct([("start", pa.float64()), ("end", pa.float64()), ("text", pa.string())])
-    token, key = (pa.uint16() if n <= 65536 else pa.int32() for n in (info.codebook_size, info.key_codebook_size))
-    keys = [("key_height", pa.int32()), ("key_width", pa.int32()), ("key_tokens", pa.list_(key))]
+    sizes = info.codebook_size, info.context_codebook_size
+    token, context_token = (pa.uint16() if n <= 65536 else pa.int32() for n in sizes)
+    keys = [("context_height", pa.int32()), ("context_width", pa.int32()), ("context_tokens", pa.list_(context_token))]
     return pa.schema(
         [
             ("episode", pa.string()), ("source", pa.string()), ("fps", pa.float64()), ("num_frames", pa.int64()),
             ("grid_height", pa.int32()), ("grid_width", pa.int32()), ("tokens", pa.list_(token)), ("actions", action),
-            *(keys if info.key_codebook_size else []),
+            *(keys if info.context_codebook_size else []),
             ("captions", pa.list_(caption)),
         ]
     )  # fmt: skip

@@ -60,8 +60,8 @@ def tokenize(
     # All videos, not this shard's: what the shards write must fit together.
     kind, names = _common_actions(videos)
     wanted = StoreInfo(
-        name, sha256, where, tokenizer.codebook_size, tokenizer.grid, tokenizer.key_codebook_size, tokenizer.key_grid,
-        tokenizer.frame_size, kind, names,
+        name, sha256, where, tokenizer.codebook_size, tokenizer.grid, tokenizer.context_codebook_size,
+        tokenizer.context_grid, tokenizer.frame_size, kind, names,
     )  # fmt: skip
     info, stored = _open_store(folder, wanted)
     mine = videos[number - 1 :: shards]
@@ -88,7 +88,7 @@ def tokenize(
                 warnings.warn(FramepredWarning(f"skipped: {item.error}"), stacklevel=2)
             elif item.row:
                 rows.append(item.row)
-                held += item.row["tokens"].size + item.row["key_tokens"].size
+                held += item.row["tokens"].size + item.row["context_tokens"].size
                 done += 1
             if rows and (held > _FLUSH_TOKENS or time.monotonic() - since > _FLUSH_SECONDS):
                 files.write(rows)

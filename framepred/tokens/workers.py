@@ -93,8 +93,8 @@ def _expected_frames(info: VideoInfo, video: VideoFile, fps: float | None, seen:
 
 
 def _row(video: VideoFile, tokens: Tensor, tokenizer: Tokenizer, info: VideoInfo, fps: float | None) -> dict[str, Any]:
-    (height, width), (key_height, key_width) = tokenizer.grid, tokenizer.key_grid
-    keys, steps = tokens.split((key_height * key_width, height * width), 1)
+    (height, width), (context_height, context_width) = tokenizer.grid, tokenizer.context_grid
+    contexts, steps = tokens.split((context_height * context_width, height * width), 1)
     loaded = video.actions()
     if loaded:
         check_action_count(loaded[0], len(tokens), str(video.actions_file))
@@ -108,9 +108,9 @@ def _row(video: VideoFile, tokens: Tensor, tokenizer: Tokenizer, info: VideoInfo
         "grid_height": height,
         "grid_width": width,
         "tokens": steps.flatten().numpy(),
-        "key_height": key_height,
-        "key_width": key_width,
-        "key_tokens": keys.flatten().numpy(),
+        "context_height": context_height,
+        "context_width": context_width,
+        "context_tokens": contexts.flatten().numpy(),
         "actions": loaded[0].tolist() if loaded else None,
         "captions": [vars(caption) for caption in captions] or None,
     }

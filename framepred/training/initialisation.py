@@ -98,9 +98,9 @@ def fit_layout(
     actions = [e.actions for e in episodes if e.actions is not None and len(e.actions)]
     space = fit_action_space(actions, next(iter(kinds))[1], recipe.predictor.action_bins) if actions else None
     vocabulary = Vocabulary(
-        text_size, tokenizer.codebook_size, space.size if space else 0, key_size=tokenizer.key_codebook_size
+        text_size, tokenizer.codebook_size, space.size if space else 0, context_size=tokenizer.context_codebook_size
     )
-    return SequenceLayout(vocabulary, tokenizer.grid, space, tokenizer.key_grid, recipe.predictor.scan)
+    return SequenceLayout(vocabulary, tokenizer.grid, space, tokenizer.context_grid, recipe.predictor.scan)
 
 
 def common_fps(episodes: list[TokenEpisode]) -> float:

@@ -141,11 +141,11 @@ def predictor_stage(
     pred, loop, layout = recipe.predictor, recipe.training, train.layout
     mine = _share(accelerator, pred.batch_size)
 
-    # Where words and keys stand is given, never drawn. So they are learned among words and keys, and frames among all
+    # Where words and context stand is given, never drawn. So they are learned among themselves, and frames among all
     # other ids: a language model's many words cost frames no time, and no frame makes a word less likely.
     vocabulary = layout.vocabulary
     first, last = vocabulary.visual
-    ranges = (first, last if layout.key_tokens else vocabulary.size), vocabulary.key, (0, vocabulary.text_size)
+    ranges = (first, last if layout.context_tokens else vocabulary.size), vocabulary.context, (0, vocabulary.text_size)
     kinds = [(first, stop) for first, stop in ranges if first < stop]
 
     def cross_entropy(run: nn.Module, ids: Tensor, weights: Tensor) -> Tensor:
@@ -165,16 +165,16 @@ def predictor_stage(
         ids.unflatten(1, (-1, layout.stride))[rows, :, layout.row_tokens :] = layout.vocabulary.no_action
         return ids
 
-    # What keys say is given, too; but by saying it a model learns what the few tokens of a frame make of a picture.
+    # What contexts say is given, too; but by saying it a model learns what the few tokens of a frame make of a picture.
     # Together they weigh as much as a frame.
-    key_weight = layout.frame_tokens / max(1, layout.key_tokens)
+    context_weight = layout.frame_tokens / max(1, layout.context_tokens)
 
-    def weigh(real: Tensor, keys: float = 0.0) -> Tensor:
-        """Frames that are real (B, window) → weights (B, window · stride) of their tokens, and of their keys'."""
+    def weigh(real: Tensor, contexts: float = 0.0) -> Tensor:
+        """Frames that are real (B, window) → weights (B, window · stride) of their tokens, and of their contexts'."""
         weights = torch.zeros(*real.shape, layout.stride)
         # The first frame has nothing to be predicted from; actions are given, not predicted.
-        weights[:, 1:, : layout.key_tokens] = keys * real[:, 1:, None]
-        weights[:, 1:, layout.key_tokens : layout.row_tokens] = real[:, 1:, None].float()
+        weights[:, 1:, : layout.context_tokens] = contexts * real[:, 1:, None]
+        weights[:, 1:, layout.context_tokens : layout.row_tokens] = real[:, 1:, None].float()
         return weights.flatten(1)
 
     def loss(run: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
@@ -182,7 +182,7 @@ def predictor_stage(
         places = train.draw(pred.batch_size, generator)
         ids, real = train.gather(*places)
         dropped = torch.rand(len(ids), generator=generator) < pred.action_dropout
-        ids, weights = without_actions(ids, dropped), weigh(real, key_weight)
+        ids, weights = without_actions(ids, dropped), weigh(real, context_weight)
         if words:
             ids, weights = words.add(ids, weights, real, *places, generator)
         return cross_entropy(run, ids[mine], weights[mine]), {}

@@ -249,7 +249,7 @@ def _train_predictor(
     part_text(model, layout.vocabulary.text_size)
     # Foreign tokenizers' ids have no known parts.
     fresh = None if isinstance(init, Run) else generator
-    for (first, _), digits in ((layout.vocabulary.visual, "digits"), (layout.vocabulary.key, "key_digits")):
+    for (first, _), digits in ((layout.vocabulary.visual, "digits"), (layout.vocabulary.context, "context_digits")):
         share_digits(model, getattr(tokenizer, digits, ()), first, fresh)
     if layout.vocabulary.text_size:
         adapt(model, recipe.llm, recipe.training.seed)

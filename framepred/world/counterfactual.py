@@ -26,7 +26,7 @@ _PAST_FRAMES = 3
 class Pasts:
     """What came before in other footage: tokens of C frames each (K, C, …), vocabulary action ids (K, C - 1, slots).
 
-    Where frames are given keys, of C + 1 frames: the last one's key says what comes after is given.
+    Where frames are given contexts, of C + 1 frames: the last one's context says what comes after is given.
     """
 
     tokens: Tensor
@@ -47,13 +47,13 @@ class Pasts:
 
 def take_past(run: Run, tokens: Tensor, actions: Tensor | None) -> Pasts | None:
     """Take one past from the middle of footage, the tokens of T frames; None where it is too short."""
-    length, with_key = min(_PAST_FRAMES, run.window - 1), bool(run.layout.key_tokens)
-    if len(tokens) < length + with_key:
+    length, with_context = min(_PAST_FRAMES, run.window - 1), bool(run.layout.context_tokens)
+    if len(tokens) < length + with_context:
         return None
     start = (len(tokens) - length) // 2
     stop = start + length
     ids = run.layout.action_ids(actions, stop)[start : stop - 1]
-    return Pasts(tokens[start : stop + with_key][None].cpu().long(), ids[None])
+    return Pasts(tokens[start : stop + with_context][None].cpu().long(), ids[None])
 
 
 def join_pasts(parts: Sequence[Pasts]) -> Pasts | None:
@@ -108,28 +108,28 @@ def after_other_pasts(run: Run, tokens: Tensor, actions: Tensor | None, pasts: P
     The log-likelihood of the whole frame had each of K `pasts` come before it, and then the same action.
     """
     layout, model = run.layout, run.predictor
-    own = layout.row_ids(tokens.flatten(1).cpu())[:, layout.key_tokens :]
+    own = layout.row_ids(tokens.flatten(1).cpu())[:, layout.context_tokens :]
     action_ids, length = layout.action_ids(actions, len(tokens)), pasts.action_ids.shape[1] + 1
     ids = torch.stack([layout.pack(t[:length], a) for t, a in zip(pasts.tokens, pasts.action_ids, strict=True)])
-    keys = layout.key_ids(pasts.tokens[:, -1].flatten(1)[:, : layout.key_tokens])
+    contexts = layout.context_ids(pasts.tokens[:, -1].flatten(1)[:, : layout.context_tokens])
     before = ids.shape[1] - 1
     cache = KVCache(model.config, len(pasts), before + layout.stride, model.embed.weight)
     model.hidden(ids[:, :-1].to(model.embed.weight.device), cache)
     for frame in range(1, len(tokens)):
         cache.length = before
         taken, steps = (x.expand(len(pasts), -1) for x in (action_ids[frame - 1], own[frame]))
-        yield frame, _log_p(run, cache, ids[:, -1], taken, torch.cat([keys, steps], 1))
+        yield frame, _log_p(run, cache, ids[:, -1], taken, torch.cat([contexts, steps], 1))
 
 
 def _log_p(run: Run, cache: KVCache, last: Tensor, action_ids: Tensor, rows: Tensor) -> Tensor:
     """Log-likelihood (R,) of a frame after what the cache holds, each row's `last` and its action.
 
-    Of the ids (R, K + N) of the frame the own ones count, not its key's.
+    Of the ids (R, K + N) of the frame the own ones count, not its context's.
     """
     layout = run.layout
     first, stop = layout.vocabulary.visual
-    real = rows[:, layout.key_tokens :]
-    # The last token of the past is read again: where there are no actions and keys, it speaks of the first.
+    real = rows[:, layout.context_tokens :]
+    # The last token of the past is read again: where there are no actions and contexts, it speaks of the first.
     inputs = torch.cat([last[:, None], action_ids, rows[:, :-1]], 1).to(cache.data.device)
     hidden = run.predictor.hidden(inputs, cache)[:, -layout.frame_tokens :]
     logits = linear(hidden, run.predictor.head.weight, (first, stop)).double()

@@ -84,11 +84,11 @@ def _folder(path: Path) -> dict[str, Any]:
 
 def _store(path: Path) -> dict[str, Any]:
     info, episodes = read_store_info(path), read_store(path)
-    grid = info.grid if info.key_codebook_size else episodes[0].tokens.shape[1:]
+    grid = info.grid if info.context_codebook_size else episodes[0].tokens.shape[1:]
     return {
         "path": str(path), "kind": "token store", "episodes": len(episodes),
         "frames": sum(len(e.tokens) for e in episodes), "grid": list(grid),
-        **_keys(info.key_grid, info.key_codebook_size),
+        **_context(info.context_grid, info.context_codebook_size),
         "codebook_size": info.codebook_size, "frame_size": list(info.frame_size),
         "tokenizer": info.tokenizer, "tokenizer_sha256": info.tokenizer_sha256,
         "actions": f"{info.action_kind}: {', '.join(info.action_names)}" if info.action_kind else None,
@@ -103,7 +103,7 @@ def _tokenizer(path: Path) -> dict[str, Any]:
         "quantizer": tokenizer.recipe.quantizer if not isinstance(tokenizer, AdaptedTokenizer) else tokenizer.name,
         "frame_size": list(tokenizer.frame_size), "grid": list(tokenizer.grid),
         "tokens_per_frame": tokens, "codebook_size": tokenizer.codebook_size,
-        **_keys(tokenizer.key_grid, tokenizer.key_codebook_size),
+        **_context(tokenizer.context_grid, tokenizer.context_codebook_size),
         "parameters": sum(p.numel() for p in tokenizer.parameters()), "sha256": tokenizer_sha256(path),
     }  # fmt: skip
     if isinstance(tokenizer, AdaptedTokenizer) and tokenizer.group > 1:
@@ -113,9 +113,9 @@ def _tokenizer(path: Path) -> dict[str, Any]:
     return facts
 
 
-def _keys(grid: tuple[int, int], codebook_size: int) -> dict[str, Any]:
-    """What there is to say of keys, where frames are coded given the one before."""
-    return {"key_grid": list(grid), "key_codebook_size": codebook_size} if codebook_size else {}
+def _context(grid: tuple[int, int], codebook_size: int) -> dict[str, Any]:
+    """What there is to say of contexts, where frames are coded given the one before."""
+    return {"context_grid": list(grid), "context_codebook_size": codebook_size} if codebook_size else {}
 
 
 def _run(path: Path) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def _run(path: Path) -> dict[str, Any]:
     return {
         "path": str(path), "kind": "run", "frame_size": list(run.tokenizer.frame_size), "fps": run.fps,
         "grid": list(run.layout.grid), "tokens_per_frame": run.layout.frame_tokens, "scan": run.layout.scan,
-        **_keys(run.layout.key_grid, run.tokenizer.key_codebook_size),
+        **_context(run.layout.context_grid, run.tokenizer.context_codebook_size),
         "codebook_size": run.tokenizer.codebook_size, "vocabulary": run.layout.vocabulary.size,
         "window_frames": run.window, "temperature": run.temperature, "ensemble": run.ensemble, "actions": actions,
         "layers": config.num_hidden_layers, "hidden_size": config.hidden_size,

@@ -29,6 +29,6 @@ def token_logits(run: Run, tokens: Tensor, actions: Tensor | None) -> Iterator[t
         hidden = run.predictor.hidden(ids[None, :-1])[0]
         for frame in frames:
             # The state after a token speaks of the next one.
-            at = (frame - start) * layout.stride + layout.key_tokens - 1
+            at = (frame - start) * layout.stride + layout.context_tokens - 1
             own = layout.unscanned(hidden[None, at : at + count])[0]
             yield frame, linear(own, run.predictor.head.weight, (first, stop)).float()

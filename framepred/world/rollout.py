@@ -55,7 +55,7 @@ def predict(
     """Predict `horizon` frames after the tokens of T context frames, yielding each as it is made.
 
     What a frame is given is the frame before it as it was yielded; a window that has slid begins with the
-    key of that. So a rollout that goes on from the tokens of another is one with it.
+    context of that. So a rollout that goes on from the tokens of another is one with it.
 
     `actions` (≥ T + horizon - 1) or None for none; `prompt` (P,) are the ids of words before the frames
     (`text.prompt_ids`), which stay before the window when it moves. Raises FramepredError for what is not allowed.
@@ -75,22 +75,22 @@ def predict(
     stream: Stream | None = None
     passes, start = 0, 0
     for frame in range(context, context + horizon):
-        moved_to, key = window_start(frame, run.window), run.tokenizer.encode_key(shown)
+        moved_to, seen = window_start(frame, run.window), run.tokenizer.encode_context(shown)
         if stream is None or moved_to != start:
             history, start = history[:, moved_to - start :], moved_to
             # At first all samples share one past: it is read once.
             past = slice(0, 1 if stream is None else samples)
             passes += stream.passes if stream else 0
-            ids = window_ids(run, history[past], action_ids[start:frame], key[past], words.to(device))
+            ids = window_ids(run, history[past], action_ids[start:frame], seen[past], words.to(device))
             stream = prefill(run.predictor, ids, samples, capacity)
         else:
             taken = action_ids[frame - 1].expand(samples, -1)
-            stream.pending = torch.cat([stream.pending, taken, layout.key_ids(key)], 1)
+            stream.pending = torch.cat([stream.pending, taken, layout.context_ids(seen)], 1)
         noise = frame_noise(layout, sampling, rows, frame)
         # The guess is that nothing moves.
-        guessed = history[:, -1, layout.key_tokens :]
+        guessed = history[:, -1, layout.context_tokens :]
         made = layout.unscanned(decode(run.predictor, stream, layout, sampling, noise, layout.scanned(guessed)))
-        row = torch.cat([key, made], 1)
+        row = torch.cat([seen, made], 1)
         history = torch.cat([history, row[:, None]], 1)
         shown = run.tokenizer.decode_next(shown, made.view(samples, *layout.grid))
         yield Prediction(frame, shown.cpu(), layout.rows(row).cpu(), passes + stream.passes)
@@ -138,13 +138,13 @@ def ensemble_size(run: Run, samples: int | None, temperature: float | None, ense
     return ensemble
 
 
-def window_ids(run: Run, history: Tensor, action_ids: Tensor, keys: Tensor, words: Tensor) -> Tensor:
+def window_ids(run: Run, history: Tensor, action_ids: Tensor, contexts: Tensor, words: Tensor) -> Tensor:
     """Return what a frame is predicted from, ids (S, P + T · stride + K).
 
-    Words (P,), history (S, T, K + N), action ids (T, slots), the last one's too, and keys (S, K) of the frame.
+    Words (P,), history (S, T, K + N), action ids (T, slots), the last one's too, and contexts (S, K) of the frame.
     """
-    pairs = zip(history, run.layout.key_ids(keys), strict=True)
-    return torch.stack([torch.cat([words, run.layout.pack(past, action_ids), key]) for past, key in pairs])
+    pairs = zip(history, run.layout.context_ids(contexts), strict=True)
+    return torch.stack([torch.cat([words, run.layout.pack(past, action_ids), context]) for past, context in pairs])
 
 
 def check_lengths(context: int, horizon: int, samples: int) -> None:

@@ -36,14 +36,14 @@ def layouts(draw: st.DrawFn) -> SequenceLayout:
     if not draw(st.booleans()):
         return SequenceLayout(vocabulary, grid, space, scan=scan)
     keys = draw(st.integers(1, 300)), (draw(st.integers(1, 5)), draw(st.integers(1, 5)))
-    return SequenceLayout(replace(vocabulary, key_size=keys[0]), grid, space, keys[1], scan)
+    return SequenceLayout(replace(vocabulary, context_size=keys[0]), grid, space, keys[1], scan)
 
 
 def random_tokens(layout: SequenceLayout, frames: int, generator: torch.Generator) -> Tensor:
     """Return tokens of frames as a tokenizer gives them: (T, h, w), or (T, K + N) where there are keys."""
     own = torch.randint(0, layout.vocabulary.visual_size, (frames, layout.frame_tokens), generator=generator)
-    most = max(1, layout.vocabulary.key_size)
-    keys = torch.randint(0, most, (frames, layout.key_tokens), generator=generator)
+    most = max(1, layout.vocabulary.context_size)
+    keys = torch.randint(0, most, (frames, layout.context_tokens), generator=generator)
     return layout.rows(torch.cat([keys, own], 1))
 
 
@@ -63,9 +63,9 @@ def test_unpack_undoes_pack(layout: SequenceLayout, frames: int, spare: bool, se
     count = frames if spare else frames - 1
     actions = layout.action_ids(random_actions(layout.actions, count, generator), count)
     ids = layout.pack(tokens, actions)
-    assert ids.shape == (frames * (layout.key_tokens + layout.frame_tokens) + count * layout.action_slots,)
+    assert ids.shape == (frames * (layout.context_tokens + layout.frame_tokens) + count * layout.action_slots,)
     keys, grids, got_actions = layout.unpack(ids)
-    assert torch.equal(keys, tokens.flatten(1)[:, : layout.key_tokens])
+    assert torch.equal(keys, tokens.flatten(1)[:, : layout.context_tokens])
     assert grids.shape == (frames, *layout.grid)
     assert torch.equal(grids.flatten(1), layout.steps(tokens))
     assert torch.equal(got_actions[:count], actions)
@@ -89,7 +89,7 @@ def test_ranges_partition_the_vocabulary(layout: SequenceLayout) -> None:
     vocabulary = layout.vocabulary
     owners = [0] * vocabulary.size
     ranges = [(0, vocabulary.text_size), (vocabulary.no_action, vocabulary.no_action + 1)]
-    ranges += [layout.legal(slot) for slot in {0, layout.key_tokens, *range(layout.row_tokens, layout.stride)}]
+    ranges += [layout.legal(slot) for slot in {0, layout.context_tokens, *range(layout.row_tokens, layout.stride)}]
     ranges += [(marker, marker + 1) for marker in (vocabulary.markers if vocabulary.text_size else ())]
     for start, stop in ranges:
         for i in range(start, stop):
@@ -121,23 +121,23 @@ def test_a_half_frame_cannot_be_unpacked() -> None:
     layout = SequenceLayout(Vocabulary(0, 8, 4), (2, 2), ActionSpace("discrete", ("a",), count=4))
     with pytest.raises(ValueError, match="7 ids are not whole frames of 5"):
         layout.unpack(torch.zeros(7, dtype=torch.int64))
-    keyed = replace(layout, key_grid=(2, 2))
+    keyed = replace(layout, context_grid=(2, 2))
     with pytest.raises(ValueError, match="13 ids are not whole frames of 9"):
         keyed.unpack(torch.zeros(13, dtype=torch.int64))
 
 
 def test_before_each_frame_stands_its_key() -> None:
-    layout = SequenceLayout(Vocabulary(10, 4, 2, key_size=5), (1, 2), ActionSpace("discrete", ("a",), 2), (1, 3))
+    layout = SequenceLayout(Vocabulary(10, 4, 2, context_size=5), (1, 2), ActionSpace("discrete", ("a",), 2), (1, 3))
     rows = torch.tensor([[0, 1, 2, 3, 0], [4, 3, 2, 1, 2]])
     actions = layout.action_ids(torch.tensor([1, 0]), 2)
     assert layout.pack(rows, actions).tolist() == [14, 15, 16, 13, 10, 20, 18, 17, 16, 11, 12, 19]
     assert layout.pack(rows[1:], actions[1:]).tolist() == [18, 17, 16, 11, 12, 19]
-    assert layout.key_ids(rows[:, :3]).tolist() == [[14, 15, 16], [18, 17, 16]]
-    assert layout.to_json()["layout"]["order"] == ["key", "frame", "action"]
+    assert layout.context_ids(rows[:, :3]).tolist() == [[14, 15, 16], [18, 17, 16]]
+    assert layout.to_json()["layout"]["order"] == ["context", "frame", "action"]
 
 
 def test_a_layout_of_another_order_is_refused() -> None:
-    value = SequenceLayout(Vocabulary(10, 4, 0, key_size=5), (1, 2), None, (1, 3)).to_json()
+    value = SequenceLayout(Vocabulary(10, 4, 0, context_size=5), (1, 2), None, (1, 3)).to_json()
     value["layout"]["order"] = ["frame", "action"]
     with pytest.raises(ValueError, match=r"layout order \['frame', 'action'\] is not known: train the run again"):
         SequenceLayout.from_json(value)

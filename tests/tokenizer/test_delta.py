@@ -79,7 +79,7 @@ def tokenizer() -> DeltaAutoencoder:
 @pytest.fixture(scope="module")
 def run(tokenizer: DeltaAutoencoder) -> Run:
     """A run of random weights in float64: no two logits are nearly equal."""
-    layout = SequenceLayout(Vocabulary(0, 12, 4, key_size=16), tokenizer.grid, SPACE, tokenizer.key_grid)
+    layout = SequenceLayout(Vocabulary(0, 12, 4, context_size=16), tokenizer.grid, SPACE, tokenizer.context_grid)
     predictor = Llama(LlamaConfig(layout.vocabulary.size, 16, 24, 2, 2, 2, WINDOW * layout.stride))
     generator = torch.Generator().manual_seed(0)
     for parameter in predictor.parameters():
@@ -107,8 +107,8 @@ def future(run: Run, tokens: Tensor, horizon: int, samples: int = 1, decoder: st
 
 def test_it_is_a_tokenizer_of_few_tokens(tokenizer: DeltaAutoencoder) -> None:
     assert isinstance(tokenizer, Tokenizer)
-    assert (tokenizer.grid, tokenizer.key_grid) == ((2, 2), (4, 4))
-    assert (tokenizer.codebook_size, tokenizer.key_codebook_size) == (12, 16)
+    assert (tokenizer.grid, tokenizer.context_grid) == ((2, 2), (4, 4))
+    assert (tokenizer.codebook_size, tokenizer.context_codebook_size) == (12, 16)
     tokens = tokenizer.encode(frames_of(4))
     assert (tokens.dtype, tokens.shape) == (torch.int64, (4, K + N))
     assert int(tokens.min()) >= 0
@@ -137,8 +137,8 @@ def test_each_frame_is_given_the_one_before_as_it_was_given_back(tokenizer: Delt
     decoded = tokenizer.decode(tokens)
     assert len(torch.unique(decoded, dim=0)) == 5
     keys, grids = tokens[:, :K], tokens[:, K:].view(-1, *tokenizer.grid)
-    assert torch.equal(keys[:1], tokenizer.encode_key(frames[:1]))
-    assert torch.equal(keys[1:], tokenizer.encode_key(decoded[:-1]))
+    assert torch.equal(keys[:1], tokenizer.encode_context(frames[:1]))
+    assert torch.equal(keys[1:], tokenizer.encode_context(decoded[:-1]))
     assert torch.equal(tokenizer.decode_next(decoded[:-1], grids[1:]), decoded[1:])
     first = tokenizer.key.decode(keys[:1].view(1, 4, 4))
     assert torch.equal(tokenizer.decode_next(first, grids[:1]), decoded[:1])
@@ -270,7 +270,7 @@ def test_a_frame_is_predicted_from_its_window_and_its_key_and_nothing_before(run
     for frame, logits in token_logits(run, tokens, actions_of()):
         start = window_start(frame, WINDOW)
         sequence = layout.pack(tokens[start : frame + 1], ids[start:frame])
-        assert sequence[-N - K : -N].tolist() == (tokens[frame, :K] + layout.vocabulary.key[0]).tolist()
+        assert sequence[-N - K : -N].tolist() == (tokens[frame, :K] + layout.vocabulary.context[0]).tolist()
         with torch.inference_mode():
             expected = run.predictor(sequence[None])[0, -N - 1 : -1, : layout.vocabulary.visual[1]]
         assert torch.allclose(logits, expected.float(), atol=1e-5)
@@ -332,7 +332,7 @@ def test_a_rollout_goes_on_where_another_ended(run: Run) -> None:
         assert torch.equal(torch.cat([p.frames for p in rest]), frames[cut:])
     # The tokens of a rollout are those of a clip: they decode to what was shown, and its keys are its frames'.
     assert torch.equal(run.tokenizer.decode(whole)[2:], frames)
-    assert torch.equal(run.tokenizer.encode_key(frames[:-1]), whole[3:, :K])
+    assert torch.equal(run.tokenizer.encode_context(frames[:-1]), whole[3:, :K])
 
 
 def test_a_sample_does_not_depend_on_the_others(run: Run) -> None:
@@ -393,7 +393,7 @@ def test_frames_are_learned_and_what_they_make_of_the_picture_too(run: Run) -> N
         steps = [F.pad(x, (1, 0)).unflatten(1, (-1, layout.stride))[:, 1:] for x in (
             -logits[..., slice(*legal)].log_softmax(-1).gather(-1, (ids[:, 1:] - legal[0]).clamp(
                 0, legal[1] - legal[0] - 1)[..., None])[..., 0]
-            for legal in (layout.vocabulary.visual, layout.vocabulary.key)
+            for legal in (layout.vocabulary.visual, layout.vocabulary.context)
         )]  # fmt: skip
         return steps[0][..., K : K + N].mean(), steps[1][..., :K].mean()
 
@@ -412,7 +412,7 @@ def test_a_store_gives_the_tokens_back(tokenizer: DeltaAutoencoder, clips_dir: P
     videos = find_videos([clips_dir])[:1]
     list(tokenize(videos, tmp_path / "s", tokenizer, "delta", "a" * 64))
     info = read_store_info(tmp_path / "s")
-    assert (info.grid, info.key_grid, info.codebook_size, info.key_codebook_size) == ((2, 2), (4, 4), 12, 16)
+    assert (info.grid, info.context_grid, info.codebook_size, info.context_codebook_size) == ((2, 2), (4, 4), 12, 16)
     table = pq.read_table(next((tmp_path / "s").glob("*.parquet"))).to_pylist()
     for row, episode, video in zip(table, read_store(tmp_path / "s"), videos, strict=True):
         rows = torch.cat(list(tokenizer.encode_stream(video.stream(SIZE, None))))
@@ -420,8 +420,8 @@ def test_a_store_gives_the_tokens_back(tokenizer: DeltaAutoencoder, clips_dir: P
         # The columns of every store speak of the frames' own tokens; three more hold the keys.
         assert len(row["tokens"]) == row["num_frames"] * row["grid_height"] * row["grid_width"] == 24 * N
         assert row["tokens"] == rows[:, K:].flatten().tolist()
-        assert (row["key_height"], row["key_width"]) == (4, 4)
-        assert row["key_tokens"] == rows[:, :K].flatten().tolist()
+        assert (row["context_height"], row["context_width"]) == (4, 4)
+        assert row["context_tokens"] == rows[:, :K].flatten().tolist()
 
 
 # Training.
@@ -529,8 +529,8 @@ def delta_run(clips_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_a_run_is_trained_from_videos(delta_run: Path) -> None:
     run = load_run(delta_run)
     layout = run.layout
-    assert (layout.grid, layout.key_grid) == ((4, 4), (8, 8))
-    assert (layout.vocabulary.visual, layout.vocabulary.key) == ((0, 16), (16, 80))
+    assert (layout.grid, layout.context_grid) == ((4, 4), (8, 8))
+    assert (layout.vocabulary.visual, layout.vocabulary.context) == ((0, 16), (16, 80))
     assert run.predictor.config.max_position_embeddings == 6 * (64 + 16 + 1) == run.window * layout.stride
     rows = [json.loads(line) for line in (delta_run / "metrics.jsonl").read_text().splitlines()]
     assert {r["stage"] for r in rows if any(k.startswith("validation") for k in r)} == {
@@ -570,7 +570,7 @@ def call(*arguments: object) -> Any:
 def test_every_command_takes_a_delta_run(delta_run: Path, clips_dir: Path, tmp_path: Path) -> None:
     clip = clips_dir / "clip0.mp4"
     about = call("info", delta_run, "--json")
-    assert (about["tokens_per_frame"], about["key_grid"], about["key_codebook_size"]) == (16, [8, 8], 64)
+    assert (about["tokens_per_frame"], about["context_grid"], about["context_codebook_size"]) == (16, [8, 8], 64)
     store = call("tokenize", clips_dir, "-o", tmp_path / "store", "--tokenizer", delta_run, "--json")
     assert (store["episodes"], store["frames"], store["tokens_per_frame"]) == (5, 120, 16)
     assert call("info", tmp_path / "store", "--json")["grid"] == [4, 4]
@@ -583,8 +583,8 @@ def test_every_command_takes_a_delta_run(delta_run: Path, clips_dir: Path, tmp_p
     keys, grids, _ = layout.unpack(torch.from_numpy(arrays["ids"]))
     assert np.array_equal(grids[-7:].numpy(), arrays["tokens"][0])
     shown = torch.from_numpy(arrays["frames"][0, :-1])
-    assert torch.equal(keys[-6:], load_run(delta_run).tokenizer.encode_key(shown))
-    assert torch.equal(keys[:1], load_run(delta_run).tokenizer.encode_key(read_video(clip).frames[:1]))
+    assert torch.equal(keys[-6:], load_run(delta_run).tokenizer.encode_context(shown))
+    assert torch.equal(keys[:1], load_run(delta_run).tokenizer.encode_context(read_video(clip).frames[:1]))
 
     mean = call("rollout", clip, "--model", delta_run, "-o", tmp_path / "m.npz", "--ensemble", 3, "--json")
     assert (mean["samples"], mean["ensemble"]) == (1, 3)
@@ -660,7 +660,7 @@ def test_a_run_whose_keys_are_another_tokenizers_is_refused(delta_run: Path, tmp
 
     shutil.copytree(delta_run, tmp_path / "run")
     about = json.loads((tmp_path / "run" / "framepred.json").read_text())
-    about["vocabulary"] |= {"key": [16, 79], "action": [79, 83], "special": {"no_action": 83}}
+    about["vocabulary"] |= {"context": [16, 79], "action": [79, 83], "special": {"no_action": 83}}
     (tmp_path / "run" / "framepred.json").write_text(json.dumps(about))
     with pytest.raises(FramepredError, match="vocabulary, weights and tokenizer do not fit each other"):
         load_run(tmp_path / "run")
