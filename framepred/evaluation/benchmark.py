@@ -23,7 +23,7 @@ from framepred.evaluation.retrieval import TrainingIndex, index_training
 from framepred.evaluation.scoring import Scorer, score_clip
 from framepred.io.files import file_sha256
 from framepred.world.device import choose_device
-from framepred.world.run import Run, load_run
+from framepred.world.run import Run, load_run, weights_file
 
 _RECORD_FORMAT = 2
 
@@ -108,7 +108,7 @@ def evaluate(benchmark: Benchmark) -> Iterator[Progress | Evaluated]:
 
 def run_facts(run: Run) -> dict[str, Any]:
     """Return which run this is: its path, and hashes of its weights and its tokenizer's."""
-    weights = file_sha256(run.path / "model.safetensors")
+    weights = file_sha256(weights_file(run.path))
     return {"path": str(run.path), "sha256": weights, "tokenizer_sha256": run.tokenizer_sha256}
 
 

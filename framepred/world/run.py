@@ -169,15 +169,17 @@ def save_run(
     replace_files(folder, files, weights, {})
 
 
+def weights_file(folder: Path) -> Path:
+    """Return where a run keeps its weights: model.safetensors, or model.gguf in a GGUF export."""
+    file, exported = folder / "model.safetensors", folder / gguf_file.NAME
+    return exported if exported.is_file() and not file.is_file() else file
+
+
 def load_predictor(folder: Path) -> Llama:
     """Load a Llama checkpoint, model.safetensors in the Hugging Face format or else model.gguf, in fp32."""
-    config = read_json(folder / "config.json", "run")
-    file = folder / "model.safetensors"
-    # A quantized export is a run too: its weights as its file holds them.
-    if not file.is_file() and (folder / gguf_file.NAME).is_file():
-        file = folder / gguf_file.NAME
-        return make_predictor(config, gguf_file.read_gguf(file), file)
-    return make_predictor(config, read_weights(file)[0], file)
+    config, file = read_json(folder / "config.json", "run"), weights_file(folder)
+    weights = gguf_file.read_gguf(file) if file.name == gguf_file.NAME else read_weights(file)[0]
+    return make_predictor(config, weights, file)
 
 
 def make_predictor(config_json: dict[str, Any], weights: dict[str, Tensor], file: Path) -> Llama:

@@ -1,5 +1,6 @@
 """`framepred eval`: the numbers by direct computation, the same twice and after an interruption, every error."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -17,6 +18,7 @@ from torch import Tensor
 import framepred.evaluation.benchmark
 from framepred.cli import cli
 from framepred.decoding.sampling import Sampling
+from framepred.engines.export import export
 from framepred.evaluation.forecast import make_forecast
 from framepred.evaluation.scoring import ROWS
 from framepred.sources.actions_csv import read_actions
@@ -195,7 +197,7 @@ def test_twice_the_same_command_and_an_interrupted_one_give_the_same_bytes(
     first = invoke(*command)
     assert first.exit_code == 0, first.stderr
     assert "seconds" not in first.stdout
-    real, scored = framepred.benchmark.score_clip, []
+    real, scored = framepred.evaluation.benchmark.score_clip, []
 
     def stopping(scorer: Any, clip: Any, others: Any) -> Any:
         if len(scored) == 2:
@@ -203,7 +205,7 @@ def test_twice_the_same_command_and_an_interrupted_one_give_the_same_bytes(
         scored.append(clip.name)
         return real(scorer, clip, others)
 
-    monkeypatch.setattr(framepred.benchmark, "score_clip", stopping)
+    monkeypatch.setattr(framepred.evaluation.benchmark, "score_clip", stopping)
     stopped = invoke(*command, "-o", "out")
     assert stopped.exit_code == 1
     assert stopped.stderr == "framepred: stopped; the scored clips are in out: give the same command to go on\n"
@@ -213,7 +215,9 @@ def test_twice_the_same_command_and_an_interrupted_one_give_the_same_bytes(
     assert len(kept) == 2
     kept[0].write_text(kept[0].read_text()[:100])
     again: list[str] = []
-    monkeypatch.setattr(framepred.benchmark, "score_clip", lambda s, c, o: (again.append(c.name), real(s, c, o))[1])
+    monkeypatch.setattr(
+        framepred.evaluation.benchmark, "score_clip", lambda s, c, o: (again.append(c.name), real(s, c, o))[1]
+    )
     resumed = invoke(*command, "-o", "out")
     assert resumed.exit_code == 0, resumed.stderr
     assert len(again) == 4
@@ -364,3 +368,17 @@ def test_every_error_says_what_to_do(
 def test_actions_that_the_run_does_not_know(two: Path, refused: Callable[..., str]) -> None:
     (two / "clip1.actions.csv").write_text("action\n" + "9\n" * 24)
     assert "action id 9 is not allowed; the model knows ids 0 to 3" in refused(two, *SMALL)
+
+
+def test_eval_calibrate_and_surprise_take_a_gguf_export(two: Path, tiny_run: Path, here: Path) -> None:
+    pytest.importorskip("gguf")
+    export(tiny_run, here / "gguf", "gguf")
+    for command in (("eval", two, *SMALL, "--json"), ("calibrate", two), ("surprise", two / "clip0.mp4", "--json")):
+        words = [*map(str, command), "--model", "gguf"]
+        result = CliRunner().invoke(cli, words, prog_name="framepred")
+        assert result.exit_code == 0, (command, result.stderr, result.exception)
+        if command[0] == "eval":
+            expected = hashlib.sha256((here / "gguf" / "model.gguf").read_bytes()).hexdigest()
+            assert json.loads(result.stdout)["run"]["sha256"] == expected
+    stored = json.loads((here / "gguf" / "calibration.json").read_text())
+    assert stored["model_sha256"] == expected

@@ -17,7 +17,7 @@ from framepred.sources.episode import check_action_count
 from framepred.sources.folder import VideoFile
 from framepred.world.counterfactual import Pasts, after_other_pasts, join_pasts, take_past
 from framepred.world.likelihood import token_logits
-from framepred.world.run import Run
+from framepred.world.run import Run, weights_file
 
 FILE_NAME = "calibration.json"
 _BINS = 15
@@ -307,7 +307,7 @@ def _read(run: Run, video: VideoFile, with_actions: bool) -> tuple[Tensor, Tenso
 
 def write_calibration(file: Path, run: Run, calibration: Calibration) -> None:
     """Write a calibration, with the hash of the weights that it speaks of."""
-    sha256 = file_sha256(run.path / "model.safetensors")
+    sha256 = file_sha256(weights_file(run.path))
     about = {"kind": "calibration", "version": _VERSION, "model_sha256": sha256}
     partial = file.with_name(f".{file.name}.partial")
     try:
@@ -334,6 +334,6 @@ def read_calibration(file: Path, run: Run) -> Calibration:
         raise FramepredError(f"calibration {file} does not exist: make it with framepred calibrate") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FramepredError(f"{file} is no calibration of a run ({error!r}): {again}") from error
-    if value["model_sha256"] != file_sha256(run.path / "model.safetensors"):
+    if value["model_sha256"] != file_sha256(weights_file(run.path)):
         raise FramepredError(f"{file} was made with other weights than those of {run.path}: {again}")
     return calibration
