@@ -11,8 +11,14 @@ from framepred.io.toml import overlay, read_settings, read_table
 Scan = Literal["raster", "interlaced"]
 """In what order a frame's tokens stand: row by row, or four grids of half its height and width one after the other."""
 
-# Each code is a row of the predictor's embedding; products of bits and codebooks grow fast.
-_MAX_CODES = 2**18
+_REMOVED: dict[str, tuple[Any, ...]] = {
+    "tokenizer.attention": (False,),
+    "tokenizer.gradient": ("straight",),
+    "tokenizer.residual_depth": (2,),
+    "tokenizer.entropy_weight": (0.1, 0.02),
+    "draft": ({"width": 128, "blocks": 3, "batch_size": 8, "learning_rate": 2e-3},),
+}
+"""Settings that older recipes still hold → their defaults, which are ignored: such files go on loading."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +39,10 @@ class DataRecipe:
 
 @dataclass(frozen=True)
 class TokenizerRecipe:
-    """The image tokenizer: grid = size / downsampling; `levels` decide FSQ's codes, `codebook_size` all others'.
+    """The image tokenizer: grid = size / downsampling; `levels` are FSQ's, `codebook_size` and `distance` EMA VQ's.
 
-    `distance` is EMA VQ's, `gradient` past the codes EMA VQ's and residual VQ's, whose `residual_depth`
-    codebooks multiply to `codebook_size`; LFQ and BSQ have a bit a channel and `entropy_weight`.
     `delta_downsampling` 16 or 32 codes each frame given the one before it, in a grid of size / that of FSQ's
     `delta_levels` (or `codebook_size`), trained on `clip_frames` in a row; the rest is then of the keys.
-    With `attention`, all places see each other where one stands for 8x8 pixels or more; keys go without.
     `augment` is the share of training frames that are varied in each of three ways (pasted over, in another
     light, from elsewhere): with few frames of a scene, its things are otherwise known only as they stood.
     `perceptual`, a safetensors file of torchvision's `perceptual_net`, adds LPIPS by `perceptual_weight`. With
@@ -47,14 +50,11 @@ class TokenizerRecipe:
     that much beside being near. `optimizer` "muon" moves the hidden convolutions by Muon and the rest by AdamW.
     """
 
-    quantizer: Literal["fsq", "ema", "lfq", "bsq", "residual"] = "fsq"
+    quantizer: Literal["fsq", "ema"] = "fsq"
     levels: tuple[int, ...] = (8, 8, 4, 4)
     codebook_size: int = 1024
     code_dim: int = 16
     distance: Literal["euclidean", "cosine"] = "euclidean"
-    gradient: Literal["straight", "rotation"] = "straight"
-    residual_depth: int = 2
-    entropy_weight: float = 0.1
     downsampling: int = 8
     delta_downsampling: int = 0
     delta_levels: tuple[int, ...] = (8, 8, 8, 8)
@@ -62,7 +62,6 @@ class TokenizerRecipe:
     width: int = 64
     encoder_blocks: int = 2
     decoder_blocks: int = 3
-    attention: bool = False
     batch_size: int = 16
     optimizer: Literal["adamw", "muon"] = "muon"
     learning_rate: float = 2e-3
@@ -199,16 +198,9 @@ def _validate(recipe: Recipe) -> None:
         data.size,
         f"multiples of tokenizer.delta_downsampling = {delta}",
     )
-    _require(
-        not tok.attention or delta > 0 or down >= 8,
-        "tokenizer.attention",
-        tok.attention,
-        "false where tokenizer.downsampling is 4: it would see nowhere",
-    )
     _require(tok.clip_frames >= 2, "tokenizer.clip_frames", tok.clip_frames, "at least 2")
     _require(tok.width % 8 == 0, "tokenizer.width", tok.width, "a multiple of 8")
-    _validate_codes(tok)
-    for name in ("code_dim", "width", "encoder_blocks", "decoder_blocks", "batch_size"):
+    for name in ("codebook_size", "code_dim", "width", "encoder_blocks", "decoder_blocks", "batch_size"):
         _require(getattr(tok, name) >= 1, f"tokenizer.{name}", getattr(tok, name), "at least 1")
     for name in ("width", "layers", "heads", "kv_heads", "mlp_width", "batch_size"):
         _require(getattr(pred, name) >= 1, f"predictor.{name}", getattr(pred, name), "at least 1")
@@ -249,20 +241,6 @@ def _validate(recipe: Recipe) -> None:
     _require(0 < loop.tokenizer_share < 1, "training.tokenizer_share", loop.tokenizer_share, "between 0 and 1")
 
 
-def _validate_codes(tok: TokenizerRecipe) -> None:
-    size, depth = tok.codebook_size, tok.residual_depth
-    _require(size >= 1, "tokenizer.codebook_size", size, "at least 1")
-    _require(1 <= depth <= 8, "tokenizer.residual_depth", depth, "1 to 8")
-    _require(tok.entropy_weight >= 0, "tokenizer.entropy_weight", tok.entropy_weight, "0 or more")
-    if tok.quantizer in ("lfq", "bsq"):
-        power = size >= 2 and size.bit_count() == 1 and size <= _MAX_CODES
-        _require(power, "tokenizer.codebook_size", size, f"a power of 2 up to {_MAX_CODES} for {tok.quantizer}")
-    if tok.quantizer == "residual":
-        power = size >= 2**depth and round(size ** (1 / depth)) ** depth == size <= _MAX_CODES
-        allowed = f"a whole number to the power tokenizer.residual_depth = {depth}, up to {_MAX_CODES}"
-        _require(power, "tokenizer.codebook_size", size, allowed)
-
-
 def _require(holds: bool, key: str, value: object, allowed: str) -> None:
     if not holds:
         raise FramepredError(f"recipe: {key} = {value} is not allowed; it must be {allowed}")
@@ -287,7 +265,18 @@ def check_sampling(temperature: float, top_k: int, top_p: float, seed: int, what
 
 def apply(recipe: Recipe, table: Mapping[str, Any]) -> Recipe:
     """Return the recipe with a (nested) table of values laid over it, validated."""
-    result: Recipe = overlay(recipe, table, "recipe")
+    result: Recipe = overlay(recipe, _without_removed(table), "recipe")
+    return result
+
+
+def _without_removed(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out removed settings at their old defaults; raise FramepredError where one has another value."""
+    result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in table.items()}
+    for key, defaults in _REMOVED.items():
+        *parents, last = key.split(".")
+        inner = result.get(parents[0], {}) if parents else result
+        if isinstance(inner, dict) and last in inner and (value := inner.pop(last)) not in defaults:
+            raise FramepredError(f"recipe: {key} = {value!r} is not allowed; the setting was removed: leave it out")
     return result
 
 

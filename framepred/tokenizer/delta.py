@@ -13,20 +13,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from framepred.config.recipe import TokenizerRecipe
-from framepred.tokenizer.image import Autoencoder, ResidualBlock, blocks, to_float, to_uint8
+from framepred.tokenizer.image import Autoencoder, ResidualBlock, to_float, to_uint8
 from framepred.tokenizer.quantizers import QUANTIZERS
 
 
 class Pyramid(nn.Module):
     """Pictures (B, C, H, W) → features at a quarter of their size and at each halving of it, the finest first."""
 
-    def __init__(self, channels: int, widths: list[int], count: int, attention: bool) -> None:
+    def __init__(self, channels: int, widths: list[int], count: int) -> None:
         super().__init__()
         before = [channels * 16, *widths[:-1]]
         self.stages = nn.ModuleList()
         for i, (narrow, width) in enumerate(zip(before, widths, strict=True)):
             halve = nn.Conv2d(narrow, width, 2, stride=2) if i else nn.Conv2d(narrow, width, 3, padding=1)
-            self.stages.append(nn.Sequential(halve, *blocks(width, count, attention and i > 0)))
+            self.stages.append(nn.Sequential(halve, *(ResidualBlock(width) for _ in range(count))))
 
     def forward(self, pictures: Tensor) -> list[Tensor]:
         features = [F.pixel_unshuffle(pictures, 4)]
@@ -47,7 +47,7 @@ class DeltaAutoencoder(nn.Module):
         self.grid = (frame_size[0] // recipe.delta_downsampling, frame_size[1] // recipe.delta_downsampling)
         self.quantizer = QUANTIZERS[recipe.quantizer](replace(recipe, levels=recipe.delta_levels))
         self.codebook_size, self.digits = self.quantizer.codebook_size, self.quantizer.digits
-        self.key = Autoencoder(replace(recipe, attention=False), frame_size)
+        self.key = Autoencoder(recipe, frame_size)
         self.context_grid, self.context_codebook_size, self.context_digits = (
             self.key.grid,
             self.key.codebook_size,
@@ -56,11 +56,11 @@ class DeltaAutoencoder(nn.Module):
 
         halvings = int(math.log2(recipe.delta_downsampling)) - 2
         widths = [recipe.width, *[2 * recipe.width] * halvings]
-        self.encoder = Pyramid(6, widths, recipe.encoder_blocks, recipe.attention)
+        self.encoder = Pyramid(6, widths, recipe.encoder_blocks)
         self.to_code = nn.Sequential(
             nn.GroupNorm(8, widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], self.quantizer.dim, 1)
         )
-        self.before = Pyramid(3, widths, 1, False)
+        self.before = Pyramid(3, widths, 1)
         # Not normed, what is seen of the picture before grows until the code is a whisper beside it, and collapses.
         self.norms = nn.ModuleList([nn.GroupNorm(8, width) for width in widths])
         self.from_code = nn.Conv2d(self.quantizer.dim, widths[-1], 3, padding=1)
@@ -69,7 +69,7 @@ class DeltaAutoencoder(nn.Module):
             nn.init.normal_(convolution.weight, std=1.5 / convolution.weight[0].numel() ** 0.5)
         self.decoder = nn.ModuleList()
         for i, width in reversed(list(enumerate(widths))):
-            layers = blocks(width, recipe.decoder_blocks, recipe.attention and i > 0)
+            layers: list[nn.Module] = [ResidualBlock(width) for _ in range(recipe.decoder_blocks)]
             if i:
                 layers += [nn.Conv2d(width, widths[i - 1] * 4, 1), nn.PixelShuffle(2)]
             self.decoder.append(nn.Sequential(*layers))

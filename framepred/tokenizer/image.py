@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from framepred.config.recipe import TokenizerRecipe
@@ -33,28 +32,6 @@ class ResidualBlock(nn.Module):
         return x + self.conv2(F.silu(self.norm2(h)))
 
 
-class Attention(nn.Module):
-    """Every place of (B, D, H, W) sees all others, in heads of at most 32 channels, with a skip; starts as identity."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = nn.GroupNorm(8, width)
-        self.qkv, self.out = nn.Conv2d(width, 3 * width, 1), nn.Conv2d(width, width, 1)
-        for parameter in self.out.parameters():
-            nn.init.zeros_(parameter)
-
-    def forward(self, x: Tensor) -> Tensor:
-        size = math.gcd(32, x.shape[1])
-        q, k, v = rearrange(self.qkv(self.norm(x)), "b (n m d) h w -> n b m (h w) d", n=3, d=size)
-        seen = F.scaled_dot_product_attention(q, k, v)
-        return x + self.out(rearrange(seen, "b m (h w) d -> b (m d) h w", h=x.shape[2]))
-
-
-def blocks(width: int, count: int, attention: bool) -> list[nn.Module]:
-    """Return the layers of one resolution."""
-    return [*(ResidualBlock(width) for _ in range(count)), *([Attention(width)] if attention else [])]
-
-
 class Autoencoder(FrameByFrame, nn.Module):
     """Encoder, quantizer, decoder: a Tokenizer.
 
@@ -78,13 +55,13 @@ class Autoencoder(FrameByFrame, nn.Module):
         for i, width in enumerate(widths):
             if i:
                 encoder.append(nn.Conv2d(widths[i - 1], width, 2, stride=2))
-            encoder += blocks(width, recipe.encoder_blocks, recipe.attention and i > 0)
+            encoder += [ResidualBlock(width) for _ in range(recipe.encoder_blocks)]
         encoder += [nn.GroupNorm(8, widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], self.quantizer.dim, 1)]
         self.encoder = nn.Sequential(*encoder)
 
         decoder: list[nn.Module] = [nn.Conv2d(self.quantizer.dim, widths[-1], 3, padding=1)]
         for i, width in reversed(list(enumerate(widths))):
-            decoder += blocks(width, recipe.decoder_blocks, recipe.attention and i > 0)
+            decoder += [ResidualBlock(width) for _ in range(recipe.decoder_blocks)]
             if i:
                 decoder += [nn.Conv2d(width, widths[i - 1] * 4, 1), nn.PixelShuffle(2)]
         edge = max(8, recipe.width // 24 * 8)

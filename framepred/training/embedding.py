@@ -13,7 +13,7 @@ from framepred.predictor.llama import Llama
 class DigitSum(nn.Module):
     """Adds to each code's own vector one vector for each of its digits.
 
-    Rows (V, D) of a vocabulary whose codes start at `first` → rows (V, D). Codes of FSQ, LFQ, BSQ and residual VQ
+    Rows (V, D) of a vocabulary whose codes start at `first` → rows (V, D). Codes of FSQ
     are numbers of several digits, the first the least; those that share one look alike in part. A language
     model learns each id from its own occurrences alone; so it need not (as with the factorised tokens of
     arXiv 2310.05737, but a token stays one id, and the trained weights a plain matrix).

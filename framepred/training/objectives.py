@@ -105,9 +105,6 @@ class _CollapseWatch:
         advice = {
             "fsq": "fewer tokenizer.levels",
             "ema": f"tokenizer.distance=cosine, a tokenizer.codebook_size below {tok.codebook_size}",
-            "residual": f"a tokenizer.codebook_size below {tok.codebook_size}",
-            "lfq": f"a tokenizer.entropy_weight above {tok.entropy_weight}",
-            "bsq": f"a tokenizer.entropy_weight above {tok.entropy_weight}",
         }[tok.quantizer]
         other = "" if tok.quantizer == "fsq" else ", or tokenizer.quantizer=fsq"
         warnings.warn(

@@ -10,6 +10,8 @@ from framepred.config.recipe import Recipe, apply, apply_settings, load_recipe, 
 from framepred.errors import FramepredError, FramepredWarning, Interrupted
 from framepred.io.toml import built_in
 
+ROOT = Path(__file__).parents[2]
+
 
 def test_interrupted_is_an_error_and_a_warning_is_none() -> None:
     assert issubclass(Interrupted, FramepredError)
@@ -30,12 +32,6 @@ def test_toml_writes_every_value_out() -> None:
     for part in dataclasses.fields(Recipe):
         for value in dataclasses.fields(getattr(Recipe(), part.name)):
             assert f"\n{value.name} = " in text
-
-
-def test_attention_needs_a_resolution_to_stand_at() -> None:
-    with pytest.raises(FramepredError, match=r"tokenizer\.attention = True .* where tokenizer\.downsampling is 4"):
-        apply(Recipe(), {"tokenizer": {"downsampling": 4, "attention": True}})
-    apply(Recipe(), {"tokenizer": {"downsampling": 4, "delta_downsampling": 16, "attention": True}})
 
 
 def test_a_changed_value_survives_toml(tmp_path: Path) -> None:
@@ -73,11 +69,8 @@ _REFUSED: list[tuple[str, Any, str]] = [
     ("tokenizer.levels", [65], "one or more whole numbers from 2 to 64"),
     ("tokenizer.levels", [2.5], "not a int"),
     ("tokenizer.levels", 8, "not a list of"),
-    ("tokenizer.quantizer", "vq", "choose one of fsq, ema, lfq, bsq, residual"),
+    ("tokenizer.quantizer", "vq", "choose one of fsq, ema"),
     ("tokenizer.distance", "manhattan", "choose one of euclidean, cosine"),
-    ("tokenizer.gradient", "none", "choose one of straight, rotation"),
-    ("tokenizer.residual_depth", 0, "1 to 8"),
-    ("tokenizer.entropy_weight", -0.1, "0 or more"),
     ("tokenizer.codebook_size", 0, "at least 1"),
     ("tokenizer.code_dim", 0, "at least 1"),
     ("tokenizer.width", 0, "at least 1"),
@@ -130,26 +123,37 @@ def test_value_that_is_not_allowed_is_named_with_what_is(key: str, value: Any, a
     assert "\n" not in message
 
 
+_DRAFT = {"width": 128, "blocks": 3, "batch_size": 8, "learning_rate": 0.002}
+
+
+def test_removed_settings_at_their_old_defaults_are_ignored() -> None:
+    old = {"attention": False, "gradient": "straight", "residual_depth": 2, "entropy_weight": 0.02, "width": 32}
+    table = {"tokenizer": old, "draft": _DRAFT}
+    assert apply(Recipe(), table) == apply(Recipe(), {"tokenizer": {"width": 32}})
+    assert old["attention"] is False, "the caller's table is left as it is"
+    assert apply_settings(Recipe(), ["tokenizer.entropy_weight=0.1"]) == Recipe()
+
+
 @pytest.mark.parametrize(
-    ("quantizer", "size", "depth", "allowed"),
+    ("part", "value", "words"),
     [
-        ("lfq", 1000, 2, "a power of 2 up to 262144 for lfq"),
-        ("bsq", 1, 2, "a power of 2 up to 262144 for bsq"),
-        ("lfq", 2**19, 2, "a power of 2 up to 262144 for lfq"),
-        ("residual", 1000, 2, "a whole number to the power tokenizer.residual_depth = 2"),
-        ("residual", 1, 2, "a whole number to the power tokenizer.residual_depth = 2"),
-        ("residual", 1024, 4, "a whole number to the power tokenizer.residual_depth = 4"),
-        ("residual", 2**20, 2, "a whole number to the power tokenizer.residual_depth = 2, up to 262144"),
+        ("tokenizer", {"attention": True}, "tokenizer.attention = True"),
+        ("tokenizer", {"gradient": "rotation"}, "tokenizer.gradient = 'rotation'"),
+        ("tokenizer", {"residual_depth": 3}, "tokenizer.residual_depth = 3"),
+        ("tokenizer", {"entropy_weight": 0.5}, "tokenizer.entropy_weight = 0.5"),
+        ("draft", _DRAFT | {"width": 64}, "draft = {'width': 64,"),
     ],
 )
-def test_a_codebook_that_its_quantizer_cannot_have_is_refused(
-    quantizer: str, size: int, depth: int, allowed: str
-) -> None:
-    table = {"quantizer": quantizer, "codebook_size": size, "residual_depth": depth}
+def test_removed_settings_with_another_value_are_refused(part: str, value: dict[str, Any], words: str) -> None:
     with pytest.raises(FramepredError) as caught:
-        apply(Recipe(), {"tokenizer": table})
-    assert f"tokenizer.codebook_size = {size} is not allowed; it must be {allowed}" in str(caught.value)
-    assert apply(Recipe(), {"tokenizer": table | {"quantizer": "ema"}}).tokenizer.codebook_size == size
+        apply(Recipe(), {part: value})
+    assert str(caught.value).startswith(f"recipe: {words}")
+    assert str(caught.value).endswith("is not allowed; the setting was removed: leave it out")
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.glob("*/*/recipe.toml")), ids=lambda file: file.parent.name)
+def test_every_shipped_recipe_loads(file: Path) -> None:
+    assert load_recipe(file).tokenizer.quantizer == "fsq"
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def test_what_cannot_be_compared_is_refused_at_once(
     invoke: Callable[..., Result], clips_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unknown = invoke("--kinds", "fsq,vqgan")
-    assert "kind 'vqgan' is not known; give some of fsq,fsq-attention,fsq-adamw," in unknown.stderr
+    assert "kind 'vqgan' is not known; give some of fsq,fsq-adamw," in unknown.stderr
     same = invoke("--kinds", "fsq", "--held-out", clips_dir / "clip2.mp4")
     assert "clip2.mp4 is both trained on and held out: give other clips with --held-out" in same.stderr
     monkeypatch.setitem(sys.modules, "vector_quantize_pytorch", None)

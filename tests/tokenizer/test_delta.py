@@ -31,7 +31,7 @@ from framepred.sequence.layout import ActionSpace, SequenceLayout, Vocabulary
 from framepred.sources.folder import find_videos
 from framepred.tokenizer.contract import Tokenizer
 from framepred.tokenizer.delta import DeltaAutoencoder, begun
-from framepred.tokenizer.image import Attention, Autoencoder, to_float
+from framepred.tokenizer.image import Autoencoder, to_float
 from framepred.tokens.store import TokenEpisode, read_store, read_store_info
 from framepred.tokens.tokenize import tokenize
 from framepred.training.frames import Frames, sample_frames
@@ -190,15 +190,6 @@ def test_it_comes_back_from_its_folder(tokenizer: DeltaAutoencoder, tmp_path: Pa
     assert isinstance(again, DeltaAutoencoder)
     assert json.loads((tmp_path / "t" / "config.json").read_text())["kind"] == "framepred-delta"
     assert torch.equal(again.encode(frames_of(3)), tokenizer.encode(frames_of(3)))
-
-
-def test_attention_is_not_the_keys_so_a_plain_tokenizer_can_give_them(tmp_path: Path) -> None:
-    plain = Autoencoder(recipe_of(delta_downsampling=0).tokenizer, SIZE)
-    save_tokenizer(tmp_path / "plain", plain, "")
-    with_attention = tokenizer_to_train(recipe_of(attention=True), str(tmp_path / "plain"))
-    assert isinstance(with_attention, DeltaAutoencoder)
-    assert any(isinstance(m, Attention) for m in with_attention.modules())
-    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), with_attention.key.parameters(), strict=True))
 
 
 def test_on_a_plain_tokenizer_it_begins_with_what_that_knows(tmp_path: Path) -> None:

@@ -263,7 +263,6 @@ def test_progress_says_what_is_left(tmp_path: Path) -> None:
     [
         ("fsq", "fewer tokenizer.levels"),
         ("ema", "tokenizer.distance=cosine"),
-        ("lfq", "tokenizer.entropy_weight above"),
     ],
 )
 def test_collapse_is_warned_about_while_it_lasts(quantizer: str, advice: str) -> None:
@@ -462,7 +461,7 @@ def test_a_killed_run_resumes_to_the_very_same_weights(clips_dir: Path, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quantizer", ["fsq", "ema", "lfq", "residual"])
+@pytest.mark.parametrize("quantizer", ["fsq", "ema"])
 def test_two_processes_give_the_losses_of_one(quantizer: str, clips_dir: Path, tmp_path: Path) -> None:
     settings = ["training.tokenizer_steps=6", "training.predictor_steps=6", "training.validate_every=3",
                 f"tokenizer.quantizer={quantizer}", "tokenizer.codebook_size=16", "tokenizer.code_dim=4"]  # fmt: skip
