@@ -1,4 +1,4 @@
-"""TOML tables and `key=value` settings → frozen dataclasses, checked: how recipes and protocols are read."""
+"""Recipes and protocols from TOML tables and `key=value` settings: frozen dataclasses, types checked."""
 
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -10,24 +10,24 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from framepred.errors import FramepredError
 
-_HOMES = {"recipe": "config", "protocol": "evaluation"}
+_PACKAGES = {"recipe": "config", "protocol": "evaluation"}
 
 
-def _folder(kind: str) -> Traversable:
-    return resources.files("framepred") / _HOMES[kind] / f"{kind}s"
+def _built_in(kind: str) -> dict[str, Traversable]:
+    folder = resources.files("framepred") / _PACKAGES[kind] / f"{kind}s"
+    return {f.name.removesuffix(".toml"): f for f in folder.iterdir() if f.name.endswith(".toml")}
 
 
 def built_in(kind: str) -> list[str]:
-    """Return the names of the recipes ("recipe") or protocols ("protocol") that come with framepred."""
-    folder = _folder(kind)
-    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+    """Return the names of the built-in recipes ("recipe") or protocols ("protocol")."""
+    return sorted(_built_in(kind))
 
 
 def read_table(name_or_file: str | Path, kind: str) -> dict[str, Any]:
     """Read a "recipe" or "protocol" by built-in name or TOML file."""
     path = Path(name_or_file)
-    if str(name_or_file) in built_in(kind):
-        text = (_folder(kind) / f"{name_or_file}.toml").read_text(encoding="utf-8")
+    if found := _built_in(kind).get(str(name_or_file)):
+        text = found.read_text(encoding="utf-8")
     elif path.suffix == ".toml" or path.exists():
         if not path.is_file():
             raise FramepredError(f"{kind} file {path} does not exist")
@@ -44,7 +44,7 @@ def read_table(name_or_file: str | Path, kind: str) -> dict[str, Any]:
 
 
 def overlay(target: Any, table: Mapping[str, Any], what: str, prefix: str = "") -> Any:
-    """Return a frozen dataclass with a (nested) table of values laid over it; errors call it `what`."""
+    """Return a frozen dataclass with the values of a (nested) table in place of its own; errors begin with `what`."""
     hints = get_type_hints(type(target))
     known = {f.name for f in fields(target)}
     changes: dict[str, Any] = {}
