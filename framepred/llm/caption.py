@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from framepred.decoding.decode import Stream, prefill
 from framepred.decoding.sampling import Sampling, choose, gumbel_noise
+from framepred.decoding.stream import Stream, prefill
 from framepred.errors import FramepredError
 from framepred.llm.text import decode_text, encode_text, require_text
 from framepred.predictor.linear import linear

@@ -1,5 +1,6 @@
 """Keys and values of what a Llama has read, so that it reads nothing twice."""
 
+from copy import copy
 from typing import Any
 
 import torch
@@ -11,9 +12,9 @@ from framepred.predictor.config import LlamaConfig
 class KVCache:
     """Keys and values of every layer, preallocated: (layers, 2, B, kv heads, capacity, head dim).
 
-    `length` positions are filled. Once `share` was called, the first of them are one `prefix` that
-    all rows read, (layers, 2, 1, kv heads, P, head dim), and `data` holds what follows it. `steps` is
-    what the model made of its weights, by which it is filled.
+    `length` positions are filled. Where a cache was made by `fork`, the first of them may be one `prefix` that all
+    rows read, (layers, 2, 1, kv heads, P, head dim), and `data` holds what follows it. `steps` is what the model made
+    of its weights, by which it is filled.
     """
 
     def __init__(self, config: LlamaConfig, batch: int, capacity: int, like: Tensor) -> None:
@@ -25,6 +26,8 @@ class KVCache:
         self._slots: Tensor | None = None
         self._rows: Tensor | None = None
         self._end = 0
+        # Positions that other caches read too: nothing else may be written there.
+        self._shared = 0
 
     @property
     def capacity(self) -> int:
@@ -35,11 +38,38 @@ class KVCache:
         """Positions filled behind the prefix."""
         return self.length - self.prefix.shape[4]
 
-    def share(self, batch: int) -> None:
-        """Let `batch` rows go on from what row 0 holds: one prefill serves all samples, stored and read once."""
-        self.prefix = self.data[:, :, :1, :, : self.length].clone()
-        layers, two, _, heads, capacity, dim = self.data.shape
-        self.data = self.data.new_zeros(layers, two, batch, heads, capacity - self.length, dim)
+    @property
+    def rows(self) -> int:
+        return self.data.shape[2]
+
+    def truncate(self, length: int) -> None:
+        """Forget all positions from `length` on; what other caches share of it stays as it is."""
+        if length < self.prefix.shape[4]:
+            self.data = self._empty(self.rows, self.capacity - length)
+            self.prefix = self.prefix[:, :, :, :, :length]
+        elif length < self._shared:
+            self.data, self._shared = self.data.clone(), 0
+        self.length = length
+
+    def fork(self, rows: Tensor) -> "KVCache":
+        """Return a cache whose rows go on from these rows (R,) of this one.
+
+        Of a cache of one row all share what is stored, this one too. Otherwise they share the prefix.
+        """
+        made = copy(self)
+        if self.rows > 1 or len(rows) == 1:
+            made.data, made._shared = self.data[:, :, rows], 0
+            return made
+        made.prefix = self.data[:, :, :, :, : self.own]
+        if self.prefix.shape[4]:
+            made.prefix = torch.cat([self.prefix, made.prefix], 4)
+        self._shared = max(self._shared, self.length)
+        made.data, made._shared = self._empty(len(rows), self.capacity - self.length), 0
+        return made
+
+    def _empty(self, rows: int, capacity: int) -> Tensor:
+        layers, two, _, heads, _, dim = self.data.shape
+        return self.data.new_zeros(layers, two, rows, heads, capacity, dim)
 
     def place(self, length: int, at: Tensor | None = None, rows: Tensor | None = None) -> int:
         """Say where the next `length` positions are written, and return where the last ends.

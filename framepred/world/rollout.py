@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from framepred.decoding.decode import DECODERS, Stream, frame_noise, prefill
+from framepred.decoding.engine import DECODERS
 from framepred.decoding.sampling import Sampling
+from framepred.decoding.stream import Stream, frame_noise, prefill
 from framepred.errors import FramepredError
 from framepred.tokenizer.contract import last_picture
 from framepred.video.read import Clip, fit_frames

@@ -6,9 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from framepred.decoding import decode as decoding
-from framepred.decoding.decode import DECODERS, Stream, decode_sequential, decode_speculative, frame_noise, prefill
+from framepred.decoding import speculative
+from framepred.decoding.cuda_graph import decode_by_replay
+from framepred.decoding.engine import DECODERS
 from framepred.decoding.sampling import Sampling
+from framepred.decoding.sequential import decode_sequential
+from framepred.decoding.speculative import decode_speculative, pass_length
+from framepred.decoding.stream import Stream, frame_noise, prefill
 from framepred.predictor.config import LlamaConfig
 from framepred.predictor.llama import Llama
 from framepred.sequence.layout import ActionSpace, SequenceLayout, Vocabulary
@@ -84,7 +88,7 @@ def test_speculative_decoding_gives_the_sequential_tokens(
     kind: str, sampling: Sampling, samples: int, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Its passes read the whole frame; what is done here without is to record and replay them.
-    monkeypatch.setitem(DECODERS, "as on a GPU", torch.inference_mode()(decoding._decode_by_replay))
+    monkeypatch.setitem(DECODERS, "as on a GPU", decode_by_replay)
     layout = LAYOUTS[kind]
     model = build(layout)
     expected, reference, slow = decode("sequential", model, layout, sampling, samples)
@@ -109,7 +113,7 @@ def test_how_far_a_pass_reaches_changes_no_token(
     layout, sampling = LAYOUTS["discrete"], Sampling(1, seed=6)
     model = build(layout)
     expected, reference, slow = decode("sequential", model, layout, sampling, samples)
-    monkeypatch.setattr(decoding, "_length", lambda rows, rate, _: far if rate == 1 else near)
+    monkeypatch.setattr(speculative, "pass_length", lambda rows, rate, _: far if rate == 1 else near)
     tokens, stream, passes = decode("speculative", model, layout, sampling, samples)
     assert torch.equal(tokens, expected)
     assert stream.cache.length == reference.cache.length
@@ -126,7 +130,7 @@ def test_each_sample_goes_on_from_where_its_own_guess_failed(reach: int, monkeyp
     guess = torch.where(wrong, (expected + 1) % layout.vocabulary.visual_size, expected)
 
     alone = []
-    monkeypatch.setattr(decoding, "_length", lambda rows, *_: max(1, reach // rows))
+    monkeypatch.setattr(speculative, "pass_length", lambda rows, *_: max(1, reach // rows))
     for row in range(samples):
         stream, _ = begin(model, layout, 1)
         noise = frame_noise(layout, sampling, torch.tensor([row]), FRAMES)
@@ -134,7 +138,7 @@ def test_each_sample_goes_on_from_where_its_own_guess_failed(reach: int, monkeyp
         DECODERS["speculative"](model, stream, layout, sampling, noise, guess[row : row + 1])
         alone.append(stream.passes - before)
 
-    monkeypatch.setattr(decoding, "_length", lambda rows, *_: max(1, reach * samples // rows))
+    monkeypatch.setattr(speculative, "pass_length", lambda rows, *_: max(1, reach * samples // rows))
     rows, hidden = list[int](), Llama.hidden
     monkeypatch.setattr(Llama, "hidden", lambda self, ids, *rest: rows.append(len(ids)) or hidden(self, ids, *rest))
     tokens, _, passes = decode("speculative", model, layout, sampling, samples, guess)
@@ -168,7 +172,7 @@ def test_many_samples_read_on_as_far_as_their_guesses_are_right() -> None:
 
 @given(st.integers(1, 4096), st.floats(0, 1), st.floats(0, 1))
 def test_a_pass_reads_no_less_where_more_is_right(rows: int, rate: float, other: float) -> None:
-    lengths = [decoding._length(rows, r, torch.device("cpu")) for r in sorted((rate, other))]
+    lengths = [pass_length(rows, r, torch.device("cpu")) for r in sorted((rate, other))]
     assert 1 <= lengths[0] <= lengths[1]
 
 

@@ -129,7 +129,7 @@ def test_one_prefill_serves_all_samples(
     edges = [10, *sorted(cuts), 30]
     with torch.inference_mode():
         model.hidden(prefix, cache)
-        cache.share(batch)
+        cache = cache.fork(torch.zeros(batch, dtype=torch.int64))
         assert cache.capacity == 30
         whole = torch.cat([prefix.expand(batch, -1), rest], 1)
         parts = [model.hidden(whole[:, a:b], cache) for a, b in pairwise(edges)]

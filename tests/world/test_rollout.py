@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from framepred.config.recipe import Recipe, Scan, apply
-from framepred.decoding.decode import DECODERS
+from framepred.decoding.engine import DECODERS
 from framepred.decoding.sampling import Sampling
 from framepred.errors import FramepredError
 from framepred.predictor.config import LlamaConfig

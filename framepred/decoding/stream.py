@@ -1,0 +1,63 @@
+"""A sequence that is being written: the cache, the ids that wait, and what is read off a pass."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from framepred.decoding.sampling import Sampling, gumbel_noise
+from framepred.predictor.kv_cache import KVCache
+from framepred.predictor.linear import linear
+from framepred.predictor.llama import Llama
+from framepred.sequence.layout import SequenceLayout, scan_order
+
+
+@dataclass
+class Stream:
+    """A sequence being written: what is in the cache, and ids (S, p) that are not in it yet.
+
+    `rate` is the share of the last frame's tokens that its guess had right in the first pass, of those after right
+    ones. `recorded` is the pass that `cuda_graph` recorded for this stream.
+    """
+
+    cache: KVCache
+    pending: Tensor
+    passes: int = 0
+    rate: float = 0.0
+    recorded: Any = None
+
+
+def prefill(model: Llama, ids: Tensor, samples: int, capacity: int, pending: int = 1) -> Stream:
+    """Read ids (1 or S, L) but the last `pending` into a fresh cache; one row is read once and serves all samples."""
+    stream = Stream(KVCache(model.config, len(ids), capacity, model.embed.weight), ids[:, -pending:])
+    if ids.shape[1] > pending:
+        model.hidden(ids[:, :-pending], stream.cache)
+        stream.passes += 1
+    return share(stream, samples)
+
+
+def share(stream: Stream, samples: int) -> Stream:
+    """Let S samples go on from the one row of a stream, where it is one; they share what it has stored."""
+    if stream.cache.rows == 1 < samples:
+        stream.cache = stream.cache.fork(torch.zeros(samples, dtype=torch.int64, device=stream.pending.device))
+    stream.pending = stream.pending.expand(stream.cache.rows, -1)
+    return stream
+
+
+def frame_logits(
+    model: Llama, cache: KVCache, ids: Tensor, count: int, legal: tuple[int, int],
+    at: Tensor | None = None, rows: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Run ids (S, L) through the model → logits (S, count, legal ids) after each of the last `count`."""
+    hidden = model.hidden(ids, cache, at, rows)[:, -count:]
+    return linear(hidden, model.head.weight, legal)
+
+
+def frame_noise(layout: SequenceLayout, sampling: Sampling, samples: Tensor, frame: int) -> Tensor | None:
+    """Return the noise (S, N, legal ids) of one frame in the order of its scan; None where decoding is greedy."""
+    if sampling.temperature == 0:
+        return None
+    start, stop = layout.vocabulary.visual
+    positions = scan_order(layout.scan, layout.grid).to(samples.device)
+    return gumbel_noise(sampling.seed, samples, frame, positions, stop - start)
