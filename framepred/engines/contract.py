@@ -23,7 +23,7 @@ from framepred.io.compat import ensure_torchvision
 from framepred.llm.token_names import read_text_tokenizer, tokenizer_json
 from framepred.predictor import gguf as gguf_file
 from framepred.predictor.llama import to_hugging_face
-from framepred.tokenizer.contract import last_picture
+from framepred.tokenizer.contract import last_pictures
 from framepred.world.rollout import Prediction, check_lengths, window_ids, window_start
 from framepred.world.run import Run
 
@@ -193,9 +193,9 @@ def predict_by(
     legal, count = layout.vocabulary.visual, layout.frame_tokens
     words = torch.empty(0, dtype=torch.int64) if prompt is None else prompt
     device = run.predictor.embed.weight.device
-    shown = last_picture(run.tokenizer, tokens.to(device)).expand(samples, -1, -1, -1)
+    pictures = last_pictures(run.tokenizer, tokens.to(device)).expand(samples, -1, -1, -1, -1)
     for frame in range(context, context + horizon):
-        start, seen = window_start(frame, run.window), run.tokenizer.encode_context(shown).cpu()
+        start, seen = window_start(frame, run.window), run.tokenizer.encode_context(pictures, None).cpu()
         rows = []
         windows = window_ids(run, history[:, start:], action_ids[start:frame], seen, words)
         for sample, past in enumerate(windows.tolist()):
@@ -211,7 +211,8 @@ def predict_by(
         steps = layout.unscanned(torch.tensor(rows) - legal[0])
         row = torch.cat([seen, steps], 1)
         history = torch.cat([history, row[:, None]], 1)
-        shown = run.tokenizer.decode_next(shown, steps.view(samples, *layout.grid).to(device))
+        shown = run.tokenizer.decode_next(pictures, None, steps.view(samples, *layout.grid).to(device))
+        pictures = torch.cat([pictures, shown[:, None]], 1)[:, 1:]
         passes = (frame - context + 1) * samples * count
         yield Prediction(frame, shown.cpu(), layout.rows(row), passes)
 

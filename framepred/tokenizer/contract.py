@@ -14,10 +14,15 @@ class Tokenizer(Protocol):
     `codebook_size` is V; `grid` is (h, w) tokens a frame; `frame_size` is (H, W) pixels. The tokens of T frames
     are int64 (T, h, w).
 
-    A frame may be coded given the one before it as it was given back (arXiv 2406.19320, 2405.15223). Then
-    that picture has context tokens: `context_grid` (h', w') of `context_codebook_size` codes. The tokens of T frames
-    are rows (T, K + N): the context tokens of the picture before (the first of a clip: its own), then the frame's own
-    N = h · w. Decoding may begin at any row, from what its context tokens give back.
+    A frame may be coded given the P = `past` pictures before it as they were given back, and the last
+    A = `past_actions` actions, of which the last leads to the frame (arXiv 2406.19320, 2405.15223). Then there are
+    context tokens: `context_grid` (h', w') of `context_codebook_size` codes. The tokens of T frames are (T, K + N):
+    the context tokens of what the frame is given (of a clip's first frame: its own), then the frame's own N = h · w.
+    Decoding may begin at any row, from what its context tokens give back.
+
+    Pictures are uint8 (S, P, 3, H, W), the latest last; of fewer than P the first is repeated. Actions beside them are
+    int64 (S, A), -1 where none is given, or float32 (S, A, D), NaN where none is given, or None where none is
+    (`actions_before`). Actions of a whole clip are as an episode has them, int64 (T - 1,) or float32 (T - 1, D).
     """
 
     @property
@@ -35,43 +40,74 @@ class Tokenizer(Protocol):
     @property
     def context_codebook_size(self) -> int: ...
 
-    def encode(self, frames: Tensor) -> Tensor:
-        """Frames uint8 (T, 3, H, W) of a clip from its first → tokens."""
+    @property
+    def past(self) -> int: ...
+
+    @property
+    def past_actions(self) -> int: ...
+
+    def encode(self, frames: Tensor, actions: Tensor | None = None) -> Tensor:
+        """Frames uint8 (T, 3, H, W) of a clip from its first, and the actions between them → tokens."""
         ...
 
-    def encode_stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+    def encode_stream(self, chunks: Iterable[Tensor], actions: Tensor | None = None) -> Iterator[Tensor]:
         """Encode a clip that comes in chunks of frames, yielding the tokens of each."""
         ...
 
-    def decode(self, tokens: Tensor) -> Tensor:
-        """Tokens of T frames → frames uint8 (T, 3, H, W)."""
+    def decode(self, tokens: Tensor, actions: Tensor | None = None) -> Tensor:
+        """Tokens of T frames, and the actions between them → frames uint8 (T, 3, H, W)."""
         ...
 
-    def encode_context(self, before: Tensor) -> Tensor:
-        """Pictures uint8 (S, 3, H, W) that frames are given → contexts int64 (S, K)."""
+    def encode_context(self, pictures: Tensor, actions: Tensor | None) -> Tensor:
+        """Pictures and actions that the next frames are given → their context tokens int64 (S, K)."""
         ...
 
-    def decode_next(self, before: Tensor, grids: Tensor) -> Tensor:
-        """Pictures uint8 (S, 3, H, W) and the next frames' own tokens (S, h, w) → those frames uint8 (S, 3, H, W)."""
+    def encode_next(self, pictures: Tensor, actions: Tensor | None, frames: Tensor) -> Tensor:
+        """Pictures, actions and the next frames uint8 (S, 3, H, W) → those frames' own tokens int64 (S, h, w)."""
+        ...
+
+    def decode_next(self, pictures: Tensor, actions: Tensor | None, tokens: Tensor) -> Tensor:
+        """Pictures, actions and the next frames' own tokens int64 (S, h, w) → those frames uint8 (S, 3, H, W)."""
         ...
 
 
 class FrameByFrame:
-    """What a tokenizer inherits whose frames each stand for themselves: nothing is given, and there are no contexts."""
+    """What a tokenizer inherits whose frames each stand for themselves: nothing is given, no context tokens."""
 
+    past = past_actions = 0
     context_grid = (0, 0)
     context_codebook_size = 0
 
-    def encode_stream(self: Any, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+    def encode_stream(self: Any, chunks: Iterable[Tensor], actions: Tensor | None = None) -> Iterator[Tensor]:
         return map(self.encode, chunks)
 
-    def encode_context(self, before: Tensor) -> Tensor:
-        return torch.empty(len(before), 0, dtype=torch.int64, device=before.device)
+    def encode_context(self, pictures: Tensor, actions: Tensor | None) -> Tensor:
+        return torch.empty(len(pictures), 0, dtype=torch.int64, device=pictures.device)
 
-    def decode_next(self: Any, before: Tensor, grids: Tensor) -> Tensor:
-        return self.decode(grids)
+    def encode_next(self: Any, pictures: Tensor, actions: Tensor | None, frames: Tensor) -> Tensor:
+        return self.encode(frames)
+
+    def decode_next(self: Any, pictures: Tensor, actions: Tensor | None, tokens: Tensor) -> Tensor:
+        return self.decode(tokens)
 
 
-def last_picture(tokenizer: Tokenizer, tokens: Tensor) -> Tensor:
-    """Return what a clip's last tokens show, uint8 (1, 3, H, W): all are decoded where each needs those before."""
-    return tokenizer.decode(tokens if tokenizer.context_codebook_size else tokens[-1:])[-1:]
+def last_pictures(tokenizer: Tokenizer, tokens: Tensor, actions: Tensor | None = None) -> Tensor:
+    """Return the pictures that the frame after a clip's T frames is given, uint8 (1, P, 3, H, W)."""
+    if not tokenizer.past:
+        return torch.empty(1, 0, 3, *tokenizer.frame_size, dtype=torch.uint8, device=tokens.device)
+    shown = (tokenizer.decode(tokens, actions) if actions is not None else tokenizer.decode(tokens))[-tokenizer.past :]
+    first = shown[:1].expand(tokenizer.past - len(shown), -1, -1, -1)
+    return torch.cat([first, shown])[None]
+
+
+def actions_before(tokenizer: Tokenizer, actions: Tensor | None, frame: int) -> Tensor | None:
+    """Actions of a clip → the last A up to the one that leads to frame number `frame`, (1, A) or (1, A, D)."""
+    count = tokenizer.past_actions
+    if actions is None or not count:
+        return None
+    rows = actions[:, None] if actions.is_floating_point() and actions.ndim == 1 else actions
+    found = rows.new_full((count, *rows.shape[1:]), torch.nan if rows.is_floating_point() else -1)
+    start = max(0, frame - count)
+    given = rows[start:frame]
+    found[start - frame + count : start - frame + count + len(given)] = given
+    return found[None]

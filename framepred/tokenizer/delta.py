@@ -41,6 +41,8 @@ class DeltaAutoencoder(nn.Module):
     The decoder moves the picture before as the tokens say, and draws over what no moving explains.
     """
 
+    past, past_actions = 1, 0
+
     def __init__(self, recipe: TokenizerRecipe, frame_size: tuple[int, int]) -> None:
         super().__init__()
         self.recipe, self.frame_size, self.clip_frames = recipe, frame_size, recipe.clip_frames
@@ -136,44 +138,50 @@ class DeltaAutoencoder(nn.Module):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
-    def encode(self, frames: Tensor) -> Tensor:
+    def encode(self, frames: Tensor, actions: Tensor | None = None) -> Tensor:
         """Frames uint8 (T, 3, H, W) of a clip from its first → tokens int64 (T, K + N)."""
         return torch.cat(list(self.encode_stream([frames])))
 
     @torch.inference_mode()
-    def encode_stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+    def encode_stream(self, chunks: Iterable[Tensor], actions: Tensor | None = None) -> Iterator[Tensor]:
         """Encode a clip that comes in chunks of frames, yielding tokens int64 (T, K + N) of each."""
         picture: Tensor | None = None
         for chunk in chunks:
             width = math.prod(self.context_grid) + math.prod(self.grid)
             rows = [torch.empty(0, width, dtype=torch.int64, device=self.device)]
             for frame in chunk.to(self.device)[:, None]:
-                key = self.encode_context(frame if picture is None else picture)
-                if picture is None:
-                    picture = self._from_context(key)
-                ids = self.quantizer(self._code(to_float(frame), to_float(picture)))[1]
-                picture = self.decode_next(picture, ids)
-                rows.append(torch.cat([key, ids.flatten(1)], 1))
+                context = self.encode_context((frame if picture is None else picture)[:, None])
+                before = (self._from_context(context) if picture is None else picture)[:, None]
+                ids = self.encode_next(before, None, frame)
+                picture = self.decode_next(before, None, ids)
+                rows.append(torch.cat([context, ids.flatten(1)], 1))
             yield torch.cat(rows)
 
     @torch.inference_mode()
-    def decode(self, tokens: Tensor) -> Tensor:
-        """Tokens int64 (T, K + N) → frames uint8 (T, 3, H, W), from what the first row's key gives back."""
-        keys, steps = tokens.to(self.device).split((math.prod(self.context_grid), math.prod(self.grid)), 1)
+    def decode(self, tokens: Tensor, actions: Tensor | None = None) -> Tensor:
+        """Tokens int64 (T, K + N) → frames uint8 (T, 3, H, W), from what the first row's context tokens give back."""
+        contexts, steps = tokens.to(self.device).split((math.prod(self.context_grid), math.prod(self.grid)), 1)
         frames = list[Tensor]()
-        for key, grid in zip(keys[:, None], steps.unflatten(1, self.grid)[:, None], strict=True):
-            frames.append(self.decode_next(frames[-1] if frames else self._from_context(key), grid))
+        for context, grid in zip(contexts[:, None], steps.unflatten(1, self.grid)[:, None], strict=True):
+            before = frames[-1] if frames else self._from_context(context)
+            frames.append(self.decode_next(before[:, None], None, grid))
         return torch.cat(frames) if frames else torch.empty(0, 3, *self.frame_size, dtype=torch.uint8)
 
-    def encode_context(self, before: Tensor) -> Tensor:
-        """Pictures uint8 (S, 3, H, W) that frames are given → keys int64 (S, K)."""
+    def encode_context(self, pictures: Tensor, actions: Tensor | None = None) -> Tensor:
+        """Pictures uint8 (S, 1, 3, H, W) that frames are given → context tokens int64 (S, K)."""
         # One by one, here and below: what a clip's frames are must not depend on what is coded beside it.
-        return torch.cat([self.key.encode(picture).flatten(1) for picture in before.split(1)])
+        return torch.cat([self.key.encode(picture).flatten(1) for picture in pictures[:, 0].split(1)])
 
     @torch.inference_mode()
-    def decode_next(self, before: Tensor, grids: Tensor) -> Tensor:
-        """Pictures uint8 (S, 3, H, W) and the next frames' own tokens (S, h, w) → those frames uint8 (S, 3, H, W)."""
-        pairs = zip(before.to(self.device).split(1), grids.to(self.device).split(1), strict=True)
+    def encode_next(self, pictures: Tensor, actions: Tensor | None, frames: Tensor) -> Tensor:
+        """Pictures uint8 (S, 1, 3, H, W) and the next frames (S, 3, H, W) → those frames' own tokens (S, h, w)."""
+        pairs = zip(frames.to(self.device).split(1), pictures[:, 0].to(self.device).split(1), strict=True)
+        return torch.cat([self.quantizer(self._code(to_float(f), to_float(p)))[1] for f, p in pairs])
+
+    @torch.inference_mode()
+    def decode_next(self, pictures: Tensor, actions: Tensor | None, tokens: Tensor) -> Tensor:
+        """Pictures uint8 (S, 1, 3, H, W) and the next frames' own tokens (S, h, w) → those frames (S, 3, H, W)."""
+        pairs = zip(pictures[:, 0].to(self.device).split(1), tokens.to(self.device).split(1), strict=True)
         return torch.cat([to_uint8(self._draw(to_float(p), self.quantizer.lookup(grid))) for p, grid in pairs])
 
     def _from_context(self, key: Tensor) -> Tensor:

@@ -58,12 +58,12 @@ class AdaptedTokenizer(FrameByFrame, nn.Module):
         return next(self.parameters()).device
 
     @torch.inference_mode()
-    def encode(self, frames: Tensor) -> Tensor:
+    def encode(self, frames: Tensor, actions: Tensor | None = None) -> Tensor:
         """Frames uint8 (T, 3, H, W) → tokens int64 (T, h, w) in [0, V)."""
         return encode_in_parts(self, frames, _CHUNK, self.to_ids)
 
     @torch.inference_mode()
-    def decode(self, tokens: Tensor) -> Tensor:
+    def decode(self, tokens: Tensor, actions: Tensor | None = None) -> Tensor:
         """Tokens int64 (T, h, w) in [0, V) → frames uint8 (T, 3, H, W)."""
         return decode_in_parts(self, tokens, _CHUNK, self.to_frames)
 

@@ -10,7 +10,7 @@ from framepred.decoding.engine import DECODERS
 from framepred.decoding.sampling import Sampling
 from framepred.decoding.stream import Stream, frame_noise, prefill
 from framepred.errors import FramepredError
-from framepred.tokenizer.contract import last_picture
+from framepred.tokenizer.contract import last_pictures
 from framepred.video.read import Clip, fit_frames
 from framepred.world.run import Run
 
@@ -69,14 +69,14 @@ def predict(
     device = run.predictor.embed.weight.device
     action_ids = layout.action_ids(actions, context + horizon).to(device)
     history = tokens.to(device).reshape(1, context, -1).expand(samples, -1, -1)
-    shown = last_picture(run.tokenizer, tokens.to(device)).expand(samples, -1, -1, -1)
+    pictures = last_pictures(run.tokenizer, tokens.to(device)).expand(samples, -1, -1, -1, -1)
     rows = torch.arange(samples, device=device)
     words = torch.empty(0, dtype=torch.int64) if prompt is None else prompt
     capacity = len(words) + run.window * layout.stride
     stream: Stream | None = None
     passes, start = 0, 0
     for frame in range(context, context + horizon):
-        moved_to, seen = window_start(frame, run.window), run.tokenizer.encode_context(shown)
+        moved_to, seen = window_start(frame, run.window), run.tokenizer.encode_context(pictures, None)
         if stream is None or moved_to != start:
             history, start = history[:, moved_to - start :], moved_to
             # At first all samples share one past: it is read once.
@@ -93,7 +93,8 @@ def predict(
         made = layout.unscanned(decode(run.predictor, stream, layout, sampling, noise, layout.scanned(guessed)))
         row = torch.cat([seen, made], 1)
         history = torch.cat([history, row[:, None]], 1)
-        shown = run.tokenizer.decode_next(shown, made.view(samples, *layout.grid))
+        shown = run.tokenizer.decode_next(pictures, None, made.view(samples, *layout.grid))
+        pictures = torch.cat([pictures, shown[:, None]], 1)[:, 1:]
         yield Prediction(frame, shown.cpu(), layout.rows(row).cpu(), passes + stream.passes)
 
 
@@ -104,21 +105,14 @@ def ensemble_mean(run: Run, context: Tensor, futures: Iterator[Prediction]) -> I
     In squared error nothing is nearer to what may come: what the futures agree on stays sharp, what they do not
     is blurred. Each goes on from its own past, never from the mean.
     """
-    shown = last_picture(run.tokenizer, context.to(run.predictor.embed.weight.device))
-    moment: Prediction | None = None
-
-    def pictures() -> Iterator[Tensor]:
-        nonlocal moment
-        yield shown
-        for moment in futures:
-            yield mean_frames(moment.frames)
-
-    for tokens in run.tokenizer.encode_stream(pictures()):
-        if moment is None:
-            shown = run.tokenizer.decode(tokens)
-            continue
-        shown = run.tokenizer.decode_next(shown, run.layout.steps(tokens).unflatten(1, run.layout.grid))
-        yield replace(moment, frames=shown.cpu(), tokens=tokens.cpu())
+    pictures = last_pictures(run.tokenizer, context.to(run.predictor.embed.weight.device))
+    for moment in futures:
+        mean = mean_frames(moment.frames).to(pictures.device)
+        tokens = run.tokenizer.encode_next(pictures, None, mean)
+        row = torch.cat([run.tokenizer.encode_context(pictures, None), tokens.flatten(1)], 1)
+        shown = run.tokenizer.decode_next(pictures, None, tokens)
+        pictures = torch.cat([pictures, shown[:, None]], 1)[:, 1:]
+        yield replace(moment, frames=shown.cpu(), tokens=run.layout.rows(row).cpu())
 
 
 def mean_frames(frames: Tensor) -> Tensor:

@@ -137,20 +137,20 @@ def test_each_frame_is_given_the_one_before_as_it_was_given_back(tokenizer: Delt
     decoded = tokenizer.decode(tokens)
     assert len(torch.unique(decoded, dim=0)) == 5
     keys, grids = tokens[:, :K], tokens[:, K:].view(-1, *tokenizer.grid)
-    assert torch.equal(keys[:1], tokenizer.encode_context(frames[:1]))
-    assert torch.equal(keys[1:], tokenizer.encode_context(decoded[:-1]))
-    assert torch.equal(tokenizer.decode_next(decoded[:-1], grids[1:]), decoded[1:])
+    assert torch.equal(keys[:1], tokenizer.encode_context(frames[:1, None], None))
+    assert torch.equal(keys[1:], tokenizer.encode_context(decoded[:-1, None], None))
+    assert torch.equal(tokenizer.decode_next(decoded[:-1, None], None, grids[1:]), decoded[1:])
     first = tokenizer.key.decode(keys[:1].view(1, 4, 4))
-    assert torch.equal(tokenizer.decode_next(first, grids[:1]), decoded[:1])
+    assert torch.equal(tokenizer.decode_next(first[:, None], None, grids[:1]), decoded[:1])
     # Another past, another frame from the same tokens.
-    assert not torch.equal(tokenizer.decode_next(decoded[1:2], grids[1:2]), decoded[1:2])
+    assert not torch.equal(tokenizer.decode_next(decoded[1:2, None], None, grids[1:2]), decoded[1:2])
 
 
 def test_decoding_begins_anywhere_from_what_the_key_gives_back(tokenizer: DeltaAutoencoder) -> None:
     tokens = tokenizer.encode(frames_of(5))
     given = tokenizer.key.decode(tokens[2:3, :K].view(1, 4, 4))
-    expected = [tokenizer.decode_next(given, tokens[2:3, K:].view(1, 2, 2))]
-    expected.append(tokenizer.decode_next(expected[0], tokens[3:4, K:].view(1, 2, 2)))
+    expected = [tokenizer.decode_next(given[:, None], None, tokens[2:3, K:].view(1, 2, 2))]
+    expected.append(tokenizer.decode_next(expected[0][:, None], None, tokens[3:4, K:].view(1, 2, 2)))
     assert torch.equal(tokenizer.decode(tokens[2:4]), torch.cat(expected))
 
 
@@ -323,7 +323,7 @@ def test_a_rollout_goes_on_where_another_ended(run: Run) -> None:
         assert torch.equal(torch.cat([p.frames for p in rest]), frames[cut:])
     # The tokens of a rollout are those of a clip: they decode to what was shown, and its keys are its frames'.
     assert torch.equal(run.tokenizer.decode(whole)[2:], frames)
-    assert torch.equal(run.tokenizer.encode_context(frames[:-1]), whole[3:, :K])
+    assert torch.equal(run.tokenizer.encode_context(frames[:-1, None], None), whole[3:, :K])
 
 
 def test_a_sample_does_not_depend_on_the_others(run: Run) -> None:
@@ -574,8 +574,8 @@ def test_every_command_takes_a_delta_run(delta_run: Path, clips_dir: Path, tmp_p
     keys, grids, _ = layout.unpack(torch.from_numpy(arrays["ids"]))
     assert np.array_equal(grids[-7:].numpy(), arrays["tokens"][0])
     shown = torch.from_numpy(arrays["frames"][0, :-1])
-    assert torch.equal(keys[-6:], load_run(delta_run).tokenizer.encode_context(shown))
-    assert torch.equal(keys[:1], load_run(delta_run).tokenizer.encode_context(read_video(clip).frames[:1]))
+    assert torch.equal(keys[-6:], load_run(delta_run).tokenizer.encode_context(shown[:, None], None))
+    assert torch.equal(keys[:1], load_run(delta_run).tokenizer.encode_context(read_video(clip).frames[:1, None], None))
 
     mean = call("rollout", clip, "--model", delta_run, "-o", tmp_path / "m.npz", "--ensemble", 3, "--json")
     assert (mean["samples"], mean["ensemble"]) == (1, 3)
