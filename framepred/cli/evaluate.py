@@ -49,9 +49,10 @@ def evaluate(
     With -o or --report, Ctrl-C keeps what is done: the same command goes on. Twice the same command
     gives the same numbers.
     """
-    from framepred.evaluation.benchmark import Benchmark, Evaluated, write_text
+    from framepred.evaluation.benchmark import Benchmark, Evaluated
     from framepred.evaluation.benchmark import evaluate as run_benchmark
     from framepred.evaluation.protocol import load_protocol
+    from framepred.io.atomic import write_text
 
     changes = {k: v for k in ("context", "horizon", "samples") if (v := options.pop(k)) is not None}
     chosen = load_protocol(protocol, changes, settings)

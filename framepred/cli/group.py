@@ -1,10 +1,11 @@
 """What all commands share: the group, which turns errors into one line, and their common options."""
 
+import errno
 import os
 import signal
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,16 @@ class _Group(click.Group):
                 say("framepred: interrupted")
                 ctx.exit(1)
             except OSError as error:
-                say(
-                    f"framepred: {error.strerror or error}: {error.filename or ''} - free space or choose another place"
-                )
+                say(f"framepred: {_what_failed(error)}")
                 ctx.exit(1)
+
+
+def _what_failed(error: OSError) -> str:
+    """Return the path that an operation of the system failed on, and the system's own words."""
+    words = error.strerror or str(error) or type(error).__name__
+    where = " -> ".join(str(name) for name in (error.filename, error.filename2) if name)
+    line = f"{where}: {words}" if where else words
+    return f"{line}; free space or choose another folder" if error.errno in (errno.ENOSPC, errno.EDQUOT) else line
 
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else.")
@@ -67,12 +74,6 @@ def check_output(path: Path, overwrite: bool) -> None:
         folder = folder.parent
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
         raise FramepredError(f"{path} cannot be written: {folder} is no writable folder; choose another -o")
-
-
-def replacing(out: Path, overwrite: bool, *inputs: str | None) -> AbstractContextManager[None]:
-    from framepred.io.outputs import overwriting
-
-    return overwriting(out, inputs) if overwrite else nullcontext()
 
 
 @contextmanager

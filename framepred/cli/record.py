@@ -6,9 +6,10 @@ from typing import Any
 import click
 
 from framepred.cli.console import consume, duration, print_json
-from framepred.cli.group import JSON, OVERWRITE, cli, frame_size, replacing, terminate_like_interrupt
+from framepred.cli.group import JSON, OVERWRITE, cli, frame_size, terminate_like_interrupt
 from framepred.cli.memory import keep_memory
 from framepred.errors import FramepredError, Interrupted
+from framepred.io.outputs import replacing
 
 
 @cli.command()

@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 
 from framepred.cli.console import consume, print_json
-from framepred.cli.group import JSON, OVERWRITE, check_output, cli, replacing
+from framepred.cli.group import JSON, OVERWRITE, check_output, cli
+from framepred.io.outputs import replacing
 
 
 @cli.command()

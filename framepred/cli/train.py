@@ -2,15 +2,17 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
 from framepred.cli.console import consume, duration, print_json
-from framepred.cli.group import JSON, OVERWRITE, cli, replacing, terminate_like_interrupt
+from framepred.cli.group import JSON, OVERWRITE, cli, terminate_like_interrupt
 from framepred.cli.memory import keep_memory
 from framepred.errors import Interrupted
+from framepred.io.outputs import replacing
 
 
 @cli.command()
@@ -73,10 +75,9 @@ def train(
     main_process = os.environ.get("RANK", "0") == "0"
     progress = run_training(job)
     try:
-        with (
-            terminate_like_interrupt(),
-            replacing(out, overwrite and main_process, *sources, *texts, tokenizer, init_from),
-        ):
+        inputs = (*sources, *texts, tokenizer, init_from)
+        # Of many processes, one takes care of the folder.
+        with terminate_like_interrupt(), replacing(out, overwrite, *inputs) if main_process else nullcontext():
             results = _watch(progress)
     except KeyboardInterrupt:
         progress.close()

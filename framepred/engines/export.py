@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from framepred.errors import FramepredError
+from framepred.io.atomic import writing_folder
+from framepred.io.files import copy_model_files
 from framepred.llm.token_names import TEXT_FILES, TOKENIZER_JSON, read_text_tokenizer, tokenizer_json
 from framepred.predictor import gguf as gguf_file
 from framepred.predictor.llama import to_hugging_face
@@ -43,28 +44,23 @@ def export(model: str | Path, out: Path, format: str, quantize: str | None = Non
     names = tokenizer_json(vocabulary, read_text_tokenizer(run.path, vocabulary))
     if format == "gguf":
         gguf_file.require_gguf()
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        shutil.copytree(run.path / "tokenizer", partial / "tokenizer", ignore=shutil.ignore_patterns(".*"))
+    with writing_folder(out) as folder:
+        copy_model_files(run.path / "tokenizer", folder / "tokenizer")
         for name in ("config.json", "framepred.json", "recipe.toml", *TEXT_FILES):
             if (run.path / name).is_file():
-                shutil.copyfile(run.path / name, partial / name)
-        _write_json(partial / TOKENIZER_JSON, names)
-        if not (partial / TEXT_FILES[0]).exists():
-            _write_json(partial / TEXT_FILES[0], _TOKENIZER_CONFIG)
+                shutil.copyfile(run.path / name, folder / name)
+        _write_json(folder / TOKENIZER_JSON, names)
+        if not (folder / TEXT_FILES[0]).exists():
+            _write_json(folder / TEXT_FILES[0], _TOKENIZER_CONFIG)
         weights = to_hugging_face(run.predictor.state_dict(), run.predictor.config)
         if format == "gguf":
-            stored = json.loads((partial / "config.json").read_text())
+            stored = json.loads((folder / "config.json").read_text())
             config = run.predictor.config.to_json() | {k: v for k, v in stored.items() if v is not None}
-            gguf_file.write_gguf(partial / gguf_file.NAME, weights, config, names, quantize)
+            gguf_file.write_gguf(folder / gguf_file.NAME, weights, config, names, quantize)
         elif (run.path / _WEIGHTS).is_file():
-            shutil.copyfile(run.path / _WEIGHTS, partial / _WEIGHTS)
+            shutil.copyfile(run.path / _WEIGHTS, folder / _WEIGHTS)
         else:
-            save_file(weights, partial / _WEIGHTS, {"format": "pt"})
-        os.replace(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            save_file(weights, folder / _WEIGHTS, {"format": "pt"})
     return load_run(out)
 
 

@@ -1,8 +1,6 @@
 """Runs ⇄ the Hugging Face Hub: push with a generated model card, pull into a folder."""
 
 import json
-import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,8 @@ from typing import Any
 from framepred.engines.export import export
 from framepred.errors import FramepredError
 from framepred.io import hub, zoo
+from framepred.io.atomic import writing_folder
+from framepred.io.files import copy_model_files
 from framepred.world.info import describe
 
 _ROWS = {
@@ -37,7 +37,7 @@ def push(model: str | Path, address: str, private: bool = False) -> str:
     with tempfile.TemporaryDirectory(prefix="framepred-") as scratch:
         staged = Path(scratch) / "run"
         if (folder / "model.gguf").is_file() and not (folder / "model.safetensors").is_file():
-            shutil.copytree(folder, staged, ignore=shutil.ignore_patterns(".*"))
+            copy_model_files(folder, staged)
         else:
             export(folder, staged, "hf")
         (staged / "README.md").write_text(model_card(folder, target.repo), encoding="utf-8")
@@ -56,13 +56,8 @@ def pull(address: str, out: Path) -> dict[str, Any]:
     facts = describe(str(folder)) if (folder / "config.json").is_file() else {}
     if facts.get("kind") not in ("run", "tokenizer"):
         raise FramepredError(f"{target} is neither a run nor a tokenizer of framepred: check the name")
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        shutil.copytree(folder, partial, ignore=shutil.ignore_patterns(".*"))
-        os.replace(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with writing_folder(out) as copy:
+        copy_model_files(folder, copy)
     return facts | {"path": str(out)}
 
 

@@ -2,10 +2,8 @@
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from framepred.evaluation.perceptual import load_perceptual
 from framepred.evaluation.protocol import Protocol
 from framepred.evaluation.retrieval import TrainingIndex, index_training
 from framepred.evaluation.scoring import Scorer, score_clip
+from framepred.io.atomic import write_text
 from framepred.io.files import file_sha256
 from framepred.world.device import choose_device
 from framepred.world.run import Run, load_run, weights_file
@@ -176,20 +175,6 @@ def _read(cache: Path | None, key: str) -> dict[str, Any] | None:
 def _write(cache: Path | None, key: str, record: dict[str, Any]) -> None:
     if cache is not None:
         write_text(cache / f"{key}.json", json.dumps(record, allow_nan=False))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file that appears under its name only when it is whole."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise FramepredError(f"cannot write {path} ({error.strerror}): free space or choose another folder") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()
 
 
 def selected_clips(group: Group, scorer: Scorer, names: Sequence[str]) -> Iterator[tuple[int, EvalClip]]:

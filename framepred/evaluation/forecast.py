@@ -17,6 +17,7 @@ from framepred.engines.contract import predict_by
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.evaluation.ceiling import Scores, score
 from framepred.evaluation.metrics import psnr
+from framepred.io.atomic import writing
 from framepred.llm.text import prompt_ids
 from framepred.sources.episode import check_action_count
 from framepred.sources.folder import VideoFile
@@ -215,20 +216,13 @@ def write_forecast(forecast: Forecast, out: Path) -> None:
 
 
 def _write_arrays(forecast: Forecast, out: Path) -> None:
-    partial = out.with_name(f".{out.stem}.partial.npz")
     actions, layout = forecast.actions, forecast.run.layout
     grids = torch.stack([layout.steps(sample).unflatten(1, layout.grid) for sample in forecast.tokens])
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+    with writing(out) as temporary, temporary.open("wb") as file:
         np.savez_compressed(
-            partial,
+            file,
             frames=forecast.frames.numpy(),
             tokens=grids.numpy(),
             ids=forecast.sequence().numpy(),
             actions=np.empty(0, np.int64) if actions is None else actions.numpy(),
         )
-        partial.replace(out)
-    except OSError as error:
-        raise FramepredError(f"cannot write {out} ({error.strerror}): free space or choose another -o") from error
-    finally:
-        partial.unlink(missing_ok=True)

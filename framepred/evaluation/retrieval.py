@@ -1,7 +1,6 @@
 """The copying baseline: find the training clip whose context is nearest, and replay its future."""
 
 import hashlib
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.evaluation.clips import check_store
+from framepred.io.atomic import writing
 from framepred.sources.folder import VideoFile, find_videos
 from framepred.tokenizer.contract import Tokenizer
 from framepred.tokens.store import TokenEpisode, is_store, read_store
@@ -163,12 +163,5 @@ def _read_parts(path: Path | None) -> dict[str, Tensor] | None:
 def _write_parts(path: Path | None, parts: dict[str, Tensor]) -> None:
     if path is None:
         return
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(save(parts))
-        os.replace(partial, path)
-    except OSError as error:
-        raise FramepredError(f"cannot write {path} ({error.strerror}): free space or choose another folder") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with writing(path) as temporary:
+        temporary.write_bytes(save(parts))

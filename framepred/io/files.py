@@ -2,7 +2,9 @@
 
 import hashlib
 import json
-import os
+import shutil
+from contextlib import ExitStack
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from framepred.errors import FramepredError
+from framepred.io.atomic import writing
+
+MODEL_FILES = ("*.json", "*.jsonl", "*.safetensors", "*.gguf", "*.toml", "*.md", "*.jinja")
+"""What a run or tokenizer is made of, here or for other engines: no code, no pickles."""
 
 
 def file_sha256(path: Path) -> str:
@@ -62,18 +68,23 @@ def load_into(module: nn.Module, weights: dict[str, Tensor], file: Path) -> None
 
 
 def replace_files(folder: Path, files: dict[str, str], weights: dict[str, Tensor], about: dict[str, str]) -> None:
-    """Write texts and model.safetensors under temporary names, then rename all, the weights last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
+    """Write texts and model.safetensors into a folder; only when all are written does each replace its old one."""
+    with ExitStack() as stack:
+        # An ExitStack ends backwards: the weights, without which a checkpoint is not whole, come last.
+        temporary = stack.enter_context(writing(folder / "model.safetensors"))
+        temporary.write_bytes(save(weights, {"format": "pt", **about}))
         for name, text in files.items():
-            (folder / f".{name}.partial").write_text(text, encoding="utf-8")
-        (folder / ".model.safetensors.partial").write_bytes(save(weights, {"format": "pt", **about}))
-        for name in [*files, "model.safetensors"]:
-            os.replace(folder / f".{name}.partial", folder / name)
-    except OSError as error:
-        raise FramepredError(
-            f"cannot write {folder} ({error.strerror or error}): free space or choose another folder"
-        ) from error
-    finally:
-        for leftover in folder.glob(".*.partial"):
-            leftover.unlink()
+            stack.enter_context(writing(folder / name)).write_text(text, encoding="utf-8")
+
+
+def copy_model_files(source: Path, target: Path) -> None:
+    """Copy what a run or tokenizer is made of into `target`, sub-folders too; no code, no pickles, nothing hidden."""
+
+    def left_out(folder: str, names: list[str]) -> list[str]:
+        return [n for n in names if n.startswith(".") or not ((Path(folder) / n).is_dir() or _is_model_file(n))]
+
+    shutil.copytree(source, target, ignore=left_out, dirs_exist_ok=True)
+
+
+def _is_model_file(name: str) -> bool:
+    return any(fnmatch(name, pattern) for pattern in MODEL_FILES)

@@ -9,9 +9,8 @@ from pathlib import Path
 from types import ModuleType
 
 from framepred.errors import FramepredError
+from framepred.io.files import MODEL_FILES
 
-# What is read here or by other engines: no code, no pickles.
-_FILES = ("*.json", "*.jsonl", "*.safetensors", "*.gguf", "*.toml", "*.md")
 # A Path collapses the two slashes.
 _ADDRESS = re.compile(r"hf:/{1,2}([\w.-]+/[\w.-]+)(?:@([^/\s]+))?(?:/([^\s]+?))?/?")
 
@@ -54,7 +53,7 @@ def resolve(name_or_path: str | Path, files: Sequence[str] | None = None) -> Pat
     inside = f"{address.folder}/" if address.folder else ""
     with _client(address) as hub:
         root = hub.snapshot_download(
-            address.repo, revision=address.revision, allow_patterns=[inside + f for f in files or _FILES]
+            address.repo, revision=address.revision, allow_patterns=[inside + f for f in files or MODEL_FILES]
         )
     folder = Path(root) / (address.folder or "")
     if not folder.is_dir():

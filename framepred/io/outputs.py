@@ -1,4 +1,4 @@
-"""Outputs that exist already: never touched without --overwrite, and then only lost to a successor."""
+"""Outputs that exist already: never touched without --overwrite, and then only lost to a successor that is whole."""
 
 import shutil
 from collections.abc import Iterable, Iterator
@@ -11,28 +11,42 @@ _MARKS = ("framepred.json", "recipe.toml", "recording.json")
 
 
 @contextmanager
-def overwriting(path: Path, inputs: Iterable[str | None] = ()) -> Iterator[None]:
-    """Set a folder aside while its successor is made; put it back if that ends in a FramepredError.
+def replacing(path: Path, overwrite: bool, *inputs: str | None) -> Iterator[None]:
+    """Keep the folder `path` aside while its successor is made, where `overwrite` says so, and delete it at the end.
 
-    Raises FramepredError for a folder that framepred did not make or that holds one of the `inputs`.
+    An error puts it back. After Ctrl-C or a kill both are kept, for the successor can be gone on with: the old one
+    as .NAME.old, until a call for the same path ends well. Raises FramepredError for a folder that framepred did not
+    make or that holds one of the `inputs`.
     """
-    if not (path.is_dir() and any(path.iterdir())):
+    aside = path.with_name(f".{path.name}.old")
+    if overwrite and path.is_dir() and any(path.iterdir()):
+        _check(path, inputs)
+        if aside.exists():
+            # The successor that the last call did not finish.
+            shutil.rmtree(path)
+        else:
+            path.rename(aside)
+    try:
         yield
-        return
+    except (KeyboardInterrupt, Interrupted):
+        _put_back(path, aside, only_if_missing=True)
+        raise
+    except BaseException:
+        if overwrite:
+            _put_back(path, aside)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _put_back(path: Path, aside: Path, only_if_missing: bool = False) -> None:
+    if aside.exists() and not (only_if_missing and path.exists()):
+        shutil.rmtree(path, ignore_errors=True)
+        aside.rename(path)
+
+
+def _check(path: Path, inputs: Iterable[str | None]) -> None:
     for given in inputs:
         if given and Path(given).exists() and Path(given).resolve().is_relative_to(path.resolve()):
             raise FramepredError(f"--overwrite would delete {path}, which holds the input {given}: choose another -o")
     if not any((path / mark).exists() for mark in _MARKS):
         raise FramepredError(f"{path} is a folder that framepred did not make; delete it yourself or choose another -o")
-    aside = path.with_name(f".{path.name}.old")
-    shutil.rmtree(aside, ignore_errors=True)
-    path.rename(aside)
-    try:
-        yield
-    except FramepredError as error:
-        if not isinstance(error, Interrupted):
-            shutil.rmtree(path, ignore_errors=True)
-            aside.rename(path)
-        raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)

@@ -1,8 +1,7 @@
 """A Hugging Face Llama checkpoint ⇄ one GGUF file, as llama.cpp reads it; plain or quantized."""
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from framepred.errors import FramepredError
+from framepred.io.atomic import writing
 
 NAME = "model.gguf"
 QUANTIZATIONS = ("f16", "q8_0", "q4_0")
@@ -67,9 +67,7 @@ def write_gguf(
     cost most when coarse); norms stay fp32, and so does all of it with None.
     """
     gguf = require_gguf()
-    partial = path.with_name(f".{path.name}.partial")
-    writer = gguf.GGUFWriter(partial, "llama")
-    try:
+    with writing(path) as temporary, closing(gguf.GGUFWriter(temporary, "llama")) as writer:
         _add_config(writer, config, gguf.LlamaFileType[_FILE_TYPES[quantize]])
         _add_tokenizer(writer, gguf, config, tokenizer)
         for name, tensor in weights.items():
@@ -83,10 +81,6 @@ def write_gguf(
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
-        writer.close()
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_gguf(path: Path) -> dict[str, Tensor]:

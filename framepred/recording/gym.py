@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from framepred.errors import FramepredError
+from framepred.io.atomic import write_text
 from framepred.recording.narration import Moment, Watcher, narrate
 from framepred.sources.actions_csv import actions_path, write_actions
 from framepred.sources.captions_csv import captions_path, write_captions
@@ -67,8 +68,7 @@ def record(recording: Recording, out: str | os.PathLike[str]) -> Iterator[Path]:
         about = vars(recording) | {"frame_skip": skip, "actions": _action_names(env)}
         if any(path.exists() for path in paths):
             _require_same(folder, about)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "recording.json").write_text(json.dumps(about, indent=1) + "\n")
+        write_text(folder / "recording.json", json.dumps(about, indent=1) + "\n")
         for seed, path in zip(seeds, paths, strict=True):
             if not path.exists():
                 episode, moments = _play(env, recording, choices, skip, seed, path.stem)

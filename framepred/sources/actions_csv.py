@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from framepred.errors import FramepredError
+from framepred.io.atomic import writing
 
 # Each id is a row of the model's vocabulary.
 _MAX_ID = 65_535
@@ -63,13 +64,10 @@ def read_actions(path: str | os.PathLike[str]) -> tuple[Tensor, tuple[str, ...]]
 
 def write_actions(path: str | os.PathLike[str], actions: Tensor, names: Sequence[str]) -> None:
     """Write actions, int64 (T,) or float (T, D), as an action file."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with writing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(names)
         writer.writerows([[a] for a in actions.tolist()] if actions.ndim == 1 else actions.tolist())
-    os.replace(partial, path)
 
 
 def _is_integer(cell: str) -> bool:

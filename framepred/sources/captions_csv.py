@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from framepred.errors import FramepredError
+from framepred.io.atomic import writing
 
 _HEADER = ["start", "end", "text"]
 
@@ -92,10 +93,7 @@ def _caption(row: list[str], where: str, seconds: float) -> Caption:
 
 def write_captions(path: str | os.PathLike[str], captions: Sequence[Caption]) -> None:
     """Write time-stamped captions as a captions file."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with writing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(_HEADER)
         writer.writerows([f"{c.start:.3f}", f"{c.end:.3f}", c.text] for c in captions)
-    os.replace(partial, path)

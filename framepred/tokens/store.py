@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from framepred.errors import FramepredError
+from framepred.io.atomic import write_text
 from framepred.sources.captions_csv import Caption
 
 
@@ -89,12 +90,7 @@ def write_store_info(path: Path, writer: str, info: StoreInfo) -> None:
         "frame_size": list(info.frame_size),
         "actions": {"kind": info.action_kind, "names": list(info.action_names)},
     }
-    partial = path / f".framepred.json.{writer}.partial"
-    try:
-        partial.write_text(json.dumps(about, indent=1) + "\n")
-        os.replace(partial, path / "framepred.json")
-    finally:
-        partial.unlink(missing_ok=True)
+    write_text(path / "framepred.json", json.dumps(about, indent=1) + "\n", writer)
 
 
 def read_store(path: str | os.PathLike[str]) -> list[TokenEpisode]:

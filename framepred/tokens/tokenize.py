@@ -4,7 +4,6 @@ import os
 import time
 import warnings
 from collections.abc import Generator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from framepred.errors import FramepredError, FramepredWarning
+from framepred.io.atomic import writing
 from framepred.sources.folder import VideoFile
 from framepred.tokenizer.contract import Tokenizer
 from framepred.tokens.store import StoreInfo, read_shard, read_store_info, shard_files, store_schema, write_store_info
@@ -164,21 +164,10 @@ class _Files:
         self.folder, self.prefix, self.info = folder, prefix, info
 
     def write(self, rows: list[dict[str, Any]]) -> None:
-        # Hidden until whole: datasets and this module pass over names that begin with a dot.
-        partial = self.folder / f".{self.prefix}.partial"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_store_info(self.folder, self.prefix, self.info)
-            pq.write_table(pa.Table.from_pylist(rows, schema=store_schema(self.info)), partial, compression="zstd")
-            os.replace(partial, self.folder / f"{self.prefix}-{self._next():05d}.parquet")
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise FramepredError(
-                f"cannot write to token store {self.folder} ({reason}): free space or choose another -o"
-            ) from error
-        finally:
-            with suppress(OSError):
-                partial.unlink()
+        write_store_info(self.folder, self.prefix, self.info)
+        table = pa.Table.from_pylist(rows, schema=store_schema(self.info))
+        with writing(self.folder / f"{self.prefix}-{self._next():05d}.parquet") as temporary:
+            pq.write_table(table, temporary, compression="zstd")
 
     def _next(self) -> int:
         taken = [p.stem.rsplit("-", 1) for p in shard_files(self.folder)]

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from framepred.config.recipe import TrainingRecipe
 from framepred.errors import FramepredError, FramepredWarning, Interrupted
+from framepred.io.atomic import write_text
 from framepred.training.muon import Muon
 from framepred.training.resume import load_state, save_state, swapped
 
@@ -253,9 +254,7 @@ class _Log:
         if file.exists():
             lines = [line for line in file.read_text().splitlines() if line.endswith("}")]
             kept = [line for line in lines if (row := json.loads(line))["stage"] != stage or row["step"] <= step]
-        partial = file.with_name(f".{file.name}.partial")
-        partial.write_text("".join(line + "\n" for line in kept))
-        os.replace(partial, file)
+        write_text(file, "".join(line + "\n" for line in kept))
         self.file = file.open("a", buffering=1)
 
     def write(self, p: TrainProgress) -> None:

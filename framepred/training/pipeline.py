@@ -1,6 +1,5 @@
 """Sources → run: trains what is missing, in order: tokenizer, tokens, predictor."""
 
-import os
 import shutil
 import time
 import warnings
@@ -13,6 +12,7 @@ from accelerate import Accelerator
 from framepred.config.recipe import Recipe, load_recipe, to_toml
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.io import zoo
+from framepred.io.atomic import write_text
 from framepred.llm.model import LanguageModel, find_checkpoint, load_language_model
 from framepred.sequence.layout import SequenceLayout
 from framepred.sources.captions_csv import find_texts
@@ -95,7 +95,7 @@ def _train(job: Job) -> Iterator[Progress]:
             raise FramepredError(
                 f"{run} exists and is not empty: give --resume to go on, --overwrite to start anew, or another -o"
             )
-        _prepare(run, recipe)
+        write_text(run / "recipe.toml", to_toml(recipe))
     accelerator.wait_for_everyone()
 
     given = job.tokenizer or (job.init_from if isinstance(init, Run) else None) or _store_tokenizer(stores)
@@ -170,15 +170,6 @@ def _check_text(job: Job, init: Run | LanguageModel | None) -> None:
     if job.texts and not (isinstance(init, LanguageModel) or (init and init.layout.vocabulary.text_size)):
         raise FramepredError(f"text {job.texts[0]} is for a run that knows text: give a Llama with --init-from")
     find_texts(job.texts)
-
-
-def _prepare(run: Path, recipe: Recipe) -> None:
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        (run / ".recipe.toml.partial").write_text(to_toml(recipe))
-        os.replace(run / ".recipe.toml.partial", run / "recipe.toml")
-    except OSError as error:
-        raise FramepredError(f"cannot write {run} ({error.strerror}): choose a writable folder with -o") from error
 
 
 def _store_tokenizer(stores: Sequence[str]) -> str | None:

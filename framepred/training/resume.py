@@ -1,7 +1,6 @@
 """The state of a training stage in one file: what `--resume` goes on from."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from framepred.errors import FramepredError
+from framepred.io.atomic import writing
 
 _FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
@@ -52,16 +52,11 @@ def save_state(
         for name, values in cast(dict[str, dict[str, Tensor]], moments["state"]).items():
             weights |= _copies(f"optimizer/{name}", values)
         groups = json.dumps(moments["param_groups"])
-        partial = file.with_name(f".{file.name}.partial")
         try:
-            save_file(weights, partial, {"step": str(step), "elapsed": repr(elapsed), "groups": groups})
-            os.replace(partial, file)
-        except OSError as error:
-            raise FramepredError(
-                f"cannot save {file} ({error}): free space, then give the same command with --resume"
-            ) from error
-        finally:
-            partial.unlink(missing_ok=True)
+            with writing(file) as temporary:
+                save_file(weights, temporary, {"step": str(step), "elapsed": repr(elapsed), "groups": groups})
+        except FramepredError as error:
+            raise FramepredError(f"{error}, then give the same command with --resume") from error
 
 
 def _copies(part: str, tensors: Mapping[str, Any]) -> dict[str, Tensor]:

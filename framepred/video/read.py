@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from framepred.errors import FramepredError, FramepredWarning
+from framepred.io.atomic import cannot_write, writing
 from framepred.io.compat import ensure_torchvision
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".gif")
-WRITE_SUFFIXES = (".mp4", ".mkv", ".gif", ".webp")
+WRITE_FORMATS = {".mp4": "mp4", ".mkv": "matroska", ".gif": "gif", ".webp": "webp"}
 
 
 @dataclass(frozen=True)
@@ -220,34 +221,29 @@ def write_video(
     quantizer of 0: every pixel comes back as it was (FFmpeg players read it, browsers do not).
     """
     path = Path(path).absolute()
-    if path.suffix.lower() not in WRITE_SUFFIXES:
+    if path.suffix.lower() not in WRITE_FORMATS:
         raise FramepredError(
-            f"cannot write {path}: unknown ending {path.suffix!r}; give one of {', '.join(WRITE_SUFFIXES)}"
+            f"cannot write {path}: unknown ending {path.suffix!r}; give one of {', '.join(WRITE_FORMATS)}"
         )
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix.lower() in (".gif", ".webp"):
-            _write_animation(partial, frames, fps)
+    kind = WRITE_FORMATS[path.suffix.lower()]
+    with writing(path) as temporary:
+        if kind in ("gif", "webp"):
+            _write_animation(temporary, kind, frames, fps)
         else:
-            _write_h264(partial, frames, fps, lossless)
-        os.replace(partial, path)
-    except (OSError, av.error.FFmpegError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise FramepredError(f"cannot write {path} ({reason}): choose a writable folder with free space") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()
+            try:
+                _write_h264(temporary, kind, frames, fps, lossless)
+            except av.error.FFmpegError as error:
+                raise cannot_write(path, error) from error
 
 
-def _write_h264(path: Path, frames: Iterable[Tensor], fps: float, lossless: bool) -> None:
+def _write_h264(path: Path, container_format: str, frames: Iterable[Tensor], fps: float, lossless: bool) -> None:
     codec, pixels, options = (
         ("libx264rgb", "rgb24", {"qp": "0", "preset": "veryfast"})
         if lossless
         else ("libx264", "yuv420p", {"crf": "16", "preset": "medium"})
     )
     options["movflags"] = "faststart"
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", format=container_format) as container:
         stream: Any = None
         for frame in frames:
             if stream is None:
@@ -265,11 +261,13 @@ def _write_h264(path: Path, frames: Iterable[Tensor], fps: float, lossless: bool
         container.mux(stream.encode())
 
 
-def _write_animation(path: Path, frames: Iterable[Tensor], fps: float) -> None:
+def _write_animation(path: Path, kind: str, frames: Iterable[Tensor], fps: float) -> None:
     from PIL import Image
 
     pictures = [Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()) for frame in frames]
     if not pictures:
         raise FramepredError("no frames to write: give at least one")
-    options: dict[str, Any] = {"quality": 90, "method": 4} if path.suffix.lower() == ".webp" else {}
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0, **options)
+    options: dict[str, Any] = {"quality": 90, "method": 4} if kind == "webp" else {}
+    pictures[0].save(
+        path, kind, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0, **options
+    )

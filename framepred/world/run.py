@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +14,8 @@ from framepred.config.recipe import Recipe, apply, check_sampling
 from framepred.decoding.sampling import Sampling
 from framepred.errors import FramepredError
 from framepred.io import zoo
-from framepred.io.files import file_sha256, load_into, read_json, read_weights, replace_files
+from framepred.io.atomic import writing_folder
+from framepred.io.files import copy_model_files, file_sha256, load_into, read_json, read_weights, replace_files
 from framepred.predictor import gguf as gguf_file
 from framepred.predictor.config import LlamaConfig
 from framepred.predictor.llama import Llama, from_hugging_face, to_hugging_face
@@ -230,13 +229,7 @@ def load_run(name_or_dir: str | Path = zoo.DEFAULT, device: str = "cpu") -> Run:
 
 def copy_tokenizer(source: Path, target: Path, size: tuple[int, int] | None = None) -> None:
     """Copy a tokenizer folder into a run, appearing whole; another library's with the frame size it is used at."""
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    for file in source.iterdir():
-        if file.suffix in (".json", ".safetensors", ".toml", ".md") and not file.name.startswith("."):
-            shutil.copyfile(file, partial / file.name)
-    if _is_foreign(partial) and not (partial / _ADAPTER).exists() and size:
-        (partial / _ADAPTER).write_text(json.dumps({"frame_size": list(size)}) + "\n")
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(partial, target)
+    with writing_folder(target) as copy:
+        copy_model_files(source, copy)
+        if _is_foreign(copy) and not (copy / _ADAPTER).exists() and size:
+            (copy / _ADAPTER).write_text(json.dumps({"frame_size": list(size)}) + "\n")

@@ -233,7 +233,7 @@ list(tokens.tokenize(find_videos([{str(clips_dir)!r}]), {str(tmp_path / "s")!r},
     assert len(load_dataset(str(tmp_path / "s"), split="train", cache_dir=str(tmp_path / "hf"))) == 2
     progress = run(find_videos([clips_dir]), tmp_path / "s", load_tokenizer(tiny_run / "tokenizer"))
     assert progress[-1].frames == 3 * 24
-    assert not (tmp_path / "s" / ".episodes.partial").exists()
+    assert not list((tmp_path / "s").glob(".*partial"))
 
 
 def test_tokens_of_another_tokenizer_are_not_mixed_in(clips_dir: Path, tmp_path: Path) -> None:
@@ -377,6 +377,6 @@ def test_a_full_disk_leaves_nothing_half_written(
 def test_a_store_below_a_file_cannot_be_written(clips_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "file.txt").write_text("x")
     for out in (tmp_path / "file.txt", tmp_path / "file.txt" / "s"):
-        with pytest.raises(FramepredError, match="cannot write to token store"):
+        with pytest.raises(FramepredError, match="cannot write"):
             run(find_videos([clips_dir])[:1], out, CountingTokenizer())
     assert (tmp_path / "file.txt").read_text() == "x"

@@ -112,11 +112,11 @@ def test_a_store_of_shards_is_opened_as_it_is(grey_dir: Path, tmp_path: Path) ->
 
 def test_another_shards_half_written_file_is_none_of_ours(grey_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
-    (tmp_path / "store" / ".episodes-2of2.partial").write_bytes(b"PAR1")
-    (tmp_path / "store" / ".framepred.json.episodes-2of2.partial").write_text("{")
+    (tmp_path / "store" / ".episodes-2of2-00000.parquet.partial").write_bytes(b"PAR1")
+    (tmp_path / "store" / ".framepred.json.episodes-2of2-00000.parquet.partial").write_text("{")
     run(grey_dir, tmp_path / "store", shard=(1, 2))
     assert len(read_store(tmp_path / "store")) == 3
-    assert (tmp_path / "store" / ".episodes-2of2.partial").exists()
+    assert (tmp_path / "store" / ".episodes-2of2-00000.parquet.partial").exists()
 
 
 def test_a_killed_worker_takes_only_its_video(grey_dir: Path, tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ def test_a_state_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(resume, "save_file", full)
-    with pytest.raises(FramepredError, match=r"cannot save .*No space left.*--resume"):
+    with pytest.raises(FramepredError, match=r"cannot write .*No space left.*--resume"):
         fitted(toy(), tmp_path, steps=9)
     assert (tmp_path / "resume-toy.safetensors").read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.jsonl", "resume-toy.safetensors"]

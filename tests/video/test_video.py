@@ -322,7 +322,7 @@ def test_no_space_is_a_clear_error_and_leaves_nothing(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("framepred.video.read.os.replace", full)
+    monkeypatch.setattr("os.replace", full)
     with pytest.raises(FramepredError, match="No space left"):
         write_video(tmp_path / f"a{suffix}", shades(3, 16, 16), 10.0)
     assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,6 @@
 """What is usual for a run: how surprised and how sure it is of clips it never saw, and whether its odds hold."""
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import repeat
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from framepred.errors import FramepredError
+from framepred.io.atomic import write_text
 from framepred.io.files import file_sha256
 from framepred.sources.episode import check_action_count
 from framepred.sources.folder import VideoFile
@@ -309,15 +309,7 @@ def write_calibration(file: Path, run: Run, calibration: Calibration) -> None:
     """Write a calibration, with the hash of the weights that it speaks of."""
     sha256 = file_sha256(weights_file(run.path))
     about = {"kind": "calibration", "version": _VERSION, "model_sha256": sha256}
-    partial = file.with_name(f".{file.name}.partial")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(about | calibration.to_json(), allow_nan=False) + "\n")
-        os.replace(partial, file)
-    except OSError as error:
-        raise FramepredError(f"cannot write {file} ({error.strerror}): give a writable place with -o") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    write_text(file, json.dumps(about | calibration.to_json(), allow_nan=False) + "\n")
 
 
 def read_calibration(file: Path, run: Run) -> Calibration:

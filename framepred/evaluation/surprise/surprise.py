@@ -21,6 +21,7 @@ from framepred.evaluation.surprise.calibration import (
     score_frames,
 )
 from framepred.evaluation.surprise.heatmap import Moment, draw_surprise
+from framepred.io.atomic import writing
 from framepred.sources.episode import check_action_count
 from framepred.sources.folder import VideoFile
 from framepred.video.read import probe_video, stream_video, write_video
@@ -218,18 +219,11 @@ def write_surprise(surprise: Surprise, out: Path) -> None:
 
 def _write_arrays(surprise: Surprise, out: Path) -> None:
     """Write tokens int64 (T, h, w), nats and entropy float32 (T, h, w) and surprise (T,), NaN for the first frame."""
-    partial = out.with_name(f".{out.stem}.partial.npz")
     shape = (-1, *surprise.run.layout.grid)
     tokens = surprise.run.layout.steps(surprise.tokens).reshape(shape)
     nothing = torch.full((1, surprise.run.layout.frame_tokens), torch.nan)
     nats = torch.cat([nothing, *(s.nats[None] for s in surprise.scores)]).view(shape)
     entropy = torch.cat([nothing, *(s.entropy[None] for s in surprise.scores)]).view(shape)
     curve = np.array([np.nan if v is None else v for v in surprise.curve()])
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(partial, tokens=tokens.numpy(), surprise=curve, nats=nats.numpy(), entropy=entropy.numpy())
-        partial.replace(out)
-    except OSError as error:
-        raise FramepredError(f"cannot write {out} ({error.strerror}): free space or choose another -o") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with writing(out) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, tokens=tokens.numpy(), surprise=curve, nats=nats.numpy(), entropy=entropy.numpy())
