@@ -152,8 +152,8 @@ def test_workers_end_with_a_killed_parent(grey_dir: Path, tmp_path: Path) -> Non
     program = f"""
 import sys
 import threading
-sys.path.insert(0, {str(Path(__file__).parents[1])!r})
-import test_encoding as t
+sys.path[:0] = {[str(p) for p in Path(__file__).parents[:2]]!r}
+import test_workers as t
 from functools import partial
 from pathlib import Path
 t.run(Path({str(grey_dir)!r}), Path({str(tmp_path / "s")!r}), partial(t.doubles.Slow, Path({str(signs)!r})), workers=2)
