@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Clip": "video.read",
     "read_video": "video.read",
-    "write_video": "video.read",
+    "write_video": "video.write",
     "load_tokenizer": "world.run",
     "load_run": "world.run",
     "Run": "world.run",

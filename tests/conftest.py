@@ -13,7 +13,7 @@ import torch
 from framepred.config.recipe import Recipe, apply_settings, load_recipe
 from framepred.errors import FramepredWarning
 from framepred.sources.actions_csv import write_actions
-from framepred.video.read import write_video
+from framepred.video.write import write_video
 
 FRAMES = 24
 FPS = 10.0

@@ -22,7 +22,8 @@ from framepred.llm.text import prompt_ids
 from framepred.sources.episode import check_action_count
 from framepred.sources.folder import VideoFile
 from framepred.video.panels import draw_panels
-from framepred.video.read import read_video, write_video
+from framepred.video.read import read_video
+from framepred.video.write import write_video
 from framepred.world.device import choose_device
 from framepred.world.footage import given_actions, rate_of_run
 from framepred.world.rollout import Prediction, check_actions, check_lengths, ensemble_mean, ensemble_size, predict

@@ -21,7 +21,8 @@ from framepred.evaluation.scoring import Scorer, action_variants, make_futures, 
 from framepred.evaluation.tables import ROW_NAMES, group_table, groups_table, header_facts, spread_sentence, verdict
 from framepred.io.atomic import write_text
 from framepred.video.panels import draw_filmstrip, draw_moments
-from framepred.video.read import fit_frames, write_video
+from framepred.video.resize import fit_frames
+from framepred.video.write import write_video
 
 _SHOWN = 2
 _CURVES = (

@@ -18,7 +18,8 @@ from framepred.io.atomic import writing
 from framepred.sources.folder import VideoFile, find_videos
 from framepred.tokenizer.contract import Tokenizer
 from framepred.tokens.store import TokenEpisode, is_store, read_store
-from framepred.video.read import fit_frames, probe_video, stream_video
+from framepred.video.read import probe_video, stream_video
+from framepred.video.resize import fit_frames
 
 _SIDE = 8
 _ROWS = 65_536

@@ -16,7 +16,7 @@ from framepred.evaluation.perceptual import Perceptual
 from framepred.evaluation.protocol import Protocol
 from framepred.evaluation.retrieval import TrainingIndex
 from framepred.evaluation.spread import energy, rank_histogram
-from framepred.video.read import fit_frames
+from framepred.video.resize import fit_frames
 from framepred.world.likelihood import token_logits
 from framepred.world.rollout import mean_frames, predict
 from framepred.world.run import Run

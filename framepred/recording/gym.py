@@ -20,7 +20,8 @@ from framepred.recording.narration import Moment, Watcher, narrate
 from framepred.sources.actions_csv import actions_path, write_actions
 from framepred.sources.captions_csv import captions_path, write_captions
 from framepred.sources.episode import Episode
-from framepred.video.read import fit_frames, write_video
+from framepred.video.resize import fit_frames
+from framepred.video.write import write_video
 
 # Importing the package is what registers its environments.
 _PROVIDERS = {

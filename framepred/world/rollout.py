@@ -11,7 +11,8 @@ from framepred.decoding.sampling import Sampling
 from framepred.decoding.stream import Stream, frame_noise, prefill
 from framepred.errors import FramepredError
 from framepred.tokenizer.contract import last_pictures
-from framepred.video.read import Clip, fit_frames
+from framepred.video.read import Clip
+from framepred.video.resize import fit_frames
 from framepred.world.run import Run
 
 MAX_HORIZON = 100_000

@@ -18,7 +18,8 @@ from media import write_audio, write_noise_mp4
 
 from framepred.cli import cli
 from framepred.sources.actions_csv import write_actions
-from framepred.video.read import read_video, write_video
+from framepred.video.read import read_video
+from framepred.video.write import write_video
 
 NPZ = "out.npz"
 

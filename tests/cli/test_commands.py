@@ -171,7 +171,7 @@ def test_pictures_show_context_and_prediction(clips_dir: Path, tiny_run: Path, h
 
 
 def test_rollout_at_another_size_and_rate_warns_and_predicts(clips_dir: Path, tiny_run: Path, here: Path) -> None:
-    from framepred.video.read import write_video
+    from framepred.video.write import write_video
 
     frames = torch.nn.functional.interpolate(read_video(clips_dir / "clip0.mp4").frames.float(), size=(90, 120)).byte()
     write_video(here / "other.mp4", frames.repeat_interleave(2, 0), 20.0)

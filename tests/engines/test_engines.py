@@ -20,7 +20,7 @@ from framepred.engines.contract import completion_request, llama_cpp_engine, pre
 from framepred.engines.export import export
 from framepred.errors import FramepredError
 from framepred.sources.actions_csv import write_actions
-from framepred.video.read import write_video
+from framepred.video.write import write_video
 from framepred.world.rollout import predict
 from framepred.world.run import Run, load_run
 

@@ -21,7 +21,7 @@ from framepred.predictor import gguf as gguf_file
 from framepred.predictor.llama import to_hugging_face
 from framepred.sequence.layout import Vocabulary
 from framepred.sources.actions_csv import write_actions
-from framepred.video.read import write_video
+from framepred.video.write import write_video
 from framepred.world.run import load_run
 
 TEXT = "the room turns left, and 123 walls wait: the door!"

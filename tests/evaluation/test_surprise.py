@@ -37,7 +37,8 @@ from framepred.evaluation.surprise.heatmap import Moment, colour, draw_surprise,
 from framepred.evaluation.surprise.surprise import action_odds, measure_surprise
 from framepred.sources.actions_csv import actions_path, read_actions, write_actions
 from framepred.sources.folder import find_videos
-from framepred.video.read import read_video, write_video
+from framepred.video.read import read_video
+from framepred.video.write import write_video
 from framepred.world.counterfactual import take_past
 from framepred.world.rollout import window_start
 from framepred.world.run import Run, load_run

@@ -39,7 +39,7 @@ from framepred.training.objectives import llama_config, predictor_stage
 from framepred.training.pipeline import Job, train
 from framepred.training.windows import Windows, step_generator
 from framepred.training.words import Words
-from framepred.video.read import write_video
+from framepred.video.write import write_video
 from framepred.world.rollout import predict
 from framepred.world.run import load_run
 

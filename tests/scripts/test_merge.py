@@ -18,7 +18,7 @@ from framepred.sources.actions_csv import write_actions
 from framepred.sources.captions_csv import write_captions
 from framepred.tokenizer.image import Autoencoder
 from framepred.training import pipeline
-from framepred.video.read import write_video
+from framepred.video.write import write_video
 from framepred.world.run import load_run, save_tokenizer
 
 pytest.importorskip("matplotlib")

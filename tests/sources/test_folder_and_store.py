@@ -22,7 +22,8 @@ from framepred.tokenizer.image import Autoencoder
 from framepred.tokens import tokenize as token_store
 from framepred.tokens.store import is_store, read_store, read_store_info
 from framepred.tokens.tokenize import tokenize
-from framepred.video.read import read_video, write_video
+from framepred.video.read import read_video
+from framepred.video.write import write_video
 from framepred.world.run import load_tokenizer, tokenizer_sha256
 
 

@@ -28,7 +28,8 @@ from framepred.tokens import workers as encoding
 from framepred.tokens.store import read_store
 from framepred.tokens.tokenize import TokenizeProgress, tokenize
 from framepred.tokens.workers import Workers
-from framepred.video.read import read_video, write_video
+from framepred.video.read import read_video
+from framepred.video.write import write_video
 
 Row = tuple[str, str, float, tuple[int, ...], tuple[int, ...] | None]
 

@@ -35,7 +35,8 @@ from framepred.training.loop import Budget, Stage, TrainProgress, fit, make_acce
 from framepred.training.objectives import _CollapseWatch, llama_config, predictor_stage
 from framepred.training.pipeline import Job, train
 from framepred.training.windows import Windows, split_episodes, step_generator
-from framepred.video.read import read_video, write_video
+from framepred.video.read import read_video
+from framepred.video.write import write_video
 from framepred.world.rollout import rollout
 from framepred.world.run import Run, load_run, load_tokenizer, tokenizer_sha256
 

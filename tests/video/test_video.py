@@ -16,7 +16,9 @@ from media import encode, shades, write_audio, write_noise_mp4
 from PIL import Image
 
 from framepred.errors import FramepredError, FramepredWarning
-from framepred.video.read import fit_frames, probe_video, read_video, stream_video, write_video
+from framepred.video.read import probe_video, read_video, stream_video
+from framepred.video.resize import fit_frames
+from framepred.video.write import write_video
 
 
 def noise(frames: int, height: int, width: int) -> torch.Tensor:

@@ -24,7 +24,8 @@ from framepred.evaluation.surprise.heatmap import Moment, draw_surprise
 from framepred.io.atomic import writing
 from framepred.sources.episode import check_action_count
 from framepred.sources.folder import VideoFile
-from framepred.video.read import probe_video, stream_video, write_video
+from framepred.video.read import probe_video, stream_video
+from framepred.video.write import write_video
 from framepred.world.counterfactual import after_other_actions, candidate_actions
 from framepred.world.device import choose_device
 from framepred.world.footage import given_actions, rate_of_run

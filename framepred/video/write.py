@@ -1,0 +1,76 @@
+"""Write video: uint8 RGB frames → a file."""
+
+import os
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from torch import Tensor
+
+from framepred.errors import FramepredError
+from framepred.io.atomic import cannot_write, writing
+
+WRITE_FORMATS = {".mp4": "mp4", ".mkv": "matroska", ".gif": "gif", ".webp": "webp"}
+
+
+def write_video(
+    path: str | os.PathLike[str], frames: Iterable[Tensor] | Tensor, fps: float, lossless: bool = False
+) -> None:
+    """Write uint8 (3, H, W) frames to .mp4, .mkv (H.264), .gif or .webp, by the file's ending.
+
+    The file appears under its name only when it is whole. `lossless` stores H.264 in RGB with a
+    quantizer of 0: every pixel comes back as it was (FFmpeg players read it, browsers do not).
+    """
+    path = Path(path).absolute()
+    if path.suffix.lower() not in WRITE_FORMATS:
+        raise FramepredError(
+            f"cannot write {path}: unknown ending {path.suffix!r}; give one of {', '.join(WRITE_FORMATS)}"
+        )
+    kind = WRITE_FORMATS[path.suffix.lower()]
+    with writing(path) as temporary:
+        if kind in ("gif", "webp"):
+            _write_animation(temporary, kind, frames, fps)
+        else:
+            try:
+                _write_h264(temporary, kind, frames, fps, lossless)
+            except av.error.FFmpegError as error:
+                raise cannot_write(path, error) from error
+
+
+def _write_h264(path: Path, container_format: str, frames: Iterable[Tensor], fps: float, lossless: bool) -> None:
+    codec, pixels, options = (
+        ("libx264rgb", "rgb24", {"qp": "0", "preset": "veryfast"})
+        if lossless
+        else ("libx264", "yuv420p", {"crf": "16", "preset": "medium"})
+    )
+    options["movflags"] = "faststart"
+    with av.open(str(path), "w", format=container_format) as container:
+        stream: Any = None
+        for frame in frames:
+            if stream is None:
+                # 4:2:0 halves the colour planes, so both sides must be even.
+                even = 1 if lossless else 2
+                rate = Fraction(fps).limit_denominator(1001)
+                stream = container.add_stream(codec, rate=rate, options=options)
+                stream.height = frame.shape[1] // even * even
+                stream.width = frame.shape[2] // even * even
+                stream.pix_fmt = pixels
+            pixels_hwc = frame[:, : stream.height, : stream.width].permute(1, 2, 0).contiguous().numpy()
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels_hwc, format="rgb24")))
+        if stream is None:
+            raise FramepredError("no frames to write: give at least one")
+        container.mux(stream.encode())
+
+
+def _write_animation(path: Path, kind: str, frames: Iterable[Tensor], fps: float) -> None:
+    from PIL import Image
+
+    pictures = [Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()) for frame in frames]
+    if not pictures:
+        raise FramepredError("no frames to write: give at least one")
+    options: dict[str, Any] = {"quality": 90, "method": 4} if kind == "webp" else {}
+    pictures[0].save(
+        path, kind, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0, **options
+    )
