@@ -69,11 +69,17 @@ def rollout(video: Path, out: Path | None, overwrite: bool, as_json: bool, **opt
     if forecast.scores is not None:
         mean = summary["mean"]
         drawn = f"model, mean of {forecast.ensemble} futures" if forecast.ensemble > 1 else "model"
-        rows = [(label, f"{mean[row]['psnr']:.2f}", f"{mean[row]['ssim']:.4f}") for row, label in
-                (("model", drawn), ("copy_last", "copy last frame"), ("ceiling", "tokenizer ceiling"))]  # fmt: skip
+        labels = {"model": drawn, "copy_last": "copy last frame", "ceiling": "tokenizer ceiling"}
+        columns = (("psnr", 2), ("ssim", 4), ("sharpness", 2), ("motion_ratio", 2), ("frozen", 2))
+        rows = [
+            (label, *("-" if (v := mean[row][name]) is None else f"{v:.{digits}f}" for name, digits in columns))
+            for row, label in labels.items()
+        ]
         count = len(summary["psnr"]["model"])
         print_table(
-            ("", "PSNR dB", "SSIM"), rows, f"{video.name}: {count} predicted frames, motion {summary['motion']:.4f}"
+            ("", "PSNR dB", "SSIM", "sharpness", "motion ratio", "frozen"),
+            rows,
+            f"{video.name}: {count} predicted frames, motion {summary['motion']:.4f}",
         )
     else:
         say("the video ends with the context: nothing to score against")

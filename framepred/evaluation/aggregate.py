@@ -2,55 +2,53 @@
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from framepred.evaluation.bootstrap import Array, Quantity, interval, resamplings
+from framepred.evaluation.clip_scores import ClipScores, Values
 from framepred.evaluation.clips import Group
+from framepred.evaluation.futures import BASELINES, ROWS
 from framepred.evaluation.perceptual import Moments
 from framepred.evaluation.protocol import Protocol
-from framepred.evaluation.scoring import BASELINES, ROWS
+from framepred.evaluation.scores import MEASURES
 from framepred.world.run import Run
 
-# Name → (numerator, denominator, in decibels): which raw values of a clip a metric is the ratio of.
-_POOLED = {"pooled": ("mse", None, True), "frame": ("psnr", None, False)}
-METRICS = ("psnr", "ssim", "motion_psnr", "lpips", "frozen", "repetition", "cross_entropy", "accuracy", "bits")
-_SOURCES: dict[str, tuple[str, str | None, bool]] = {
-    "motion_psnr": ("moved", "weight", True),
-    **{name: (name, None, False) for name in METRICS if name not in ("psnr", "motion_psnr")},
-}
+_TOKEN_MEASURES = ("repetition", "cross_entropy", "accuracy", "bits")
+METRICS = (*MEASURES, *_TOKEN_MEASURES)
 COMPARED = ("psnr", "ssim", "motion_psnr", "cross_entropy")
 
 
 @dataclass
 class Table:
-    """What a group's clips add up to: the small raw numbers of each, and moments of the large features."""
+    """What a group's clips add up to: the scores of each, and moments of the large features."""
 
-    records: list[dict[str, Any]] = field(default_factory=list)
+    clips: list[ClipScores] = field(default_factory=list)
     moments: dict[str, dict[str, Moments]] = field(default_factory=dict)
 
-    def add(self, record: dict[str, Any]) -> None:
-        for metric in ("fid", "fvd"):
-            for row, packed in record.pop(metric, {}).items():
+    def add(self, clip: ClipScores) -> None:
+        for metric, rows in clip.features.items():
+            for row, packed in rows.items():
                 flat = np.frombuffer(base64.b64decode(packed["float32"]), np.float32)
                 moments = self.moments.setdefault(metric, {}).setdefault(row, Moments())
                 moments.add(flat.reshape(packed["shape"]))
-        record["rows"]["model"] = record["rows"][record["own"]]
-        self.records.append(record)
+        self.clips.append(replace(clip, features={}))
 
 
-def quantities(records: Sequence[dict[str, Any]], row: str, protocol: Protocol) -> dict[str, Quantity]:
-    """Return a row's metrics over records that all have it."""
+def quantities(rows: Sequence[Values], protocol: Protocol) -> dict[str, Quantity]:
+    """Return the metrics of clips' scores in one row, those that all clips have."""
+    sources = MEASURES | {name: (name, None, False) for name in _TOKEN_MEASURES}
+    if protocol.psnr == "frame":
+        sources["psnr"] = ("psnr", None, False)
     found: dict[str, Quantity] = {}
-    raw = [r["rows"][row] for r in records]
-    for metric, (top, bottom, decibels) in {"psnr": _POOLED[protocol.psnr], **_SOURCES}.items():
-        if all(top in values for values in raw):
-            numerator = _matrix([values[top] for values in raw])
-            denominator = np.ones_like(numerator) if bottom is None else _matrix([values[bottom] for values in raw])
+    for metric, (top, bottom, decibels) in sources.items():
+        if all(top in values for values in rows):
+            numerator = _matrix([values[top] for values in rows])
+            denominator = np.ones_like(numerator) if bottom is None else _matrix([values[bottom] for values in rows])
             found[metric] = Quantity(numerator, denominator, decibels)
-    return {metric: found[metric] for metric in METRICS if metric in found}
+    return found
 
 
 def _matrix(rows: list[list[float]]) -> Array:
@@ -59,12 +57,13 @@ def _matrix(rows: list[list[float]]) -> Array:
 
 def summarise(group: Group, table: Table, protocol: Protocol, run: Run) -> dict[str, Any]:
     """Return a group's rows, where the model is ahead, its spread, and its clips in order, as strict JSON values."""
-    records = table.records
+    clips = table.clips
     facts: dict[str, Any] = {
-        "name": group.name, "source": group.source, "alteration": group.alteration, "clips": len(records),
+        "name": group.name, "source": group.source, "alteration": group.alteration, "clips": len(clips),
     }  # fmt: skip
-    if all("motion" in r for r in records):
-        facts["motion"] = round(float(np.mean([r["motion"] for r in records])), 6)
+    motions = [clip.motion for clip in clips if clip.motion is not None]
+    if len(motions) == len(clips):
+        facts["motion"] = round(float(np.mean(motions)), 6)
     rows = {row: _row(table, row, protocol) for row in ROWS}
     for row, values in rows.items():
         if values["clips"] == 0:
@@ -72,9 +71,9 @@ def summarise(group: Group, table: Table, protocol: Protocol, run: Run) -> dict[
     facts["rows"] = rows
     for name, row in (("model_ahead", "model"), ("mean_ahead", "model_mean")):
         facts[name] = {other: _ahead(rows[row], rows[other], protocol) for other in (*BASELINES, "ceiling")}
-    facts["spread"] = _spread(records, protocol)
-    facts["order"] = _order(records, protocol)
-    facts["retrieved"] = {r["name"]: r["retrieved"] for r in records if r.get("retrieved")}
+    facts["spread"] = _spread(clips, protocol)
+    facts["order"] = _order(clips, protocol)
+    facts["retrieved"] = {clip.name: clip.retrieved for clip in clips if clip.retrieved}
     return facts
 
 
@@ -92,13 +91,13 @@ def _missing(row: str, run: Run, protocol: Protocol) -> str:
 
 def _row(table: Table, row: str, protocol: Protocol) -> dict[str, Any]:
     """Return a row's metrics with intervals and curves, and what they are more than copying the last frame."""
-    held = [r for r in table.records if row in r["rows"]]
+    held = [(clip, values) for clip in table.clips if (values := clip.row(row))]
     result: dict[str, Any] = {"clips": len(held), "metrics": {}, "over_copy_last": {}}
     if not held:
         return result
     weights = resamplings(len(held), protocol.bootstrap, protocol.seed)
-    copied = quantities(held, "copy_last", protocol)
-    for metric, quantity in quantities(held, row, protocol).items():
+    copied = quantities([clip.rows["copy_last"] for clip, _ in held], protocol)
+    for metric, quantity in quantities([values for _, values in held], protocol).items():
         found = interval(quantity, weights, protocol.confidence)
         if found is None:
             continue
@@ -108,7 +107,7 @@ def _row(table: Table, row: str, protocol: Protocol) -> dict[str, Any]:
             gain = interval(quantity, weights, protocol.confidence, copied[metric])
             result["over_copy_last"][metric] = gain.to_json() if gain else None
     for metric, moments in table.moments.items():
-        name = next((r["own"] for r in held), row) if row == "model" else row
+        name = held[0][0].own if row == "model" else row
         distance = moments[name].distance(moments["truth"]) if name in moments else None
         if distance is not None:
             result["metrics"][metric] = {"value": round(distance, 4)}
@@ -126,9 +125,9 @@ def _ahead(model: dict[str, Any], other: dict[str, Any], protocol: Protocol) -> 
     return {"above": [t for t, a, b in known if a > b], "below": [t for t, a, b in known if a <= b]}
 
 
-def _spread(records: list[dict[str, Any]], protocol: Protocol) -> dict[str, Any] | None:
+def _spread(clips: list[ClipScores], protocol: Protocol) -> dict[str, Any] | None:
     """Return diversity against error of the model's samples; None with one sample."""
-    held = [r["spread"] for r in records if "spread" in r]
+    held = [clip.spread for clip in clips if clip.spread]
     if not held:
         return None
     weights = resamplings(len(held), protocol.bootstrap, protocol.seed)
@@ -148,14 +147,17 @@ def _spread(records: list[dict[str, Any]], protocol: Protocol) -> dict[str, Any]
     }
 
 
-def _order(records: list[dict[str, Any]], protocol: Protocol) -> list[dict[str, Any]]:
+def _order(clips: list[ClipScores], protocol: Protocol) -> list[dict[str, Any]]:
     """Return the clips from where the model is furthest ahead of copying to where it is furthest behind."""
     if not protocol.rollout:
         return []
-    scores = {row: quantities(records, row, protocol)["motion_psnr"].clips() for row in ("model", "copy_last")}
+    model, copied = (
+        quantities([clip.rows[row or clip.own] for clip in clips], protocol)["motion_psnr"].clips()
+        for row in ("", "copy_last")
+    )
     known = [
-        {"clip": r["name"], "model": round(float(m), 4), "copy_last": round(float(c), 4)}
-        for r, m, c in zip(records, scores["model"], scores["copy_last"], strict=True)
+        {"clip": clip.name, "model": round(float(m), 4), "copy_last": round(float(c), 4)}
+        for clip, m, c in zip(clips, model, copied, strict=True)
         if np.isfinite(m) and np.isfinite(c)
     ]
     return sorted(known, key=lambda k: (k["copy_last"] - k["model"], k["clip"]))

@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,18 @@ from torch import Tensor
 import framepred
 from framepred.errors import FramepredError
 from framepred.evaluation.aggregate import Table, summarise
+from framepred.evaluation.clip_scores import ClipScores, score_clip
 from framepred.evaluation.clips import ALTERATIONS, Alteration, EvalClip, Group, make_groups, other_actions, read_clips
+from framepred.evaluation.futures import Scorer
 from framepred.evaluation.perceptual import load_perceptual
 from framepred.evaluation.protocol import Protocol
 from framepred.evaluation.retrieval import TrainingIndex, index_training
-from framepred.evaluation.scoring import Scorer, score_clip
 from framepred.io.atomic import write_text
 from framepred.io.files import file_sha256
 from framepred.world.device import choose_device
 from framepred.world.run import Run, load_run, weights_file
 
-_RECORD_FORMAT = 2
+_RECORD_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -125,18 +126,18 @@ class _Clips:
             return None
         return self._spent / self._fresh * self._seen / done * (total - done)
 
-    def score(self, clip: EvalClip, others: Tensor | None) -> dict[str, Any]:
-        """Return a clip's record, from the cache where it is there."""
+    def score(self, clip: EvalClip, others: Tensor | None) -> ClipScores:
+        """Return a clip's scores, from the cache where they are there."""
         key = _key(self._identity, clip, others)
         record = _read(self._cache, key)
         if record is None:
             began = time.monotonic()
             # By way of text, so that what is remembered and what is new are the same to the last bit.
-            record = json.loads(json.dumps(score_clip(self._scorer, clip, others), allow_nan=False))
+            record = json.loads(json.dumps(asdict(score_clip(self._scorer, clip, others)), allow_nan=False))
             _write(self._cache, key, record)
             self._spent, self._fresh = self._spent + time.monotonic() - began, self._fresh + 1
         self._seen += 1
-        return record
+        return ClipScores(**record)
 
 
 def _identity(scorer: Scorer) -> str:

@@ -15,14 +15,14 @@ from framepred.config.recipe import check_sampling
 from framepred.decoding.sampling import Sampling
 from framepred.engines.contract import predict_by
 from framepred.errors import FramepredError, FramepredWarning
-from framepred.evaluation.ceiling import Scores, score
 from framepred.evaluation.metrics import psnr
+from framepred.evaluation.scores import WITHOUT_WEIGHTS, ForecastScores, score_forecast
 from framepred.io.atomic import writing
 from framepred.llm.text import prompt_ids
 from framepred.sources.episode import check_action_count
 from framepred.sources.folder import VideoFile
 from framepred.video.panels import draw_panels
-from framepred.video.read import read_video
+from framepred.video.read import Clip, read_video
 from framepred.video.write import write_video
 from framepred.world.device import choose_device
 from framepred.world.footage import given_actions, rate_of_run
@@ -53,7 +53,7 @@ class Forecast:
     decoder: str | None
     passes: int
     seconds: float
-    scores: Scores | None
+    scores: ForecastScores | None
     prompt: str | None = None
     ensemble: int = 1
     member: Tensor | None = None
@@ -80,9 +80,9 @@ class Forecast:
             "tokens_per_second": tokens / max(self.seconds, 1e-9),
             "forward_passes": self.passes,
         }
-        empty: dict[str, list[float]] = {"model": [], "copy_last": [], "ceiling": []}
         if self.scores is None:
-            return facts | {"mse": empty, "psnr": empty, "ssim": empty, "motion": None, "mean": None}
+            empty: dict[str, list[float]] = {"model": [], "copy_last": [], "ceiling": []}
+            return facts | dict.fromkeys(("mse", *WITHOUT_WEIGHTS), empty) | {"motion": None, "mean": None}
         return facts | self.scores.to_json()
 
     def sequence(self) -> Tensor:
@@ -128,29 +128,10 @@ def make_forecast(
     members = ensemble_size(run, samples, temperature, ensemble)
     count = members if samples is None else samples
     _check_engine(engine, decoder, server, sampling.temperature)
+    _check_memory(count, horizon, run.tokenizer.frame_size)
     words = None if prompt is None else prompt_ids(run, prompt)
-    file = VideoFile(Path(video), str(video))
-    given = given_actions(file, actions, run)
-    size = run.tokenizer.frame_size
-    if count * horizon * 3 * size[0] * size[1] > _MAX_BYTES:
-        raise FramepredError(
-            f"{count} futures of {horizon} frames take over {_MAX_BYTES >> 30} GiB: "
-            "give a smaller --samples, --ensemble or --horizon"
-        )
-    clip = read_video(video, size, None if given else rate_of_run(file, run, actions), start + context + horizon)
-    frames = clip.frames[start:]
-    if given and actions is None and len(clip.frames) < start + context + horizon:
-        check_action_count(given[0], len(clip.frames), given[1])
-    if len(frames) < context:
-        raise FramepredError(
-            f"{video} has {len(clip.frames)} frames ({clip.fps:g} a second), fewer than the context of {context}"
-            + (f" from frame {start}" if start else "")
-            + "; give a longer video or a smaller --context"
-        )
-    taken = None
-    if given is not None:
-        taken = given[0][start : start + context + horizon - 1]
-        check_actions(run, taken, context + horizon - 1, given[1])
+    clip, taken = _read(Path(video), run, actions, start, context, horizon)
+    frames = clip.frames
     tokens = run.tokenizer.encode(frames[:context]).cpu()
 
     began = time.perf_counter()
@@ -163,14 +144,46 @@ def make_forecast(
         steps = ensemble_mean(run, tokens, _noting_first(steps, first))
     made = list(watch(steps))
     seconds = time.perf_counter() - began
-    predicted = torch.stack([p.frames for p in made], 1)
-    truth = frames[context : context + horizon]
-    scores = score(predicted[:, : len(truth)], truth, frames[:context], run.tokenizer) if len(truth) else None
+    predicted, truth = torch.stack([p.frames for p in made], 1), frames[context:]
+    compared = predicted[:, : len(truth)]
+    scores = score_forecast(compared, truth, frames[:context], run.tokenizer) if len(truth) else None
     return Forecast(
         run, frames[:context], tokens, truth, taken, predicted, torch.stack([p.tokens for p in made], 1),
         clip.fps, sampling, engine, _decoder(engine, decoder), made[-1].passes, seconds, scores, prompt, members,
         torch.stack(first) if first else None,
     )  # fmt: skip
+
+
+def _read(
+    video: Path, run: Run, actions: str | None, start: int, context: int, horizon: int
+) -> tuple[Clip, Tensor | None]:
+    """Return a video's frames from `start` on, context + horizon at most, and the actions of all those steps."""
+    file = VideoFile(video, str(video))
+    given = given_actions(file, actions, run)
+    rate = None if given else rate_of_run(file, run, actions)
+    clip = read_video(video, run.tokenizer.frame_size, rate, start + context + horizon)
+    frames = clip.frames[start:]
+    if given and actions is None and len(clip.frames) < start + context + horizon:
+        check_action_count(given[0], len(clip.frames), given[1])
+    if len(frames) < context:
+        raise FramepredError(
+            f"{video} has {len(clip.frames)} frames ({clip.fps:g} a second), fewer than the context of {context}"
+            + (f" from frame {start}" if start else "")
+            + "; give a longer video or a smaller --context"
+        )
+    if given is None:
+        return Clip(frames, clip.fps), None
+    taken = given[0][start : start + context + horizon - 1]
+    check_actions(run, taken, context + horizon - 1, given[1])
+    return Clip(frames, clip.fps), taken
+
+
+def _check_memory(samples: int, horizon: int, size: tuple[int, int]) -> None:
+    if samples * horizon * 3 * size[0] * size[1] > _MAX_BYTES:
+        raise FramepredError(
+            f"{samples} futures of {horizon} frames take over {_MAX_BYTES >> 30} GiB: "
+            "give a smaller --samples, --ensemble or --horizon"
+        )
 
 
 def _noting_first(steps: Iterator[Prediction], first: list[Tensor]) -> Iterator[Prediction]:

@@ -48,11 +48,25 @@ def ssim(prediction: Tensor, truth: Tensor) -> Tensor:
     return similarity.mean((-3, -2, -1))
 
 
+def change(frames: Tensor, before: Tensor) -> Tensor:
+    """Mean absolute difference of frames uint8 (…, T, 3, H, W) to the frame before, pixels in [0, 1] → float64 (…, T).
+
+    `before` (3, H, W) precedes the first frame.
+    """
+    first = before.expand(*frames.shape[:-4], 1, *before.shape)
+    earlier = torch.cat([first, frames[..., :-1, :, :, :]], -4)
+    return ((frames.double() - earlier.double()) / 255).abs().mean((-3, -2, -1))
+
+
+def gradient(frames: Tensor) -> Tensor:
+    """Mean absolute difference between neighbouring pixels of uint8 (…, T, 3, H, W), in [0, 1] → float64 (…, T)."""
+    pixels = frames.double() / 255
+    return (pixels.diff(dim=-1).abs().mean((-3, -2, -1)) + pixels.diff(dim=-2).abs().mean((-3, -2, -1))) / 2
+
+
 def motion(frames: Tensor) -> float:
     """Mean absolute change from frame to frame of uint8 (T, 3, H, W), as pixels in [0, 1]."""
-    if len(frames) < 2:
-        return 0.0
-    return float((frames[1:].float() - frames[:-1].float()).abs().mean() / 255)
+    return float(change(frames[1:], frames[0]).mean()) if len(frames) > 1 else 0.0
 
 
 def copy_last(context: Tensor, horizon: int) -> Tensor:
@@ -71,27 +85,14 @@ def extrapolate(context: Tensor, horizon: int) -> Tensor:
     return (last + steps * change).clamp(0, 255).to(torch.uint8)
 
 
-def moving(prediction: Tensor, truth: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared error where the truth moves: → weighted error float64 (…, T) and the weight (T,) it stands on.
+def moving_error(prediction: Tensor, truth: Tensor, before: Tensor) -> Tensor:
+    """Squared error of uint8 (…, T, 3, H, W) where the truth (T, 3, H, W) moves → weighted error float64 (…, T).
 
     A pixel's weight is how much it changed from the true frame before; `before` (3, H, W) precedes the
-    first. The motion-weighted error of a set of frames is the sum of errors over the sum of weights.
+    first. The mean weight of a frame is `change(truth, before)`: the motion-weighted error of a set of frames is
+    the sum of these errors over the sum of those weights.
     """
     earlier = torch.cat([before[None], truth[:-1]])
     weight = ((truth.double() - earlier.double()) / 255).abs().mean(-3)
     squares = ((prediction.double() - truth.double()) / 255).square().mean(-3)
-    return (squares * weight).mean((-2, -1)), weight.mean((-2, -1))
-
-
-FROZEN_BELOW = 1 / 255
-
-
-def frozen(prediction: Tensor, before: Tensor) -> Tensor:
-    """Say which frames uint8 (…, T, 3, H, W) all but repeat the one before → float64 (…, T) of 0 and 1.
-
-    That is a mean absolute change under one grey level; `before` (3, H, W) precedes the first.
-    """
-    first = before.expand(*prediction.shape[:-4], 1, *before.shape)
-    earlier = torch.cat([first, prediction[..., :-1, :, :, :]], -4)
-    change = ((prediction.double() - earlier.double()) / 255).abs().mean((-3, -2, -1))
-    return (change < FROZEN_BELOW).double()
+    return (squares * weight).mean((-2, -1))

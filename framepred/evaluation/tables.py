@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from framepred.evaluation.scoring import BASELINES, ROWS
+from framepred.evaluation.futures import BASELINES, ROWS
 
 ROW_NAMES = {
     "model": "model",
@@ -17,7 +17,8 @@ ROW_NAMES = {
 }
 _COLUMNS = (
     ("psnr", "PSNR dB", 2), ("ssim", "SSIM", 3), ("motion_psnr", "moving dB", 2), ("lpips", "LPIPS", 3),
-    ("fid", "FID", 1), ("fvd", "FVD", 1), ("frozen", "frozen", 2), ("bits", "bits/frame", 1), ("accuracy", "tokens", 3),
+    ("fid", "FID", 1), ("fvd", "FVD", 1), ("sharpness", "sharp", 2), ("motion_ratio", "motion", 2),
+    ("frozen", "frozen", 2), ("bits", "bits/frame", 1), ("accuracy", "tokens", 3),
 )  # fmt: skip
 
 

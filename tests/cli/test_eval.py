@@ -20,7 +20,7 @@ from framepred.cli import cli
 from framepred.decoding.sampling import Sampling
 from framepred.engines.export import export
 from framepred.evaluation.forecast import make_forecast
-from framepred.evaluation.scoring import ROWS
+from framepred.evaluation.futures import ROWS
 from framepred.sources.actions_csv import read_actions
 from framepred.video.read import read_video
 from framepred.world.likelihood import token_logits
@@ -145,7 +145,7 @@ def test_the_strict_protocol_is_pooled_as_rollout_scores(
     rows = result["groups"][0]["rows"]
     for row, actions in (("model", None), ("model_no_actions", "none")):
         forecasts = [make_forecast(two / f"clip{i}.mp4", str(tiny_run), 2, 3, 0, actions) for i in (0, 1)]
-        errors = {k: torch.stack([f.scores.mse[k] for f in forecasts if f.scores]) for k in ("model", "copy_last")}
+        errors = {k: torch.stack([f.scores.rows[k].mse for f in forecasts if f.scores]) for k in ("model", "copy_last")}
         expected = float(10 * (1 / errors["model"].mean()).log10())
         assert rows[row]["metrics"]["psnr"]["value"] == pytest.approx(expected, abs=1e-5)
     expected = float(10 * (1 / errors["copy_last"].mean()).log10())
@@ -240,11 +240,13 @@ def test_the_copying_baseline_replays_what_it_has_seen(
     facts = evaluated(two, *SMALL, "--train", clips_dir)["groups"][0]
     assert facts["rows"]["nearest_training"]["metrics"]["psnr"]["value"] == 100
     assert facts["retrieved"]["clip1@0"] == {"episode": "clip1", "frame": 0, "distance": 0.0}
-    store = tiny_run / "tokens"
-    if store.is_dir():
-        from_store = evaluated(two, *SMALL, "--train", store)["groups"][0]["rows"]
-        ceiling = from_store["ceiling"]["metrics"]["psnr"]["value"]
-        assert from_store["nearest_training"]["metrics"]["psnr"]["value"] == pytest.approx(ceiling, abs=1.0)
+    made = CliRunner().invoke(cli, ["tokenize", str(two), "-o", "store", "--tokenizer", str(tiny_run)])
+    assert made.exit_code == 0, made.stderr
+    from_store = evaluated(two, *SMALL, "--train", "store")["groups"][0]
+    assert {found["episode"] for found in from_store["retrieved"].values()} == {"clip0", "clip1"}
+    replayed, ceiling = (from_store["rows"][row]["metrics"] for row in ("nearest_training", "ceiling"))
+    # What the store can replay of a clip that it holds is what the tokenizer keeps of it.
+    assert replayed["psnr"]["value"] == pytest.approx(ceiling["psnr"]["value"], abs=1e-4)
 
 
 def test_altered_dynamics_are_groups_of_their_own(two: Path, evaluated: Callable[..., Any]) -> None:

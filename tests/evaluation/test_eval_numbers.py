@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from framepred.evaluation.bootstrap import Quantity, interval, resamplings
-from framepred.evaluation.metrics import copy_last, extrapolate, frozen, moving
+from framepred.evaluation.metrics import change, copy_last, extrapolate, moving_error
 from framepred.evaluation.perceptual import Moments
 from framepred.evaluation.spread import energy, rank_histogram
 
@@ -26,7 +26,7 @@ def test_extrapolation_goes_on_as_the_last_two_frames_did() -> None:
 
 def test_motion_weighting_is_the_definition_and_forgets_what_stands_still() -> None:
     truth, before, samples = noise((3, 3, 6, 5), 0), noise((3, 6, 5), 1), noise((2, 3, 3, 6, 5), 2)
-    error, weight = moving(samples, truth, before)
+    error, weight = moving_error(samples, truth, before), change(truth, before)
     assert error.shape == (2, 3)
     for s in range(2):
         for t in range(3):
@@ -36,17 +36,8 @@ def test_motion_weighting_is_the_definition_and_forgets_what_stands_still() -> N
             assert float(error[s, t]) == pytest.approx(float((w * e).mean()))
             assert float(weight[t]) == pytest.approx(float(w.mean()))
     still = truth[:1].expand(4, -1, -1, -1)
-    error, weight = moving(noise((4, 3, 6, 5), 3), still, still[0])
+    error, weight = moving_error(noise((4, 3, 6, 5), 3), still, still[0]), change(still, still[0])
     assert error.sum() == weight.sum() == 0
-
-
-def test_frozen_frames_are_those_that_repeat() -> None:
-    a, b = noise((3, 8, 8), 4), noise((3, 8, 8), 5)
-    assert frozen(torch.stack([a, a, b, b]), a).tolist() == [1, 1, 0, 1]
-    nearly = a.clone()
-    nearly[0, 0, 0] ^= 64
-    assert frozen(torch.stack([nearly]), a).tolist() == [1]
-    assert frozen(torch.stack([torch.stack([a, b]), torch.stack([b, b])]), a).tolist() == [[1, 0], [0, 1]]
 
 
 def test_the_energy_score_is_the_definition() -> None:

@@ -1,6 +1,7 @@
 """Metrics against their definitions, written a second time and slowly."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -115,12 +116,17 @@ def test_ssim_agrees_with_skimage() -> None:
     assert float(ssim(prediction, truth)) == pytest.approx(full[:, 5:-5, 5:-5].mean(), abs=1e-6)
 
 
-def test_more_noise_scores_worse_on_every_metric() -> None:
+def test_more_noise_scores_worse_at_every_step() -> None:
     truth = noisy((1, 3, 32, 32), 10)
-    little, much = alike(truth, 11, 10), alike(truth, 11, 80)
-    assert mse(little, truth) < mse(much, truth)
-    assert psnr(little, truth) > psnr(much, truth)
-    assert ssim(little, truth) > ssim(much, truth)
+    levels = [alike(truth, 11, spread) for spread in (0, 5, 10, 20, 40, 80)]
+    for metric, sign in ((mse, 1), (psnr, -1), (ssim, -1)):
+        scores = [sign * float(metric(level, truth)) for level in levels]
+        assert all(b > a for a, b in pairwise(scores)), metric.__name__
+    # Uniform noise of ±n levels has a variance of n (n + 1) / 3, where nothing is cut off at black and white.
+    grey = torch.full((1, 3, 64, 64), 128, dtype=torch.uint8)
+    for spread in (5, 20, 80):
+        expected = spread * (spread + 1) / 3 / 255**2
+        assert float(mse(alike(grey, 12, spread), grey)) == pytest.approx(expected, rel=0.05)
 
 
 def test_copying_repeats_the_last_context_frame() -> None:

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import torch
+from ceiling import measure_ceiling
 from click.testing import CliRunner, Result
 from torch import Tensor
 
 from framepred.config.recipe import apply_settings, load_recipe
-from framepred.evaluation.ceiling import measure_ceiling
 from framepred.evaluation.metrics import psnr_of
 from framepred.io.files import file_sha256
 from framepred.tokenizer.delta import DeltaAutoencoder

@@ -23,8 +23,8 @@ from framepred.config.recipe import Recipe, apply, apply_settings, load_recipe
 from framepred.decoding.sampling import Sampling
 from framepred.engines.contract import predict_by
 from framepred.errors import FramepredError, FramepredWarning, Interrupted
-from framepred.evaluation.ceiling import score
 from framepred.evaluation.metrics import mse
+from framepred.evaluation.scores import score_forecast
 from framepred.predictor.config import LlamaConfig
 from framepred.predictor.llama import Llama
 from framepred.sequence.layout import ActionSpace, SequenceLayout, Vocabulary
@@ -233,8 +233,8 @@ def test_one_clip_in_four_is_trained_to_meet_a_cut(
 def test_the_ceiling_is_of_the_clip_not_of_a_new_beginning(tokenizer: DeltaAutoencoder) -> None:
     frames = frames_of(6)
     decoded = tokenizer.decode(tokenizer.encode(frames))
-    scores = score(frames[None, 2:], frames[2:], frames[:2], tokenizer)
-    assert torch.equal(scores.mse["ceiling"], mse(decoded[2:], frames[2:]))
+    scores = score_forecast(frames[None, 2:], frames[2:], frames[:2], tokenizer)
+    assert torch.equal(scores.rows["ceiling"].mse, mse(decoded[2:], frames[2:]))
 
 
 # The sequence and the rollout.

@@ -1,0 +1,106 @@
+"""One clip → its future in every row: the model with and without actions, the baselines, the tokenizer's ceiling."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from framepred.decoding.sampling import Sampling
+from framepred.evaluation.clips import EvalClip
+from framepred.evaluation.metrics import copy_last, extrapolate
+from framepred.evaluation.perceptual import Perceptual
+from framepred.evaluation.protocol import Protocol
+from framepred.evaluation.retrieval import TrainingIndex
+from framepred.video.resize import fit_frames
+from framepred.world.rollout import mean_frames, predict
+from framepred.world.run import Run
+
+BASELINES = ("copy_last", "linear", "nearest_training")
+ROWS = (
+    "model", "model_mean", "model_true_actions", "model_no_actions", "model_shuffled_actions", *BASELINES, "ceiling",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """What clips are scored with: a run, a protocol, the training index and the weights that there are."""
+
+    run: Run
+    protocol: Protocol
+    index: TrainingIndex | None
+    perceptual: Perceptual
+
+
+@dataclass(frozen=True)
+class Futures:
+    """A clip's true frames uint8 (C + T, 3, H, W), and each row's future: frames (S, T, 3, H, W), where it has
+    them tokens (S, T, N), and the frame before its first.
+
+    `context` is as the tokenizer gives it back, `past` the tokens of its last frame.
+    """
+
+    truth: Tensor
+    context: Tensor
+    past: Tensor
+    frames: dict[str, Tensor]
+    before: dict[str, Tensor]
+    tokens: dict[str, Tensor]
+    retrieved: dict[str, Any] | None
+
+    @property
+    def future(self) -> Tensor:
+        return self.truth[len(self.context) :]
+
+
+def action_variants(run: Run, clip: EvalClip, others: Tensor | None, context: int) -> dict[str, Tensor | None]:
+    """Return the actions of each model row that this clip allows; the model's own are the true ones if there are any.
+
+    Shuffled are the true ones up to the last context frame, then those of another clip.
+    """
+    variants: dict[str, Tensor | None] = {"model_no_actions": None}
+    if run.layout.actions is None or clip.actions is None:
+        return variants
+    variants["model_true_actions"] = clip.actions
+    if others is not None:
+        variants["model_shuffled_actions"] = torch.cat([clip.actions[: context - 1], others[context - 1 :]])
+    return variants
+
+
+def own_row(variants: dict[str, Tensor | None]) -> str:
+    """Return the row that is the model's own: with true actions where there are any."""
+    return "model_true_actions" if "model_true_actions" in variants else "model_no_actions"
+
+
+def make_futures(scorer: Scorer, clip: EvalClip, variants: dict[str, Tensor | None], tokens: Tensor) -> Futures:
+    """Predict and copy a clip's future in every row: tokens are those of its C + T frames."""
+    run, protocol, steps = scorer.run, scorer.protocol, scorer.run.layout.steps
+    assert clip.frames is not None
+    truth, count = clip.frames, protocol.context
+    size = (truth.shape[-2], truth.shape[-1])
+    decoded = fit_frames(run.tokenizer.decode(tokens).cpu(), size)
+    frames = {
+        "copy_last": copy_last(truth[:count], protocol.horizon)[None],
+        "linear": extrapolate(truth[:count], protocol.horizon)[None],
+        "ceiling": decoded[None, count:],
+    }
+    before = dict.fromkeys(("copy_last", "linear"), truth[count - 1])
+    made = {"ceiling": steps(tokens[count:])[None].cpu()}
+    retrieved = None
+    if scorer.index is not None:
+        seen = fit_frames(truth[:count], run.tokenizer.frame_size)
+        episode, start, distance = scorer.index.nearest(seen, protocol.horizon)
+        replayed = scorer.index.frames(episode, start + count - 1, protocol.horizon + 1, size)
+        before["nearest_training"], frames["nearest_training"] = replayed[0], replayed[None, 1:]
+        retrieved = {"episode": scorer.index.episodes[episode].name, "frame": start, "distance": distance}
+    sampling = Sampling(protocol.temperature, protocol.top_k, protocol.top_p, protocol.seed)
+    for row, actions in variants.items():
+        moments = list(predict(run, tokens[:count], actions, protocol.horizon, protocol.samples, sampling))
+        future = torch.stack([moment.frames for moment in moments], 1)
+        frames[row] = fit_frames(future.flatten(0, 1), size).view(*future.shape[:2], 3, *size)
+        made[row] = torch.stack([steps(moment.tokens) for moment in moments], 1)
+    if protocol.samples > 1:
+        frames["model_mean"] = mean_frames(frames[own_row(variants)])
+    before = dict.fromkeys(frames, decoded[count - 1]) | before
+    past = steps(tokens[:count])[-1].cpu()
+    return Futures(truth, decoded[:count], past, frames, before, made, retrieved)
