@@ -1,9 +1,25 @@
-"""The commands, thin: parse, call the library, show. Nothing here that a script could not call."""
+"""The commands, one file each, thin: parse, call the library, show. A script could call all that they call."""
 
-from framepred.cli import evaluate, predict, record, share, train
+from framepred.cli import (
+    calibrate,
+    caption,
+    eval,  # noqa: A004
+    export,
+    info,
+    pull,
+    push,
+    record,
+    rollout,
+    surprise,
+    tokenize,
+    train,
+)
 from framepred.cli.group import cli
 
-__all__ = ["cli", "evaluate", "main", "predict", "record", "share", "train"]
+__all__ = [
+    "calibrate", "caption", "cli", "eval", "export", "info", "main", "pull", "push", "record", "rollout", "surprise",
+    "tokenize", "train",
+]  # fmt: skip
 
 
 def main() -> None:

@@ -1,12 +1,10 @@
 """What all commands share: the group, which turns errors into one line, and their common options."""
 
 import errno
-import os
 import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import click
@@ -48,10 +46,6 @@ def _what_failed(error: OSError) -> str:
     return f"{line}; free space or choose another folder" if error.errno in (errno.ENOSPC, errno.EDQUOT) else line
 
 
-JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else.")
-OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
-
-
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(framepred.__version__, prog_name="framepred")
 def cli() -> None:
@@ -66,16 +60,6 @@ def cli() -> None:
     """
 
 
-def check_output(path: Path, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
-        raise FramepredError(f"{path} exists already: give --overwrite or another -o")
-    folder = path.parent
-    while not folder.exists():
-        folder = folder.parent
-    if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise FramepredError(f"{path} cannot be written: {folder} is no writable folder; choose another -o")
-
-
 @contextmanager
 def terminate_like_interrupt() -> Iterator[None]:
     """Let SIGTERM, which schedulers send, save as Ctrl-C does."""
@@ -88,12 +72,3 @@ def terminate_like_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, old)
-
-
-def frame_size(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
-    if value is None:
-        return None
-    parts = value.lower().split("x")
-    if len(parts) not in (1, 2) or not all(p.isdigit() and 8 <= int(p) <= 4096 for p in parts):
-        raise click.BadParameter(f"{value!r}: give a side (64) or HEIGHTxWIDTH (64x96), 8 to 4096 pixels")
-    return int(parts[0]), int(parts[-1])

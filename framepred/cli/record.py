@@ -1,23 +1,24 @@
-"""`framepred record` and `framepred tokenize`: what a run is trained on."""
+"""`framepred record`: a Gymnasium environment → a video folder with actions."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
-from framepred.cli.console import consume, duration, print_json
-from framepred.cli.group import JSON, OVERWRITE, cli, frame_size, terminate_like_interrupt
-from framepred.cli.memory import keep_memory
-from framepred.errors import FramepredError, Interrupted
+from framepred.cli import options
+from framepred.cli.console import consume, print_json
+from framepred.cli.group import cli
 from framepred.io.outputs import replacing
 
 
 @cli.command()
 @click.argument("env")
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder to record into.")
+@options.out("Folder to record into.", required=True)
 @click.option("--episodes", default=10, show_default=True, type=click.IntRange(1), help="Episodes to play.")
 @click.option("--steps", default=300, show_default=True, type=click.IntRange(1), help="Most steps an episode.")
-@click.option("--size", default="64", show_default=True, callback=frame_size, help="Side, or HEIGHTxWIDTH, in pixels.")
+@click.option(
+    "--size", default="64", show_default=True, callback=options.frame_size, help="Side, or HEIGHTxWIDTH, in pixels."
+)
 @click.option(
     "--frame-skip", type=click.IntRange(1, 100), help="Environment steps a frame.  [default: about 10 frames a second]"
 )
@@ -30,14 +31,14 @@ from framepred.io.outputs import replacing
     help="Chance that the random policy repeats its action.",
 )
 @click.option("--actions-of", metavar="ENV", help="Write the action ids of this environment, matched by name.")
-@OVERWRITE
-@JSON
-def record(env: str, out: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
+@options.OVERWRITE
+@options.JSON
+def record(env: str, out: Path, overwrite: bool, as_json: bool, **values: Any) -> None:
     """Record a Gymnasium environment as a video folder with actions (lossless)."""
     from framepred.recording.gym import Recording
     from framepred.recording.gym import record as run_recording
 
-    recording = Recording(env, **options)
+    recording = Recording(env, **values)
     paths: list[Path] = []
 
     def describe(path: Path) -> tuple[float, str]:
@@ -50,86 +51,3 @@ def record(env: str, out: Path, overwrite: bool, as_json: bool, **options: Any) 
         print_json({"path": str(out), "episodes": [str(p) for p in paths]})
     else:
         click.echo(f"{out}: {len(paths)} episodes")
-
-
-def _load_keeping_memory(folder: Path, size: tuple[int, int] | None, device: str) -> Any:
-    """Load a tokenizer in a process that encodes, this one or a worker, and let it keep its memory."""
-    from framepred.world.run import load_tokenizer
-
-    keep_memory()
-    return load_tokenizer(folder, size, device)
-
-
-def _shard(_: click.Context, __: click.Parameter, value: str) -> tuple[int, int]:
-    number, slash, count = value.partition("/")
-    if not (slash and number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count) <= 100_000):
-        raise click.BadParameter(f"{value!r}: give i/n, from 1/n to n/n")
-    return int(number), int(count)
-
-
-@cli.command()
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the token store.")
-@click.option("--tokenizer", default="doom-64", show_default=True, help="Name in the zoo, folder, or hf://owner/name.")
-@click.option(
-    "--size", callback=frame_size, help="Side, or HEIGHTxWIDTH, for a tokenizer of another library.  [default: 256]"
-)
-@click.option("--fps", type=click.FloatRange(0, 1000, min_open=True), help="Resample by timestamp to this rate.")
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 1024), help="Processes that encode.")
-@click.option("--shard", default="1/1", callback=_shard, help="i/n: take the i-th of n parts, for a scheduler's jobs.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, ... or auto.")
-@OVERWRITE
-@JSON
-def tokenize(
-    sources: tuple[str, ...], out: Path, tokenizer: str, size: tuple[int, int] | None, fps: float | None,
-    workers: int, shard: tuple[int, int], device: str, overwrite: bool, as_json: bool,
-) -> None:  # fmt: skip
-    """Turn videos into tokens: Parquet that `datasets.load_dataset` opens.
-
-    Run it again to add what is missing: what is there already is not touched. Jobs with --shard may
-    share one folder, or have one each: their rows together are the same.
-    """
-    from functools import partial
-
-    from framepred.io.hub import is_address
-    from framepred.io.zoo import tokenizer_folder
-    from framepred.sources.folder import find_videos
-    from framepred.tokens.tokenize import tokenize as run_tokenize
-    from framepred.tokens.workers import Workers
-    from framepred.world.device import choose_device
-    from framepred.world.run import tokenizer_sha256
-
-    videos = find_videos(sources)
-    folder = tokenizer_folder(tokenizer)
-    load = partial(_load_keeping_memory, folder, size, choose_device(device))
-    loaded = load()
-    if size is not None and loaded.frame_size != size:
-        takes, given = ("x".join(map(str, s)) for s in (loaded.frame_size, size))
-        raise FramepredError(f"tokenizer {tokenizer} takes frames of {takes}, not {given}: leave --size out")
-    name = tokenizer if is_address(tokenizer) else folder.parent.name if folder.name == "tokenizer" else folder.name
-    steps = run_tokenize(
-        videos, out, loaded, name, tokenizer_sha256(folder), str(folder.resolve()), fps,
-        Workers(workers, load) if workers > 1 else None, shard,
-    )  # fmt: skip
-    try:
-        with terminate_like_interrupt(), replacing(out, overwrite, *sources, str(folder)):
-            last = consume(steps, lambda p: (p.done / p.total, _tokenizing(p)))
-    except KeyboardInterrupt:
-        steps.close()
-        raise Interrupted(f"stopped; what was done is in {out}: give the same command again to go on") from None
-    tokens = loaded.grid[0] * loaded.grid[1]
-    mine = len(videos[shard[0] - 1 :: shard[1]])
-    done, frames, rate, skipped = (last.done, last.frames, last.rate, last.skipped) if last else (mine, 0, 0.0, 0)
-    if as_json:
-        print_json(
-            {"path": str(out), "episodes": done, "frames": frames, "tokenizer": name, "skipped": skipped,
-             "tokens_per_frame": tokens, "frames_per_second": rate}
-        )  # fmt: skip
-    else:
-        bad = f", {skipped} skipped" if skipped else ""
-        click.echo(f"{out}: {done} episodes, {frames} frames added, {tokens} tokens a frame, {rate:,.0f} frames/s{bad}")
-
-
-def _tokenizing(p: Any) -> str:
-    left = duration(p.remaining)
-    return f"{p.done} of {p.total} videos, {p.frames} frames, {p.rate:,.0f} frames/s, {left} left, {p.episode}"

@@ -1,4 +1,4 @@
-"""`framepred train`."""
+"""`framepred train`: videos or token stores → a run."""
 
 import os
 from collections.abc import Iterator
@@ -8,16 +8,17 @@ from typing import Any
 
 import click
 
+from framepred.cli import options
 from framepred.cli.console import consume, duration, print_json
-from framepred.cli.group import JSON, OVERWRITE, cli, terminate_like_interrupt
+from framepred.cli.group import cli, terminate_like_interrupt
 from framepred.cli.memory import keep_memory
 from framepred.errors import Interrupted
 from framepred.io.outputs import replacing
 
 
 @cli.command()
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
+@options.SOURCES
+@options.out("Folder of the run.", required=True)
 @click.option("--recipe", help="Built-in name or TOML file.")
 @click.option("--tokenizer", help="Name in the zoo or folder, used as it is; without it one is trained.")
 @click.option("--only", type=click.Choice(["tokenizer", "predictor"]), help="Train only this part.")
@@ -34,11 +35,9 @@ from framepred.io.outputs import replacing
     "--fps", type=click.FloatRange(0, 1000, min_open=True), help="Resample videos without actions to this rate."
 )
 @click.option("--resume", is_flag=True, help="Go on with a run that was stopped.")
-@click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a value of the recipe (repeatable)."
-)
-@OVERWRITE
-@JSON
+@options.settings("recipe")
+@options.OVERWRITE
+@options.JSON
 def train(
     sources: tuple[str, ...], out: Path, recipe: str | None, tokenizer: str | None, only: str | None,
     init_from: str | None, layers: int | None, texts: tuple[str, ...], minutes: float | None, steps: int | None,

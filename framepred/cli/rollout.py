@@ -1,4 +1,4 @@
-"""`framepred rollout` and `framepred caption`: what comes next, and what is there."""
+"""`framepred rollout`: how a video goes on."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -6,23 +6,19 @@ from typing import Any
 
 import click
 
+from framepred.cli import options
 from framepred.cli.console import duration, print_json, print_table, say, track
-from framepred.cli.group import JSON, OVERWRITE, check_output, cli
-from framepred.errors import FramepredError
+from framepred.cli.group import cli
 
 
 @cli.command()
-@click.argument("video", type=click.Path(path_type=Path))
-@click.option("--model", default="doom-64", show_default=True, help="Run folder, name in the zoo, or hf://OWNER/NAME.")
-@click.option(
-    "-o", "--out", type=click.Path(path_type=Path), help=".mp4, .gif, .webp or .npz.  [default: NAME-rollout.mp4 here]"
-)
+@options.VIDEO
+@options.MODEL
+@options.out(".mp4, .gif, .webp or .npz.  [default: NAME-rollout.mp4 here]")
 @click.option("--context", default=4, show_default=True, help="Frames that are given.")
 @click.option("--horizon", default=16, show_default=True, help="Frames to predict.")
 @click.option("--start", default=0, show_default=True, type=click.IntRange(0), help="First context frame in the video.")
-@click.option(
-    "--actions", metavar="FILE|none", help="Actions CSV.  [default: NAME.actions.csv beside the video, if there]"
-)
+@options.ACTIONS
 @click.option("--prompt", metavar="TEXT", help="Words before the frames, for a run that knows text.")
 @click.option("--samples", type=int, help="Different futures, side by side.  [default: 1]")
 @click.option(
@@ -49,18 +45,16 @@ from framepred.errors import FramepredError
     help="What runs the Llama; greedy, they give the same frames.",
 )
 @click.option("--server", metavar="URL", help="Address of the vLLM server.  [default: http://localhost:8000]")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, ... or auto.")
-@OVERWRITE
-@JSON
-def rollout(video: Path, out: Path | None, overwrite: bool, as_json: bool, **options: Any) -> None:
+@options.DEVICE
+@options.OVERWRITE
+@options.JSON
+def rollout(video: Path, out: Path | None, overwrite: bool, as_json: bool, **values: Any) -> None:
     """Predict how a video goes on, and score it where the video itself goes on."""
     from framepred.evaluation.forecast import Forecast, make_forecast, write_forecast
 
     out = out or Path(f"{video.stem}-rollout.mp4")
-    if out.suffix.lower() not in (".mp4", ".mkv", ".gif", ".webp", ".npz"):
-        raise FramepredError(f"output {out}: unknown ending {out.suffix!r}; give .mp4, .mkv, .gif, .webp or .npz")
-    check_output(out, overwrite)
-    forecast: Forecast = make_forecast(video, watch=_frames_bar(options["horizon"]), **options)
+    options.check_video_output(out, overwrite)
+    forecast: Forecast = make_forecast(video, watch=_frames_bar(values["horizon"]), **values)
     write_forecast(forecast, out)
     summary = forecast.summary() | {"output": str(out)}
     if as_json:
@@ -91,29 +85,3 @@ def rollout(video: Path, out: Path | None, overwrite: bool, as_json: bool, **opt
 def _frames_bar(horizon: int) -> Callable[[Iterator[Any]], Iterator[Any]]:
     count = iter(range(1, horizon + 1))
     return lambda frames: track(frames, lambda _: ((n := next(count)) / horizon, f"frame {n} of {horizon}"))
-
-
-@cli.command()
-@click.argument("video", type=click.Path(path_type=Path))
-@click.option("--model", required=True, help="Run that knows text: folder, name in the zoo, or hf://OWNER/NAME.")
-@click.option("--context", type=click.IntRange(1), help="Frames that are shown.  [default: the run's window]")
-@click.option("--start", default=0, show_default=True, type=click.IntRange(0), help="First of them in the video.")
-@click.option(
-    "--actions", metavar="FILE|none", help="Actions CSV.  [default: NAME.actions.csv beside the video, if there]"
-)
-@click.option("--samples", default=1, show_default=True, type=click.IntRange(1), help="Different captions.")
-@click.option("--tokens", default=48, show_default=True, type=click.IntRange(1), help="Most tokens of a caption.")
-@click.option("--temperature", default=0.0, show_default=True, help="0 is greedy.")
-@click.option("--seed", default=0, show_default=True, help="The same seed gives the same words.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, ... or auto.")
-@JSON
-def caption(video: Path, as_json: bool, **options: Any) -> None:
-    """Say in words what frames show, by the weights that predict how they go on."""
-    from framepred.llm.caption import caption_video
-
-    told = caption_video(video, **options)
-    if as_json:
-        print_json(told)
-        return
-    for text in told["captions"]:
-        click.echo(text)

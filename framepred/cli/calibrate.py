@@ -1,0 +1,59 @@
+"""`framepred calibrate`: the baseline of `framepred surprise`."""
+
+from pathlib import Path
+
+import click
+
+from framepred.cli import options
+from framepred.cli.console import consume, print_json, print_table
+from framepred.cli.group import cli
+
+
+@cli.command()
+@options.SOURCES
+@options.MODEL
+@options.out("JSON file.  [default: RUN/calibration.json]")
+@options.DEVICE
+@options.OVERWRITE
+@options.JSON
+def calibrate(
+    sources: tuple[str, ...], model: str, out: Path | None, device: str, overwrite: bool, as_json: bool
+) -> None:
+    """Measure a run's baseline surprise on held-out videos, and how well its probabilities are calibrated.
+
+    `framepred surprise` compares with this baseline. Use videos that the run was not trained on.
+    """
+    from framepred.evaluation.surprise.calibration import FILE_NAME, CalibrationProgress, write_calibration
+    from framepred.evaluation.surprise.calibration import calibrate as run_calibration
+    from framepred.sources.folder import find_videos
+    from framepred.world.device import choose_device
+    from framepred.world.run import load_run
+
+    videos = find_videos(sources)
+    run = load_run(model, choose_device(device))
+    out = out or run.path / FILE_NAME
+    options.check_output(out, overwrite)
+
+    def describe(p: CalibrationProgress) -> tuple[float, str]:
+        return p.done / p.total, f"video {min(p.done + 1, p.total)} of {p.total}, {p.frames} frames"
+
+    last = consume(run_calibration(run, videos), describe)
+    assert last is not None and last.result is not None
+    write_calibration(out, run, last.result)
+    if as_json:
+        print_json({"model": str(run.path), "output": str(out)} | last.result.to_json() | {"pasts": None})
+        return
+    for name, found in (("with actions", last.result.actions), ("without actions", last.result.no_actions)):
+        if found is None:
+            continue
+        odds = found.reliability
+        rows = [
+            (f"{i / len(odds.count):.2f} to {(i + 1) / len(odds.count):.2f}", str(n), f"{c:.3f}", f"{a:.3f}")
+            for i, (n, c, a) in enumerate(zip(odds.count, odds.confidence, odds.accuracy, strict=True))
+            if c is not None
+        ]
+        print_table(
+            ("confidence", "tokens", "mean confidence", "was right"), rows,
+            f"{name}: {found.nats:.3f} nats a token, {found.accuracy:.1%} right, ECE {odds.ece:.4f}",
+        )  # fmt: skip
+    click.echo(str(out))

@@ -1,0 +1,118 @@
+"""`framepred eval`: the scores of a run on many clips, beside copying."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from framepred.cli import options
+from framepred.cli.console import consume, duration, print_json, print_table
+from framepred.cli.group import cli, terminate_like_interrupt
+from framepred.errors import Interrupted
+
+
+@cli.command(name="eval")
+@click.argument("sources", nargs=-1, required=True, metavar="[NAME=]SOURCE...")
+@options.MODEL
+@click.option("--protocol", default="future", show_default=True, help="Built-in name or TOML file.")
+@click.option("--context", type=int, help="Frames that are given.  [default: the protocol's]")
+@click.option("--horizon", type=int, help="Frames to predict.  [default: the protocol's]")
+@click.option("--samples", type=int, help="Different futures of each clip.  [default: the protocol's]")
+@options.settings("protocol")
+@click.option("--train", multiple=True, metavar="SOURCE", help="The run's training clips, to copy from (repeatable).")
+@click.option(
+    "--alter",
+    "alterations",
+    multiple=True,
+    type=click.Choice(["mirrored", "reversed", "skipped"]),
+    help="Also the first source with altered dynamics (repeatable).",
+)
+@click.option("--lpips", type=click.Path(path_type=Path), help="LPIPS backbone: torchvision's weights as safetensors.")
+@click.option("--fid", type=click.Path(path_type=Path), help="FID detector: TorchScript.")
+@click.option("--fvd", type=click.Path(path_type=Path), help="FVD detector: TorchScript.")
+@options.out("Folder for results.json and what it takes to go on.")
+@click.option("--report", type=click.Path(path_type=Path), help="Folder for index.html, a page with everything.")
+@options.DEVICE
+@options.OVERWRITE
+@options.JSON
+def evaluate(
+    sources: tuple[str, ...], model: str, protocol: str, settings: tuple[str, ...], out: Path | None,
+    report: Path | None, overwrite: bool, as_json: bool, **values: Any,
+) -> None:  # fmt: skip
+    """Score a run on many clips beside copying: each SOURCE is a table, and so is each --alter.
+
+    With -o or --report, Ctrl-C keeps what is done: the same command goes on. Twice the same command
+    gives the same numbers.
+    """
+    from framepred.evaluation.benchmark import Benchmark, Evaluated
+    from framepred.evaluation.benchmark import evaluate as run_benchmark
+    from framepred.evaluation.protocol import load_protocol
+    from framepred.io.atomic import write_text
+
+    changes = {k: v for k in ("context", "horizon", "samples") if (v := values.pop(k)) is not None}
+    chosen = load_protocol(protocol, changes, settings)
+    outputs = [folder / name for folder, name in ((out, "results.json"), (report, "index.html")) if folder]
+    for path in outputs:
+        options.check_output(path, overwrite)
+    if report:
+        from framepred.evaluation.plots import require_matplotlib
+
+        require_matplotlib()
+    home = out or report
+    benchmark = Benchmark(sources, model, chosen, cache=home / "clips" if home else None, **values)
+
+    def describe(p: Any) -> tuple[float, str]:
+        if isinstance(p, Evaluated):
+            return 1.0, "done"
+        left = "" if p.remaining is None else f", {duration(p.remaining)} left"
+        return p.done / p.total, f"{p.done} of {p.total} videos{left}, {p.name}"
+
+    try:
+        with terminate_like_interrupt():
+            evaluated = consume(run_benchmark(benchmark), describe)
+            assert isinstance(evaluated, Evaluated)
+            if report:
+                from framepred.evaluation.report import write_report
+
+                pages = write_report(evaluated, report / "index.html")
+                consume(pages, lambda p: (p.done / p.total, f"report: {p.done} of {p.total} clips, {p.name}"))
+    except KeyboardInterrupt:
+        kept = f"the scored clips are in {home}: give the same command to go on" if home else "give -o to keep clips"
+        raise Interrupted(f"stopped; {kept}") from None
+    if out:
+        write_text(out / "results.json", json.dumps(evaluated.result, allow_nan=False) + "\n")
+    if as_json:
+        print_json(evaluated.result)
+    else:
+        _show_result(evaluated.result)
+        for path in outputs:
+            click.echo(str(path))
+
+
+def _show_result(result: dict[str, Any]) -> None:
+    from framepred.evaluation.tables import (
+        group_table,
+        groups_table,
+        header_facts,
+        horizon_table,
+        spread_sentence,
+        verdict,
+    )
+
+    for name, value in header_facts(result):
+        click.echo(f"{name}: {value}")
+    stamp, confidence = f"protocol {result['protocol']['sha256'][:12]}", result["protocol"]["confidence"]
+    for group in result["groups"]:
+        headers, rows, notes = group_table(group, brief=True)
+        title = f"{group['name']}, {group['clips']} clips, {stamp}, ± half of the {confidence:.0%} interval over clips"
+        print_table(headers, [row for i, row in enumerate(rows) if i not in notes], f"\n{title}")
+        for i, note in notes.items():
+            click.echo(f"{rows[i][0]}: {note}")
+        if curves := horizon_table(group):
+            print_table(*curves, stamp)
+        click.echo(verdict(group))
+        if group["spread"]:
+            click.echo(spread_sentence(group["spread"]))
+    if len(result["groups"]) > 1:
+        print_table(*groups_table(result), f"\n{stamp}: copying or learning?")

@@ -1,0 +1,32 @@
+"""`framepred info`: what a path is, or what the zoo holds."""
+
+import click
+
+from framepred.cli import options
+from framepred.cli.console import print_json
+from framepred.cli.group import cli
+
+
+@cli.command()
+@click.argument("path", required=False)
+@options.JSON
+def info(path: str | None, as_json: bool) -> None:
+    """Say what a video, token store, tokenizer or run is; alone, list the zoo."""
+    from framepred.world.info import describe, describe_zoo
+
+    if path is None:
+        zoo = describe_zoo()
+        if as_json:
+            print_json({"zoo": zoo})
+            return
+        for item in zoo:
+            click.echo(f"{item['name']:<16} {item['kind']:<10} {item['summary']}")
+        return
+    facts = describe(path)
+    if as_json:
+        print_json(facts)
+        return
+    for key, value in facts.items():
+        if isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(v, int) for v in value):
+            value = f"{value[0]} x {value[1]}"
+        click.echo(f"{key.replace('_', ' '):<20} {value}")

@@ -1,0 +1,66 @@
+"""What several commands take: options, each declared once, and the checks of outputs."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from framepred.errors import FramepredError
+
+_VIDEO_ENDINGS = (".mp4", ".mkv", ".gif", ".webp", ".npz")
+
+VIDEO = click.argument("video", type=click.Path(path_type=Path))
+SOURCES = click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+MODEL = click.option(
+    "--model", default="doom-64", show_default=True, help="Run folder, name in the zoo, or hf://OWNER/NAME."
+)
+DEVICE = click.option("--device", default="auto", show_default=True, help="cpu, cuda, ... or auto.")
+ACTIONS = click.option(
+    "--actions", metavar="FILE|none", help="Actions CSV.  [default: NAME.actions.csv beside the video, if there]"
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else.")
+OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
+
+
+def out(help: str, required: bool = False) -> Callable[[Any], Any]:
+    """Return the option -o."""
+    return click.option("-o", "--out", required=required, type=click.Path(path_type=Path), help=help)
+
+
+def settings(what: str) -> Callable[[Any], Any]:
+    """Return the option --set, which changes a value of `what`."""
+    return click.option(
+        "--set", "settings", multiple=True, metavar="KEY=VALUE", help=f"Change a value of the {what} (repeatable)."
+    )
+
+
+def check_video_output(path: Path, overwrite: bool) -> None:
+    """Raise FramepredError unless a video or arrays can be written to `path`."""
+    if path.suffix.lower() not in _VIDEO_ENDINGS:
+        raise FramepredError(
+            f"output {path}: unknown ending {path.suffix!r}; give {', '.join(_VIDEO_ENDINGS[:-1])} or .npz"
+        )
+    check_output(path, overwrite)
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    """Raise FramepredError for an output that exists, without `overwrite`, or whose folder cannot be written."""
+    if path.exists() and not overwrite:
+        raise FramepredError(f"{path} exists already: give --overwrite or another -o")
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise FramepredError(f"{path} cannot be written: {folder} is no writable folder; choose another -o")
+
+
+def frame_size(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """Read the option --size: 64 or 64x96 → (height, width)."""
+    if value is None:
+        return None
+    parts = value.lower().split("x")
+    if len(parts) not in (1, 2) or not all(p.isdigit() and 8 <= int(p) <= 4096 for p in parts):
+        raise click.BadParameter(f"{value!r}: give a side (64) or HEIGHTxWIDTH (64x96), 8 to 4096 pixels")
+    return int(parts[0]), int(parts[-1])

@@ -1,0 +1,31 @@
+"""`framepred pull`: a run or tokenizer from the Hugging Face Hub."""
+
+from pathlib import Path
+
+import click
+
+from framepred.cli import options
+from framepred.cli.console import print_json
+from framepred.cli.group import cli
+from framepred.io.outputs import replacing
+
+
+@cli.command()
+@click.argument("address", metavar="hf://OWNER/NAME")
+@options.out("Folder to write.", required=True)
+@options.OVERWRITE
+@options.JSON
+def pull(address: str, out: Path, overwrite: bool, as_json: bool) -> None:
+    """Download a run or tokenizer from the Hugging Face Hub.
+
+    Everything that takes a run takes hf://OWNER/NAME as well; this makes a copy of one's own.
+    """
+    from framepred.engines.publish import pull as run_pull
+
+    options.check_output(out, overwrite)
+    with replacing(out, overwrite):
+        facts = run_pull(address, out)
+    if as_json:
+        print_json(facts)
+    else:
+        click.echo(f"{out}: a {facts['kind']}")
