@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from framepred.decoding.sampling import Sampling, gumbel_noise
+from framepred.predictor.cpu import linear
 from framepred.predictor.kv_cache import KVCache
-from framepred.predictor.linear import linear
 from framepred.predictor.llama import Llama
 from framepred.sequence.layout import SequenceLayout, scan_order
 

@@ -22,7 +22,7 @@ from framepred.errors import FramepredError
 from framepred.io.compat import ensure_torchvision
 from framepred.llm.token_names import read_text_tokenizer, tokenizer_json
 from framepred.predictor import gguf as gguf_file
-from framepred.predictor.llama import to_hugging_face
+from framepred.predictor.huggingface import to_hugging_face
 from framepred.tokenizer.contract import last_pictures
 from framepred.world.rollout import Prediction, check_lengths, window_ids, window_start
 from framepred.world.run import Run

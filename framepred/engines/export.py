@@ -16,7 +16,7 @@ from framepred.io.atomic import writing_folder
 from framepred.io.files import copy_model_files
 from framepred.llm.token_names import TEXT_FILES, TOKENIZER_JSON, read_text_tokenizer, tokenizer_json
 from framepred.predictor import gguf as gguf_file
-from framepred.predictor.llama import to_hugging_face
+from framepred.predictor.huggingface import to_hugging_face
 from framepred.sources.folder import VideoFile, find_videos
 from framepred.world.likelihood import token_logits
 from framepred.world.run import Run, load_run

@@ -13,7 +13,7 @@ from framepred.decoding.sampling import Sampling, choose, gumbel_noise
 from framepred.decoding.stream import Stream, prefill
 from framepred.errors import FramepredError
 from framepred.llm.text import decode_text, encode_text, require_text
-from framepred.predictor.linear import linear
+from framepred.predictor.cpu import linear
 from framepred.sources.folder import VideoFile
 from framepred.video.read import read_video
 from framepred.world.device import choose_device

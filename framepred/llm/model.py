@@ -13,7 +13,8 @@ from framepred.io import zoo
 from framepred.io.files import read_json, read_weights, replace_files
 from framepred.llm.token_names import TOKENIZER_JSON, read_text_files, tokenizer_json
 from framepred.predictor import gguf as gguf_file
-from framepred.predictor.llama import Llama, to_hugging_face
+from framepred.predictor.huggingface import to_hugging_face
+from framepred.predictor.llama import Llama
 from framepred.sequence.layout import SequenceLayout, Vocabulary
 from framepred.world.run import Run, make_predictor
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from framepred.errors import FramepredError
 from framepred.llm.token_names import TOKENIZER_JSON, read_text_files, text_ids, text_tokenizer
-from framepred.predictor.linear import linear
+from framepred.predictor.cpu import linear
 from framepred.predictor.llama import Llama
 from framepred.world.run import Run
 

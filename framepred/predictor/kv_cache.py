@@ -1,7 +1,6 @@
 """Keys and values of what a Llama has read, so that it reads nothing twice."""
 
 from copy import copy
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,8 +12,7 @@ class KVCache:
     """Keys and values of every layer, preallocated: (layers, 2, B, kv heads, capacity, head dim).
 
     `length` positions are filled. Where a cache was made by `fork`, the first of them may be one `prefix` that all
-    rows read, (layers, 2, 1, kv heads, P, head dim), and `data` holds what follows it. `steps` is what the model made
-    of its weights, by which it is filled.
+    rows read, (layers, 2, 1, kv heads, P, head dim), and `data` holds what follows it.
     """
 
     def __init__(self, config: LlamaConfig, batch: int, capacity: int, like: Tensor) -> None:
@@ -22,7 +20,6 @@ class KVCache:
         self.data = like.new_zeros(shape)
         self.prefix = self.data[:, :, :1, :, :0]
         self.length = 0
-        self.steps: Any = None
         self._slots: Tensor | None = None
         self._rows: Tensor | None = None
         self._end = 0

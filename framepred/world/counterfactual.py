@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from framepred.predictor.cpu import linear
 from framepred.predictor.kv_cache import KVCache
-from framepred.predictor.linear import linear
 from framepred.sequence.layout import SequenceLayout
 from framepred.world.rollout import window_start
 from framepred.world.run import Run

@@ -6,7 +6,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from framepred.predictor.linear import linear
+from framepred.predictor.cpu import linear
 from framepred.world.rollout import window_start
 from framepred.world.run import Run
 

@@ -18,7 +18,8 @@ from framepred.io.atomic import writing_folder
 from framepred.io.files import copy_model_files, file_sha256, load_into, read_json, read_weights, replace_files
 from framepred.predictor import gguf as gguf_file
 from framepred.predictor.config import LlamaConfig
-from framepred.predictor.llama import Llama, from_hugging_face, to_hugging_face
+from framepred.predictor.huggingface import from_hugging_face, to_hugging_face
+from framepred.predictor.llama import Llama
 from framepred.sequence.layout import SequenceLayout
 from framepred.tokenizer.contract import Tokenizer
 from framepred.tokenizer.delta import DeltaAutoencoder

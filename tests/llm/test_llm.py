@@ -129,7 +129,7 @@ def test_a_ggufs_text_tokenizer_reads_text_as_the_one_it_was_made_of(cut: str, t
     pytest.importorskip("gguf")
     config = LlamaConfig(TEXT, 32, 32, 1, 2, 2, 64)
     model = Llama(config)
-    from framepred.predictor.llama import to_hugging_face
+    from framepred.predictor.huggingface import to_hugging_face
 
     source = byte_tokenizer(cut=cut)
     gguf_file.write_gguf(tmp_path / "m.gguf", to_hugging_face(model.state_dict(), config), config.to_json(), source)

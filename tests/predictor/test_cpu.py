@@ -1,98 +1,113 @@
-"""Products with weights: whatever multiplies them, the result is torch's, and gradients flow."""
+"""Products with packed weights: the numbers are torch's, whatever multiplies, and a changed weight is packed again."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
-from framepred.predictor.linear import Linear, _laid_out, linear
+from framepred.predictor import cpu
+from framepred.predictor.cpu import ONEDNN, TORCH, Product, linear
+
+PRODUCTS = pytest.mark.parametrize("product", [TORCH, ONEDNN], ids=["torch", "onednn"])
+
+
+@pytest.fixture(autouse=True)
+def _needs_onednn(request: pytest.FixtureRequest) -> None:
+    if "onednn" in request.node.name and not torch.backends.mkldnn.is_available():
+        pytest.skip("this torch has no oneDNN")
 
 
 def _views(x: Tensor) -> list[Tensor]:
-    """Return a (B, L, K) as callers have it: whole, the last positions, rows of columns, one row."""
+    """Return a (B, L, K) as callers have it: all, the last positions, rows of columns, one row."""
     return [x, x[:, -9:], x.transpose(0, 1), x[0], x[:, :1], torch.cat([x, x], -1)[..., ::2]]
 
 
 @settings(deadline=None)
-@given(st.integers(1, 5), st.integers(1, 40), st.integers(1, 70), st.integers(1, 50))
-def test_a_product_is_torchs(batch: int, length: int, inputs: int, outputs: int) -> None:
+@given(st.integers(1, 5), st.integers(1, 40), st.integers(1, 70), st.integers(1, 50), st.sampled_from([TORCH, ONEDNN]))
+def test_a_product_is_torchs(batch: int, length: int, inputs: int, outputs: int, product: Product) -> None:
     generator = torch.Generator().manual_seed(batch + length)
     x = torch.randn(batch, length, inputs, generator=generator)
     weight = torch.randn(outputs + 3, inputs, generator=generator)[3:]
-    for view in _views(x):
-        with torch.inference_mode():
+    with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
+        patch.setattr(cpu, "product", lambda: product)
+        for view in _views(x):
             made, expected = linear(view, weight), F.linear(view, weight)
-        torch.testing.assert_close(made, expected, atol=1e-4, rtol=1e-4)
-        assert made.shape == expected.shape
+            torch.testing.assert_close(made, expected, atol=1e-4, rtol=1e-4)
+            assert made.shape == expected.shape
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_other_dtypes_stay(dtype: torch.dtype) -> None:
-    layer = Linear(8, 16).to(dtype)
     with torch.inference_mode():
-        assert layer(torch.ones(32, 8, dtype=dtype)).dtype == dtype
+        assert linear(torch.ones(32, 8, dtype=dtype), torch.ones(16, 8, dtype=dtype)).dtype == dtype
 
 
 def test_autocast_still_decides_the_dtype() -> None:
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        assert Linear(8, 16)(torch.ones(32, 8)).dtype == torch.bfloat16
+        assert linear(torch.ones(32, 8), torch.ones(16, 8)).dtype == torch.bfloat16
 
 
 def test_it_does_not_cut_a_compiled_graph() -> None:
-    layer, x = Linear(8, 4), torch.randn(16, 8)
-    assert torch.allclose(torch.compile(layer, backend="eager", fullgraph=True)(x), layer(x), atol=1e-6)
+    weight, x = torch.randn(4, 8), torch.randn(16, 8)
+    compiled = torch.compile(linear, backend="eager", fullgraph=True)
+    assert torch.allclose(compiled(x, weight), linear(x, weight), atol=1e-6)
 
 
 def test_gradients_flow() -> None:
-    layer = Linear(8, 16)
-    layer(torch.ones(32, 8)).sum().backward()
-    assert layer.weight.grad is not None and bool(layer.weight.grad.any())
+    weight = torch.ones(16, 8, requires_grad=True)
+    linear(torch.ones(32, 8), weight).sum().backward()
+    assert weight.grad is not None and bool(weight.grad.any())
 
 
-@pytest.mark.parametrize("intel", [False, True])
+@PRODUCTS
 @pytest.mark.parametrize("rows", [None, (0, 48), (5, 37)])
-def test_weights_that_stay_are_laid_out_once_and_give_torchs_numbers(
-    rows: tuple[int, int] | None, intel: bool, monkeypatch: pytest.MonkeyPatch
+def test_a_weight_is_packed_once_and_gives_torchs_numbers(
+    rows: tuple[int, int] | None, product: Product, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("framepred.predictor.linear._intel", lambda: intel)
+    monkeypatch.setattr(cpu, "product", lambda: product)
     x, weight = torch.randn(24, 64), torch.randn(48, 64)
-    trained = weight.clone().requires_grad_(True)
-    kept = len(_laid_out)
+    kept = len(cpu._packed)
     with torch.inference_mode():
-        expected = linear(x, trained, rows)
-        assert len(_laid_out) == kept
-        made = linear(x, weight, rows)
+        made, packed = linear(x, weight, rows), cpu.pack(weight, rows)
         assert torch.equal(linear(x, weight, rows), made)
-    # oneDNN gives the same numbers, laid out or not; MKL its own.
-    assert intel or torch.equal(made, expected)
-    torch.testing.assert_close(made, expected)
-    torch.testing.assert_close(expected, F.linear(x, weight if rows is None else weight[slice(*rows)]))
-    if torch.backends.mkldnn.is_available():
-        assert list(_laid_out[weight]) == [rows]
+        assert cpu.pack(weight, rows) is packed
+    torch.testing.assert_close(made, F.linear(x, weight if rows is None else weight[slice(*rows)]))
+    assert list(cpu._packed[weight]) == [rows]
     del weight
-    assert len(_laid_out) == kept
+    assert len(cpu._packed) == kept
 
 
-def test_what_changes_is_laid_out_again() -> None:
-    layer, x = Linear(64, 48).requires_grad_(False), torch.randn(24, 64)
+def test_a_weight_that_changed_is_packed_again() -> None:
+    layer, x = nn.Linear(64, 48, bias=False).requires_grad_(False), torch.randn(24, 64)
     with torch.inference_mode():
-        before = layer(x)
+        before = linear(x, layer.weight)
     layer.load_state_dict({"weight": 2 * layer.weight})
     with torch.inference_mode():
-        torch.testing.assert_close(layer(x), 2 * before)
+        torch.testing.assert_close(linear(x, layer.weight), 2 * before)
     with torch.no_grad():
         layer.weight[:8] = 0
     with torch.inference_mode():
-        assert not layer(x)[:, :8].any()
-        assert layer(x)[:, 8:].all()
+        assert not linear(x, layer.weight)[:, :8].any()
+        assert linear(x, layer.weight)[:, 8:].all()
 
 
-def test_what_is_trained_is_never_kept() -> None:
-    layer, x = Linear(64, 48), torch.randn(24, 64)
+def test_a_weight_in_training_is_never_packed() -> None:
+    weight, x = torch.randn(48, 64, requires_grad=True), torch.randn(24, 64)
     with torch.inference_mode():
-        before = layer(x)
-    layer.weight.data.copy_(2 * layer.weight.data)
+        before = linear(x, weight)
+    assert weight not in cpu._packed
+    weight.data.copy_(2 * weight.data)
     with torch.inference_mode():
-        torch.testing.assert_close(layer(x), 2 * before)
+        torch.testing.assert_close(linear(x, weight), 2 * before)
+
+
+@PRODUCTS
+def test_a_product_is_added_in_place(product: Product) -> None:
+    total, x, weight = torch.randn(5, 7), torch.randn(5, 3), torch.randn(7, 3)
+    expected = total + x @ weight.t()
+    with torch.inference_mode():
+        made = product.add(total, x, product.pack(weight))
+    assert made is total
+    torch.testing.assert_close(total, expected)

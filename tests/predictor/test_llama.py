@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from framepred.errors import FramepredError
-from framepred.predictor.attention import _attend_in_blocks
+from framepred.predictor import attention, cpu
+from framepred.predictor.attention import attend_in_blocks
 from framepred.predictor.config import LlamaConfig
-from framepred.predictor.cpu import LeanLayer, LeanNorm, lean_steps
+from framepred.predictor.cpu import ONEDNN, TORCH, PackedLayer, PackedNorm, Product, fast_layers, pack_layers
+from framepred.predictor.huggingface import from_hugging_face, to_hugging_face
 from framepred.predictor.kv_cache import KVCache
-from framepred.predictor.llama import Llama, from_hugging_face, to_hugging_face
+from framepred.predictor.llama import Llama
 from framepred.sequence.layout import SequenceLayout, Vocabulary
 from framepred.world.run import load_predictor, save_run
 
@@ -148,7 +150,7 @@ def test_attention_in_blocks_is_causal_attention(length: int, size: int, kv_head
         for heads in (kv_heads, kv_heads, 4)
     )
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-    made = _attend_in_blocks(q, k, v, size)
+    made = attend_in_blocks(q, k, v, size)
     assert torch.allclose(made, expected, atol=1e-12)
     gradients = (torch.autograd.grad(y, (q, k, v), slope) for y in (made, expected))
     for mine, theirs in zip(*gradients, strict=True):
@@ -160,7 +162,7 @@ def test_attention_in_blocks_is_as_near_in_bf16() -> None:
 
     def gradients(dtype: torch.dtype) -> list[torch.Tensor]:
         given = [x.to(dtype).requires_grad_() for x in (q, k, v)]
-        made = _attend_in_blocks(*given, 32)
+        made = attend_in_blocks(*given, 32)
         return [x.detach().double() for x in (made, *torch.autograd.grad(made, given, slope.to(dtype)))]
 
     for rounded, exact in zip(gradients(torch.bfloat16), gradients(torch.float64), strict=True):
@@ -169,7 +171,7 @@ def test_attention_in_blocks_is_as_near_in_bf16() -> None:
 
 def test_training_in_bf16_attends_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr("framepred.predictor.attention._attend_in_blocks", lambda *qkv: seen.extend(qkv) or qkv[0])
+    monkeypatch.setattr("framepred.predictor.attention.attend_in_blocks", lambda *qkv: seen.extend(qkv) or qkv[0])
     with torch.autocast("cpu", torch.bfloat16):
         build()(ids(2, 8))
     assert len(seen) == 3 * CONFIG.num_hidden_layers and {x.dtype for x in seen} == {torch.bfloat16}
@@ -177,27 +179,30 @@ def test_training_in_bf16_attends_in_bf16(monkeypatch: pytest.MonkeyPatch) -> No
 
 @settings(deadline=None)
 @given(width=st.integers(1, 300), size=st.floats(-6, 4), seed=st.integers(0, 99))
-def test_the_lean_norm_is_torchs(width: int, size: float, seed: int) -> None:
+def test_the_packed_norm_is_torchs(width: int, size: float, seed: int) -> None:
     norm, generator = torch.nn.RMSNorm(width, 1e-5), torch.Generator().manual_seed(seed)
     torch.nn.init.normal_(norm.weight, generator=generator)
     x = torch.randn(2, 3, width, generator=generator) * 10**size
     x[0, 0] = 0
     with torch.inference_mode():
-        torch.testing.assert_close(LeanNorm(norm)(x), norm(x), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(PackedNorm(norm)(x), norm(x), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("intel", [False, True])
+@pytest.mark.parametrize("product", [TORCH, ONEDNN], ids=["torch", "onednn"])
 @pytest.mark.parametrize("config", VARIANTS[:2] + VARIANTS[3:])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_lean_layers_give_the_numbers_of_the_layers(
-    config: LlamaConfig, batch: int, intel: bool, monkeypatch: pytest.MonkeyPatch
+def test_packed_layers_give_the_numbers_of_the_layers(
+    config: LlamaConfig, batch: int, product: Product, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("framepred.predictor.linear._intel", lambda: intel)
+    if product is ONEDNN and not torch.backends.mkldnn.is_available():
+        pytest.skip("this torch has no oneDNN")
+    monkeypatch.setattr(cpu, "product", lambda: product)
     model, tokens = build(config).requires_grad_(False), ids(batch, 40)
     cache = KVCache(config, batch, 40, model.embed.weight)
     with torch.inference_mode():
         parts = [model.hidden(tokens[:, a:b], cache) for a, b in pairwise((0, 9, 25, 40))]
-        assert all(isinstance(layer, LeanLayer) for layer in model._steps(parts[0], cache)[0])
+        layers, _ = fast_layers(model.layers, model.norm, parts[0], cache)
+        assert all(isinstance(layer, PackedLayer) for layer in layers)
         alone = model.hidden(tokens)
     with torch.no_grad():
         expected = model.hidden(tokens)
@@ -205,14 +210,47 @@ def test_lean_layers_give_the_numbers_of_the_layers(
     torch.testing.assert_close(alone, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_layers_whose_weights_may_change_stay_as_they_are() -> None:
+def test_layers_whose_weights_may_change_are_not_packed() -> None:
     model = build().requires_grad_(False)
-    assert lean_steps(model.layers, model.norm)[0] is not model.layers
+    assert pack_layers(model.layers, model.norm)[0] is not model.layers
     model.layers[1].down.weight.requires_grad_(True)
-    assert lean_steps(model.layers, model.norm) == (model.layers, model.norm)
+    assert pack_layers(model.layers, model.norm) == (model.layers, model.norm)
     updated = build().requires_grad_(False)
     updated.layers[2].gate_up = torch.nn.Sequential(updated.layers[2].gate_up)
-    assert lean_steps(updated.layers, updated.norm) == (updated.layers, updated.norm)
+    assert pack_layers(updated.layers, updated.norm) == (updated.layers, updated.norm)
+
+
+def test_packed_layers_live_as_long_as_their_cache() -> None:
+    model = build().requires_grad_(False)
+    kept = len(cpu._layers)
+    cache = KVCache(CONFIG, 1, 9, model.embed.weight)
+    with torch.inference_mode():
+        model.hidden(ids(1, 4), cache)
+        first = cpu._layers[cache]
+        model.hidden(ids(1, 5), cache)
+    assert cpu._layers[cache] is first
+    del cache
+    assert len(cpu._layers) == kept
+
+
+@settings(deadline=None, max_examples=25)
+@given(batch=st.integers(1, 3), length=st.integers(1, 5), past=st.integers(0, 4), kv_heads=st.sampled_from([1, 2, 4]))
+def test_attention_with_a_prefix_is_attention_to_both_parts(batch: int, length: int, past: int, kv_heads: int) -> None:
+    generator = torch.Generator().manual_seed(length)
+    q = torch.randn(batch, 4, length, 8, generator=generator)
+    prefix = torch.randn(2, kv_heads, 6, 8, generator=generator)
+    k, v = torch.randn(2, batch, kv_heads, past + length, 8, generator=generator)
+    sees = torch.ones(length, past + length, dtype=torch.bool).tril_(past)
+    mask = torch.zeros(sees.shape).masked_fill_(~sees, -torch.inf)
+    joined = [torch.cat([p.expand(batch, -1, -1, -1), own], 2) for p, own in zip(prefix, (k, v), strict=True)]
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        q, *joined, attn_mask=torch.cat([torch.zeros(length, 6), mask], 1), enable_gqa=True
+    )
+    below = mask.repeat(4 // kv_heads, 1)[None, None]
+    for mode in (torch.inference_mode, torch.no_grad):
+        with mode():
+            made = attention.attend_with_prefix(q, *prefix, k, v, below)
+        torch.testing.assert_close(made, expected, atol=1e-5, rtol=1e-5)
 
 
 @settings(deadline=None, max_examples=25)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from framepred.config.recipe import TokenizerRecipe
 from framepred.predictor.config import LlamaConfig
-from framepred.predictor.llama import Llama, to_hugging_face
+from framepred.predictor.huggingface import to_hugging_face
+from framepred.predictor.llama import Llama
 from framepred.tokenizer.quantizers import FSQ, QUANTIZERS
 from framepred.training.embedding import DigitSum, merge_rows, share_digits
 
