@@ -23,8 +23,9 @@ def calibrate(
 
     `framepred surprise` compares with this baseline. Use videos that the run was not trained on.
     """
-    from framepred.evaluation.surprise.calibration import FILE_NAME, CalibrationProgress, write_calibration
-    from framepred.evaluation.surprise.calibration import calibrate as run_calibration
+    from framepred.evaluation.surprise.calibrate import CalibrationProgress
+    from framepred.evaluation.surprise.calibrate import calibrate as run_calibration
+    from framepred.evaluation.surprise.calibration import FILE_NAME, write_calibration
     from framepred.sources.folder import find_videos
     from framepred.world.device import choose_device
     from framepred.world.run import load_run
@@ -46,14 +47,14 @@ def calibrate(
     for name, found in (("with actions", last.result.actions), ("without actions", last.result.no_actions)):
         if found is None:
             continue
-        odds = found.reliability
+        diagram = found.reliability
         rows = [
-            (f"{i / len(odds.count):.2f} to {(i + 1) / len(odds.count):.2f}", str(n), f"{c:.3f}", f"{a:.3f}")
-            for i, (n, c, a) in enumerate(zip(odds.count, odds.confidence, odds.accuracy, strict=True))
+            (f"{i / len(diagram.count):.2f} to {(i + 1) / len(diagram.count):.2f}", str(n), f"{c:.3f}", f"{a:.3f}")
+            for i, (n, c, a) in enumerate(zip(diagram.count, diagram.confidence, diagram.accuracy, strict=True))
             if c is not None
         ]
         print_table(
             ("confidence", "tokens", "mean confidence", "was right"), rows,
-            f"{name}: {found.nats:.3f} nats a token, {found.accuracy:.1%} right, ECE {odds.ece:.4f}",
+            f"{name}: {found.nll:.3f} nats a token, {found.accuracy:.1%} right, ECE {diagram.ece:.4f}",
         )  # fmt: skip
     click.echo(str(out))

@@ -40,9 +40,9 @@ def surprise(video: Path, out: Path | None, overwrite: bool, as_json: bool, **va
         return
     say(f"surprise {sparkline(summary['surprise'])}")
     say(f"entropy  {sparkline(summary['entropy'])}")
-    say(f"in spreads above the usual of {summary['usual']}, {summary['usual_frames']} frames")
+    say(f"in deviations above the median of {summary['baseline']}, {summary['baseline_frames']} frames")
     rows = [
-        (str(t), f"{t / found.fps:.2f}", *(f"{summary[k][t]:.2f}" for k in ("surprise", "nats", "entropy")))
+        (str(t), f"{t / found.fps:.2f}", *(f"{summary[k][t]:.2f}" for k in ("surprise", "nll", "entropy")))
         for t in found.events()[:10]
     ]
     title = f"{video.name}: {len(found.events())} surprising moments in {summary['frames']} frames"

@@ -1,4 +1,4 @@
-"""Surprise: the same numbers frame by frame, scaled by what is usual, and events found where they were spliced."""
+"""Surprise: the same numbers frame by frame, measured against a baseline, and events found where they were spliced."""
 
 import json
 import math
@@ -19,21 +19,12 @@ from torch import Tensor
 from framepred.cli import cli
 from framepred.cli.console import sparkline
 from framepred.errors import FramepredError, FramepredWarning
-from framepred.evaluation.surprise.calibration import (
-    FILE_NAME,
-    Calibration,
-    Figures,
-    FrameScores,
-    Reliability,
-    Scale,
-    Usual,
-    bin_odds,
-    calibrate,
-    read_calibration,
-    score_frames,
-    write_calibration,
-)
-from framepred.evaluation.surprise.heatmap import Moment, colour, draw_surprise, overlay
+from framepred.evaluation.surprise.baseline import Baseline, Statistics
+from framepred.evaluation.surprise.calibrate import calibrate
+from framepred.evaluation.surprise.calibration import FILE_NAME, Calibration, read_calibration, write_calibration
+from framepred.evaluation.surprise.features import Features, FrameScores, score_frames
+from framepred.evaluation.surprise.heatmap import ScoredFrame, colour, draw_surprise, overlay
+from framepred.evaluation.surprise.reliability import Reliability, bin_confidence
 from framepred.evaluation.surprise.surprise import action_odds, measure_surprise
 from framepred.sources.actions_csv import actions_path, read_actions, write_actions
 from framepred.sources.folder import find_videos
@@ -84,15 +75,15 @@ def clip_of(run: Run, clips_dir: Path, name: str = "clip0") -> tuple[Tensor, Ten
     return run.tokenizer.encode(read_video(path).frames), read_actions(actions_path(path))[0]
 
 
-def frame_of(nats: list[float], entropy: list[float], strange: float | None = None) -> FrameScores:
+def frame_of(nats: list[float], entropy: list[float], nll_other_pasts: float | None = None) -> FrameScores:
     nothing = torch.zeros(len(nats))
-    return FrameScores(torch.tensor(nats), torch.tensor(entropy), nothing, nothing, strange)
+    return FrameScores(torch.tensor(nats), torch.tensor(entropy), nothing, nothing, nll_other_pasts)
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_scores_equal_reading_the_sequence_token_by_token(run: Run, clips_dir: Path, told: bool) -> None:
+@pytest.mark.parametrize("with_actions", [True, False])
+def test_scores_equal_reading_the_sequence_token_by_token(run: Run, clips_dir: Path, with_actions: bool) -> None:
     tokens, given = clip_of(run, clips_dir)
-    actions = given if told else None
+    actions = given if with_actions else None
     scored = dict(score_frames(run, tokens, actions))
     assert list(scored) == list(range(1, FRAMES))
     ids, first = run.layout.action_ids(actions, FRAMES), run.layout.vocabulary.visual[0]
@@ -105,7 +96,7 @@ def test_scores_equal_reading_the_sequence_token_by_token(run: Run, clips_dir: P
                 logits = run.predictor(seen[None])[0, -1, slice(*run.layout.vocabulary.visual)]
             p = logits.double().softmax(-1)
             token = int(tokens[frame].flatten()[n])
-            assert float(scored[frame].nats[n]) == pytest.approx(-math.log(p[token]), abs=1e-4)
+            assert float(scored[frame].nll[n]) == pytest.approx(-math.log(p[token]), abs=1e-4)
             assert float(scored[frame].entropy[n]) == pytest.approx(float(-(p * p.log()).sum()), abs=1e-4)
             assert float(scored[frame].confidence[n]) == pytest.approx(float(p.max()), abs=1e-5)
             assert bool(scored[frame].right[n]) == (int(p.argmax()) == token)
@@ -115,71 +106,71 @@ def test_a_frame_is_scored_by_its_past_alone(run: Run, clips_dir: Path) -> None:
     tokens, actions = clip_of(run, clips_dir)
     whole, begun = dict(score_frames(run, tokens, actions)), dict(score_frames(run, tokens[:9], actions))
     for frame, scores in begun.items():
-        assert torch.allclose(scores.nats, whole[frame].nats, atol=1e-4)
+        assert torch.allclose(scores.nll, whole[frame].nll, atol=1e-4)
 
 
-def test_strangers_change_only_what_is_measured_against_them(run: Run, clips_dir: Path) -> None:
+def test_pasts_of_other_footage_change_only_the_relative_nll(run: Run, clips_dir: Path) -> None:
     tokens, actions = clip_of(run, clips_dir)
     past = take_past(run, *clip_of(run, clips_dir, "clip1"))
     alone, beside = dict(score_frames(run, tokens[:6], actions)), dict(score_frames(run, tokens[:6], actions, past))
     for frame in alone:
-        assert torch.equal(alone[frame].nats, beside[frame].nats)
-        assert alone[frame].strange is None
-        strange = beside[frame].strange
-        assert strange is not None
-        figures = beside[frame].figures
-        expected = float(alone[frame].nats.mean()) - (float(alone[frame].entropy.mean()) + strange) / 2
-        assert figures.whole == pytest.approx(expected, abs=1e-5)
-        assert figures._replace(whole=0) == alone[frame].figures._replace(whole=0)
+        assert torch.equal(alone[frame].nll, beside[frame].nll)
+        assert alone[frame].nll_other_pasts is None
+        unrelated = beside[frame].nll_other_pasts
+        assert unrelated is not None
+        features = beside[frame].features
+        expected = float(alone[frame].nll.mean()) - (float(alone[frame].entropy.mean()) + unrelated) / 2
+        assert features.relative_nll == pytest.approx(expected, abs=1e-5)
+        assert features._replace(relative_nll=0) == alone[frame].features._replace(relative_nll=0)
 
 
-def test_figures_of_a_frame() -> None:
-    frame = frame_of([8.0, 1, 1, 1, 1, 1, 1, 2], [1.0] * 8, strange=5.0)
-    assert frame.figures == Figures(local=8.0, whole=2 - 3, excess=1.0, entropy=1.0)
-    assert frame_of([2.0] * 16, [1.0] * 16).figures == Figures(2.0, 1.0, 1.0, 1.0)
+def test_features_of_a_frame() -> None:
+    frame = frame_of([8.0, 1, 1, 1, 1, 1, 1, 2], [1.0] * 8, nll_other_pasts=5.0)
+    assert frame.features == Features(peak_nll=8.0, relative_nll=2 - 3, excess_nll=1.0, entropy=1.0)
+    assert frame_of([2.0] * 16, [1.0] * 16).features == Features(2.0, 1.0, 1.0, 1.0)
 
 
 def test_scale_is_median_and_spread_whatever_the_outliers() -> None:
     generator = torch.Generator().manual_seed(0)
     values = (torch.randn(4001, generator=generator) * 3 + 10).tolist()
-    scale = Scale.of(values, 0.99)
+    scale = Statistics.of(values, 0.99)
     assert scale.median == pytest.approx(10, abs=0.2)
-    assert scale.spread == pytest.approx(3, abs=0.2)
+    assert scale.deviation == pytest.approx(3, abs=0.2)
     assert sum(v > scale.limit for v in values) == 40
-    wild = Scale.of([*values, *[1e6] * 20], None)
+    wild = Statistics.of([*values, *[1e6] * 20], None)
     assert wild.median == pytest.approx(scale.median, abs=0.1)
-    assert wild.limit == pytest.approx(wild.median + 5 * wild.spread)
-    assert scale.scaled(scale.median + 2 * scale.spread) == pytest.approx(2)
-    assert math.isfinite(Scale.of([1.0] * 9, None).scaled(2.0))
+    assert wild.limit == pytest.approx(wild.median + 5 * wild.deviation)
+    assert scale.deviations(scale.median + 2 * scale.deviation) == pytest.approx(2)
+    assert math.isfinite(Statistics.of([1.0] * 9, None).deviations(2.0))
 
 
 def test_surprised_is_sure_and_wrong_and_unsure_is_not() -> None:
     generator = torch.Generator().manual_seed(0)
-    ordinary = [frame_of((torch.rand(16, generator=generator) + 0.5).tolist(), [1.0] * 16).figures for _ in range(500)]
-    usual = Usual.of(ordinary)
-    assert sum(usual.surprise(f) > usual.limit for f in ordinary) == 5
+    ordinary = [frame_of((torch.rand(16, generator=generator) + 0.5).tolist(), [1.0] * 16).features for _ in range(500)]
+    baseline = Baseline.of(ordinary)
+    assert sum(baseline.surprise(f) > baseline.limit for f in ordinary) == 5
     sure_and_wrong, lost = frame_of([6.0] * 16, [1.0] * 16), frame_of([6.0] * 16, [6.0] * 16)
-    assert usual.verdict(sure_and_wrong.figures) == "surprised"
-    assert usual.verdict(lost.figures) == "unsure"
-    assert usual.verdict(frame_of([1.0] * 16, [1.0] * 16).figures) == "usual"
+    assert baseline.verdict(sure_and_wrong.features) == "surprised"
+    assert baseline.verdict(lost.features) == "unsure"
+    assert baseline.verdict(frame_of([1.0] * 16, [1.0] * 16).features) == "expected"
     # One place of many is enough; and more is more, as is all a little beside it.
-    local = frame_of([14.0, 14.0, *[1.0] * 14], [1.0] * 16).figures
-    assert usual.surprise(local) > usual.limit
-    assert usual.surprise(local._replace(local=15)) > usual.surprise(local)
-    assert usual.surprise(local._replace(whole=local.whole + 0.1)) > usual.surprise(local)
+    local = frame_of([14.0, 14.0, *[1.0] * 14], [1.0] * 16).features
+    assert baseline.surprise(local) > baseline.limit
+    assert baseline.surprise(local._replace(peak_nll=15)) > baseline.surprise(local)
+    assert baseline.surprise(local._replace(relative_nll=local.relative_nll + 0.1)) > baseline.surprise(local)
 
 
-def test_reliability_of_odds_that_hold_and_odds_that_boast() -> None:
+def test_reliability_of_probabilities_that_hold_and_of_overconfident_ones() -> None:
     generator = torch.Generator().manual_seed(0)
     confidence = torch.rand(200_000, generator=generator)
     right = (torch.rand(200_000, generator=generator) < confidence).float()
-    fair = Reliability.of(bin_odds(confidence, right))
+    fair = Reliability.of(bin_confidence(confidence, right))
     assert sum(fair.count) == 200_000
     assert fair.ece < 0.01
-    boasting = Reliability.of(bin_odds((confidence + 1) / 2, right))
-    assert boasting.ece == pytest.approx(0.25, abs=0.01)
-    assert boasting.confidence[0] is None
-    edges = Reliability.of(bin_odds(torch.tensor([1.0, 0.06, 1e-6]), torch.tensor([1.0, 0.0, 1.0])))
+    overconfident = Reliability.of(bin_confidence((confidence + 1) / 2, right))
+    assert overconfident.ece == pytest.approx(0.25, abs=0.01)
+    assert overconfident.confidence[0] is None
+    edges = Reliability.of(bin_confidence(torch.tensor([1.0, 0.06, 1e-6]), torch.tensor([1.0, 0.0, 1.0])))
     assert (edges.count[0], edges.count[14]) == (2, 1)
     assert edges.accuracy[0] == 0.5
     by_hand = (2 / 3) * abs(edges.confidence[0] - 0.5)  # type: ignore[operator]
@@ -202,7 +193,7 @@ def test_calibration_comes_back_from_its_file_as_it_was(calibrated: tuple[Path, 
     assert torch.equal(read.pasts.tokens, made.pasts.tokens)
     assert torch.equal(read.pasts.action_ids, made.pasts.action_ids)
     assert made.actions is not None
-    assert made.actions.usual.frames == 5 * (FRAMES - 1)
+    assert made.actions.baseline.frames == 5 * (FRAMES - 1)
     assert sum(made.actions.reliability.count) == 5 * (FRAMES - 1) * 64
 
 
@@ -211,11 +202,11 @@ def test_calibration_is_the_mean_over_all_tokens(
 ) -> None:
     _, made = calibrated
     clips = [clip_of(run, clips_dir, f"clip{i}") for i in range(5)]
-    nats = torch.cat([s.nats for t, _ in clips for _, s in score_frames(run, t, None)])
-    assert made.no_actions.nats == pytest.approx(float(nats.mean()), abs=1e-5)
+    nats = torch.cat([s.nll for t, _ in clips for _, s in score_frames(run, t, None)])
+    assert made.no_actions.nll == pytest.approx(float(nats.mean()), abs=1e-5)
 
 
-def test_nobody_is_a_stranger_to_himself(run: Run, clips_dir: Path) -> None:
+def test_a_video_is_not_measured_against_its_own_past(run: Run, clips_dir: Path) -> None:
     one = list(calibrate(run, find_videos([clips_dir / "clip0.mp4"])))[-1].result
     assert one is not None
     assert one.pasts is None
@@ -223,10 +214,12 @@ def test_nobody_is_a_stranger_to_himself(run: Run, clips_dir: Path) -> None:
     assert two is not None
     assert two.pasts is not None
     (t0, a0), (t1, a1) = clip_of(run, clips_dir, "clip0"), clip_of(run, clips_dir, "clip1")
-    figures = [s.figures for _, s in score_frames(run, t0, a0, take_past(run, t1, a1))]
-    figures += [s.figures for _, s in score_frames(run, t1, a1, take_past(run, t0, a0))]
+    features = [s.features for _, s in score_frames(run, t0, a0, take_past(run, t1, a1))]
+    features += [s.features for _, s in score_frames(run, t1, a1, take_past(run, t0, a0))]
     assert two.actions is not None
-    assert two.actions.usual.whole.median == pytest.approx(Usual.of(figures).whole.median, abs=1e-5)
+    assert two.actions.baseline.relative_nll.median == pytest.approx(
+        Baseline.of(features).relative_nll.median, abs=1e-5
+    )
 
 
 def spliced_clip(folder: Path, clips_dir: Path) -> Path:
@@ -246,7 +239,7 @@ def test_json_has_a_value_a_frame_and_finds_the_cut(
 ) -> None:
     path = spliced_clip(here, clips_dir)
     found = facts("surprise", path, "--model", calibrated[0], "--inverse", "-o", "a.npz")
-    for name in ("surprise", "verdict", "nats", "entropy", "action_odds", "action_likeliest"):
+    for name in ("surprise", "verdict", "nll", "entropy", "action_odds", "action_likeliest"):
         assert len(found[name]) == FRAMES
         assert found[name][0] is None
         assert None not in found[name][1:]
@@ -255,12 +248,12 @@ def test_json_has_a_value_a_frame_and_finds_the_cut(
     assert min(surprise[12:]) > max(surprise[1:12])
     assert surprise[12] > found["limit"]
     assert found["actions"] is True
-    assert found["usual_frames"] == 5 * (FRAMES - 1)
+    assert found["baseline_frames"] == 5 * (FRAMES - 1)
     assert all(0 <= a < 4 for a in found["action_likeliest"][1:])
     with np.load(here / "a.npz") as arrays:
-        assert arrays["nats"].shape == arrays["entropy"].shape == arrays["tokens"].shape == (FRAMES, 8, 8)
-        assert np.isnan(arrays["nats"][0]).all()
-        assert arrays["nats"][1:].mean((1, 2)).tolist() == pytest.approx(found["nats"][1:], abs=1e-5)
+        assert arrays["nll"].shape == arrays["entropy"].shape == arrays["tokens"].shape == (FRAMES, 8, 8)
+        assert np.isnan(arrays["nll"][0]).all()
+        assert arrays["nll"][1:].mean((1, 2)).tolist() == pytest.approx(found["nll"][1:], abs=1e-5)
         assert arrays["surprise"][1:].tolist() == pytest.approx(surprise[1:])
     again = facts("surprise", path, "--model", calibrated[0], "--inverse", "-o", "b.npz")
     assert again | {"output": ""} == found | {"output": ""}
@@ -274,7 +267,7 @@ def test_a_run_without_calibration_measures_by_the_video_itself_and_says_so(
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
     assert "framepred calibrate" in result.stderr
-    assert found["usual"] == "this video's own median"
+    assert found["baseline"] == "this video's own median"
     assert found["surprise"][12] > max(found["surprise"][1:12])
 
 
@@ -306,8 +299,8 @@ def test_actions_none_and_another_file(calibrated: tuple[Path, Calibration], cli
     without = facts("surprise", clip, "--model", folder, "-o", "b.npz", "--actions", "none")
     other = facts("surprise", clip, "--model", folder, "-o", "c.npz", "--actions", clips_dir / "clip1.actions.csv")
     assert (base["actions"], without["actions"]) == (True, False)
-    assert base["nats"] != without["nats"]
-    assert base["nats"] != other["nats"]
+    assert base["nll"] != without["nll"]
+    assert base["nll"] != other["nll"]
 
 
 def test_calibrate_writes_what_surprise_reads(tiny_run: Path, clips_dir: Path, here: Path) -> None:
@@ -322,7 +315,9 @@ def test_calibrate_writes_what_surprise_reads(tiny_run: Path, clips_dir: Path, h
     assert "exists already" in refused.stderr
     shown = invoke("calibrate", *sources, "--model", "run", "--overwrite")
     assert "ECE" in shown.stdout
-    assert facts("surprise", clips_dir / "clip2.mp4", "--model", "run", "-o", "a.npz")["usual"].startswith("2 videos")
+    assert facts("surprise", clips_dir / "clip2.mp4", "--model", "run", "-o", "a.npz")["baseline"].startswith(
+        "2 videos"
+    )
 
 
 def test_what_cannot_be_scored_is_refused(
@@ -337,7 +332,7 @@ def test_what_cannot_be_scored_is_refused(
     (here / "taken.npz").write_text("mine")
     stored = (calibrated[0] / FILE_NAME).read_text()
     (here / "stale.json").write_text(stored.replace('"model_sha256": "', '"model_sha256": "0'))
-    (here / "old.json").write_text(stored.replace('"version": 2, ', ""))
+    (here / "old.json").write_text(stored.replace('"version": 3', '"version": 2'))
     (here / "bad.json").write_text("[1]")
     clip, model = clips_dir / "clip0.mp4", ("--model", calibrated[0])
     for words, arguments in (
@@ -351,7 +346,7 @@ def test_what_cannot_be_scored_is_refused(
         ("unknown ending '.txt'", (clip, *model, "-o", "a.txt")),
         ("neither a folder nor in the zoo", (clip, "--model", "no-such-run")),
         ("was made with other weights", (clip, *model, "--calibration", "stale.json")),
-        ("measured surprise in another way: make it again", (clip, *model, "--calibration", "old.json")),
+        ("version 2, version 3 is needed: make it again", (clip, *model, "--calibration", "old.json")),
         ("is no calibration of a run", (clip, *model, "--calibration", "bad.json")),
         ("calibration no.json does not exist", (clip, *model, "--calibration", "no.json")),
     ):
@@ -396,8 +391,12 @@ def test_heat_is_seen_where_it_is() -> None:
 def test_a_picture_a_moment_of_even_size() -> None:
     frames = torch.zeros(3, 3, 64, 96, dtype=torch.uint8)
     heat = torch.rand(8, 12)
-    moments = [Moment(None, None, None, None), Moment(heat, heat, 0.3, "usual"), Moment(heat, heat, 9.0, "surprised")]
-    shown = list(draw_surprise(frames, moments, 1.0, 3.0))
+    scored = [
+        ScoredFrame(None, None, None, None),
+        ScoredFrame(heat, heat, 0.3, "expected"),
+        ScoredFrame(heat, heat, 9.0, "surprised"),
+    ]
+    shown = list(draw_surprise(frames, scored, 1.0, 3.0))
     assert len(shown) == 3
     assert all(p.dtype == torch.uint8 and p.shape[1] % 2 == p.shape[2] % 2 == 0 for p in shown)
     assert not torch.equal(shown[1], shown[2])
@@ -417,7 +416,7 @@ def test_a_reversed_stretch_and_a_changed_action_score_as_their_sequence_says(ru
     assert torch.equal(run.tokenizer.encode(shown), reverse(Footage.plain(tokens, actions), 5, 6).frames)
     changed = change_action(Footage.plain(tokens, actions), 8, (actions[7] + 1) % 4)
     before, after = dict(score_frames(run, tokens, actions)), dict(score_frames(run, tokens, changed.actions))
-    assert torch.equal(before[7].nats, after[7].nats)
-    assert not torch.equal(before[8].nats, after[8].nats)
+    assert torch.equal(before[7].nll, after[7].nll)
+    assert not torch.equal(before[8].nll, after[8].nll)
     with pytest.raises(FramepredError, match="action id 9"):
         run.layout.action_ids(torch.tensor([9]), 1)

@@ -23,10 +23,10 @@ _CURVE_HEIGHT = 84
 
 
 @dataclass(frozen=True)
-class Moment:
+class ScoredFrame:
     """What is shown of a frame: maps float32 (h, w) in nats, its surprise and its verdict; None before the context."""
 
-    nats: Tensor | None
+    nll: Tensor | None
     entropy: Tensor | None
     surprise: float | None
     verdict: str | None
@@ -49,60 +49,60 @@ def overlay(frame: Tensor, heat: Tensor) -> Tensor:
 
 
 def draw_surprise(
-    frames: Iterable[Tensor], moments: Sequence[Moment], top: float, limit: float, side: int = 256
+    frames: Iterable[Tensor], scored_frames: Sequence[ScoredFrame], top: float, limit: float, side: int = 256
 ) -> Iterator[Tensor]:
-    """Yield one picture uint8 (3, H', W') a moment: *video | surprise | entropy*, above the curve of the whole video.
+    """Yield one picture uint8 (3, H', W') a frame: *video | surprise | entropy*, above the curve of the whole video.
 
     `frames` are uint8 (3, H, W); `top` is the −log p in nats that is shown hottest; `limit` the surprise
-    that is no longer usual.
+    that is no longer expected.
     """
     curve: Tensor | None = None
-    for t, (frame, moment) in enumerate(zip(frames, moments, strict=False)):
+    for t, (frame, scored) in enumerate(zip(frames, scored_frames, strict=False)):
         nothing = torch.zeros_like(frame)
         cells: list[tuple[str, Tensor | None, str]] = [("video", frame, f"frame {t}")]
-        if moment.nats is None or moment.entropy is None:
+        if scored.nll is None or scored.entropy is None:
             cells += [("surprise", nothing, "no context yet"), ("unsure", nothing, "")]
         else:
-            nats, entropy = float(moment.nats.mean()), float(moment.entropy.mean())
+            nll, entropy = float(scored.nll.mean()), float(scored.entropy.mean())
             cells += [
                 (
                     "surprise: what came",
-                    overlay(frame, moment.nats / top),
-                    f"{nats:.1f} nats a token (brightest: {top:.0f})",
+                    overlay(frame, scored.nll / top),
+                    f"{nll:.1f} nats a token (brightest: {top:.0f})",
                 ),
-                ("unsure: what was expected", overlay(frame, moment.entropy / top), f"entropy {entropy:.1f} nats"),
+                ("unsure: what was expected", overlay(frame, scored.entropy / top), f"entropy {entropy:.1f} nats"),
             ]
-        panels = draw_cells(cells, side, _tint(moment.verdict))
+        panels = draw_cells(cells, side, _tint(scored.verdict))
         if curve is None:
-            curve = _draw_curve(moments, limit, panels.shape[2])
-        yield torch.cat([panels, _cursor(curve, t, len(moments), moment)], 1)
+            curve = _draw_curve(scored_frames, limit, panels.shape[2])
+        yield torch.cat([panels, _cursor(curve, t, len(scored_frames), scored)], 1)
 
 
 def _tint(verdict: str | None) -> tuple[int, int, int]:
     return {"surprised": _SURPRISED, "unsure": _UNSURE}.get(verdict or "", FAINT)
 
 
-def _draw_curve(moments: Sequence[Moment], limit: float, width: int) -> Tensor:
-    """Draw surprise over time, and the line above which it is not usual → uint8 (3, height, width)."""
+def _draw_curve(scored_frames: Sequence[ScoredFrame], limit: float, width: int) -> Tensor:
+    """Draw surprise over time, and the line above which it is not expected → uint8 (3, height, width)."""
     from PIL import Image, ImageDraw
 
     canvas = Image.new("RGB", (width, _CURVE_HEIGHT), BACKGROUND)
     pen = ImageDraw.Draw(canvas)
-    low, high = _range(moments, limit)
-    at = [(_column(t, len(moments), width), _row(m.surprise, low, high)) for t, m in enumerate(moments)
+    low, high = _range(scored_frames, limit)
+    at = [(_column(t, len(scored_frames), width), _row(m.surprise, low, high)) for t, m in enumerate(scored_frames)
           if m.surprise is not None]  # fmt: skip
     line = _row(limit, low, high)
     for x in range(MARGIN, width - MARGIN, 8):
         pen.line((x, line, x + 3, line), FAINT)
     pen.line(at, _CURVE, width=2)
-    for (x, y), moment in zip(at, moments[len(moments) - len(at) :], strict=True):
-        if moment.verdict in ("surprised", "unsure"):
-            pen.ellipse((x - 2, y - 2, x + 2, y + 2), fill=_tint(moment.verdict))
+    for (x, y), scored in zip(at, scored_frames[len(scored_frames) - len(at) :], strict=True):
+        if scored.verdict in ("surprised", "unsure"):
+            pen.ellipse((x - 2, y - 2, x + 2, y + 2), fill=_tint(scored.verdict))
     return torch.from_numpy(np.array(canvas)).permute(2, 0, 1)
 
 
-def _range(moments: Sequence[Moment], limit: float) -> tuple[float, float]:
-    known = [m.surprise for m in moments if m.surprise is not None]
+def _range(scored_frames: Sequence[ScoredFrame], limit: float) -> tuple[float, float]:
+    known = [m.surprise for m in scored_frames if m.surprise is not None]
     return min(known), max(*known, limit * 1.5)
 
 
@@ -114,14 +114,14 @@ def _row(value: float, low: float, high: float) -> int:
     return round(_CURVE_HEIGHT - MARGIN - (_CURVE_HEIGHT - 32) * (value - low) / max(high - low, 1e-6))
 
 
-def _cursor(curve: Tensor, t: int, count: int, moment: Moment) -> Tensor:
-    """Mark the moment on the curve and say what it is."""
+def _cursor(curve: Tensor, t: int, count: int, scored: ScoredFrame) -> Tensor:
+    """Mark the frame on the curve and say what it is."""
     from PIL import Image, ImageDraw
 
     canvas = Image.fromarray(curve.permute(1, 2, 0).contiguous().numpy())
     pen = ImageDraw.Draw(canvas)
     x = _column(t, count, curve.shape[2])
     pen.line((x, 22, x, _CURVE_HEIGHT - MARGIN + 2), INK)
-    words = "no context yet" if moment.surprise is None else f"surprise {moment.surprise:.1f}: {moment.verdict}"
-    pen.text((MARGIN, 2), words, _tint(moment.verdict) if moment.verdict != "usual" else INK, font=font(14))
+    words = "no context yet" if scored.surprise is None else f"surprise {scored.surprise:.1f}: {scored.verdict}"
+    pen.text((MARGIN, 2), words, _tint(scored.verdict) if scored.verdict != "expected" else INK, font=font(14))
     return torch.from_numpy(np.array(canvas)).permute(2, 0, 1)

@@ -1,4 +1,4 @@
-"""A video file and a run → when and where the world was not what was predicted, told from being unsure."""
+"""A video file and a run → when and where the world was not what was predicted, as distinct from unsure."""
 
 import math
 import warnings
@@ -12,15 +12,10 @@ import torch
 from torch import Tensor
 
 from framepred.errors import FramepredError, FramepredWarning
-from framepred.evaluation.surprise.calibration import (
-    FILE_NAME,
-    Calibration,
-    FrameScores,
-    Usual,
-    read_calibration,
-    score_frames,
-)
-from framepred.evaluation.surprise.heatmap import Moment, draw_surprise
+from framepred.evaluation.surprise.baseline import Baseline
+from framepred.evaluation.surprise.calibration import FILE_NAME, Calibration, read_calibration
+from framepred.evaluation.surprise.features import FrameScores, score_frames
+from framepred.evaluation.surprise.heatmap import ScoredFrame, draw_surprise
 from framepred.io.atomic import writing
 from framepred.sources.episode import check_action_count
 from framepred.sources.folder import VideoFile
@@ -57,16 +52,16 @@ class Surprise:
     tokens: Tensor
     actions: Tensor | None
     scores: list[FrameScores]
-    usual: Usual
+    baseline: Baseline
     calibration: Calibration | None
     taken: list[TakenAction] | None
 
     def curve(self) -> list[float | None]:
-        """The surprise of each frame, in spreads above the usual; None for the first, which has no context."""
-        return [None, *(self.usual.surprise(s.figures) for s in self.scores)]
+        """The surprise of each frame, in deviations above the baseline; None for the first, which has no context."""
+        return [None, *(self.baseline.surprise(s.features) for s in self.scores)]
 
     def verdicts(self) -> list[str | None]:
-        return [None, *(self.usual.verdict(s.figures) for s in self.scores)]
+        return [None, *(self.baseline.verdict(s.features) for s in self.scores)]
 
     def events(self) -> list[int]:
         """The frames that were surprising: the highest of each run of neighbours, the most surprising first."""
@@ -82,7 +77,6 @@ class Surprise:
 
     def summary(self) -> dict[str, Any]:
         """Return everything as strict JSON values; lists hold one value a frame, null for the first."""
-        figures = [s.figures for s in self.scores]
         facts: dict[str, Any] = {
             "model": str(self.run.path),
             "video": str(self.video),
@@ -91,21 +85,22 @@ class Surprise:
             "actions": self.actions is not None,
             "surprise": self.curve(),
             "verdict": self.verdicts(),
-            "nats": [None, *(float(s.nats.mean()) for s in self.scores)],
-            "entropy": [None, *(f.entropy for f in figures)],
-            "nats_after_other_pasts": [None, *(s.strange for s in self.scores)],
+            "nll": [None, *(float(s.nll.mean()) for s in self.scores)],
+            "entropy": [None, *(float(s.entropy.mean()) for s in self.scores)],
+            "nll_other_pasts": [None, *(s.nll_other_pasts for s in self.scores)],
             "accuracy": [None, *(float(s.right.mean()) for s in self.scores)],
             "events": self.events(),
-            "limit": self.usual.limit,
-            "usual": self.usual_source(),
-            "usual_frames": self.usual.frames,
+            "limit": self.baseline.limit,
+            "baseline": self.baseline_source(),
+            "baseline_frames": self.baseline.frames,
         }
         if self.taken is not None:
             facts["action_likeliest"] = [None, *(t.likeliest for t in self.taken)]
             facts["action_odds"] = [None, *(t.odds for t in self.taken)]
         return facts
 
-    def usual_source(self) -> str:
+    def baseline_source(self) -> str:
+        """Say what the baseline statistics were measured on."""
         if self.calibration is None:
             return "this video's own median"
         return f"{self.calibration.videos} videos of {self.run.path.name}'s calibration"
@@ -144,20 +139,19 @@ def measure_surprise(
         check_action_count(given[0], len(tokens), given[1])
         taken = given[0]
         run.layout.action_ids(taken, len(taken), given[1])
-    strangers = known.pasts if known else None
-    if strangers and taken is None:
-        strangers = strangers.without_actions(run.layout)
-    count = len(tokens) - 1
-    scores = [s for _, s in watch(score_frames(run, tokens, taken, strangers), count)]
+    pasts = known.pasts if known else None
+    if pasts and taken is None:
+        pasts = pasts.without_actions(run.layout)
+    scores = [s for _, s in watch(score_frames(run, tokens, taken, pasts), len(tokens) - 1)]
     if known is None:
-        usual = Usual.of([s.figures for s in scores], held_out=False)
+        baseline = Baseline.of([s.features for s in scores], held_out=False)
     else:
         condition = known.no_actions if taken is None else known.actions
         assert condition is not None
-        usual = condition.usual
+        baseline = condition.baseline
     answers = list(_taken_actions(run, tokens, taken, watch)) if inverse and taken is not None else None
     fps = rate or probe_video(file.path).fps
-    return Surprise(run, file.path, fps, rate, tokens, taken, scores, usual, known, answers)
+    return Surprise(run, file.path, fps, rate, tokens, taken, scores, baseline, known, answers)
 
 
 def _calibration(run: Run, given: str | None, with_actions: bool) -> Calibration | None:
@@ -174,8 +168,8 @@ def _calibration(run: Run, given: str | None, with_actions: bool) -> Calibration
         why = f"{file} was made of videos without actions"
     warnings.warn(
         FramepredWarning(
-            f"{why}: surprise is scaled by this video's own median; framepred calibrate HELD-OUT-VIDEOS "
-            f"--model {run.path} tells what is usual"
+            f"{why}: surprise is measured against this video's own median; framepred calibrate HELD-OUT-VIDEOS "
+            f"--model {run.path} measures a baseline for this run"
         ),
         stacklevel=3,
     )
@@ -210,21 +204,21 @@ def write_surprise(surprise: Surprise, out: Path) -> None:
     chunks = stream_video(surprise.video, surprise.run.tokenizer.frame_size, surprise.rate)
     frames = (frame for chunk in chunks for frame in chunk)
     height, width = surprise.run.layout.grid
-    moments = [Moment(None, None, None, None)]
+    shown = [ScoredFrame(None, None, None, None)]
     for scores, value, verdict in zip(surprise.scores, surprise.curve()[1:], surprise.verdicts()[1:], strict=True):
-        moments.append(Moment(scores.nats.view(height, width), scores.entropy.view(height, width), value, verdict))
+        shown.append(ScoredFrame(scores.nll.view(height, width), scores.entropy.view(height, width), value, verdict))
     # No token is less likely than one guessed blindly among all codes, unless the model is sure and wrong.
     top = 1.5 * math.log(surprise.run.layout.vocabulary.visual_size)
-    write_video(out, draw_surprise(frames, moments, top, surprise.usual.limit), surprise.fps)
+    write_video(out, draw_surprise(frames, shown, top, surprise.baseline.limit), surprise.fps)
 
 
 def _write_arrays(surprise: Surprise, out: Path) -> None:
-    """Write tokens int64 (T, h, w), nats and entropy float32 (T, h, w) and surprise (T,), NaN for the first frame."""
+    """Write tokens int64 (T, h, w), nll and entropy float32 (T, h, w) and surprise (T,), NaN for the first frame."""
     shape = (-1, *surprise.run.layout.grid)
     tokens = surprise.run.layout.steps(surprise.tokens).reshape(shape)
     nothing = torch.full((1, surprise.run.layout.frame_tokens), torch.nan)
-    nats = torch.cat([nothing, *(s.nats[None] for s in surprise.scores)]).view(shape)
+    nll = torch.cat([nothing, *(s.nll[None] for s in surprise.scores)]).view(shape)
     entropy = torch.cat([nothing, *(s.entropy[None] for s in surprise.scores)]).view(shape)
     curve = np.array([np.nan if v is None else v for v in surprise.curve()])
     with writing(out) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, tokens=tokens.numpy(), surprise=curve, nats=nats.numpy(), entropy=entropy.numpy())
+        np.savez_compressed(file, tokens=tokens.numpy(), surprise=curve, nll=nll.numpy(), entropy=entropy.numpy())

@@ -1,0 +1,92 @@
+"""Held-out videos and a run → its calibration."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from framepred.errors import FramepredError
+from framepred.evaluation.surprise.baseline import Baseline
+from framepred.evaluation.surprise.calibration import Calibration, Condition
+from framepred.evaluation.surprise.features import Features, FrameScores, score_frames
+from framepred.evaluation.surprise.reliability import BINS, Reliability, bin_confidence
+from framepred.sources.episode import check_action_count
+from framepred.sources.folder import VideoFile
+from framepred.world.counterfactual import join_pasts, take_past
+from framepred.world.run import Run
+
+_OTHER_PASTS = 4
+
+
+class _Tally:
+    """Scores of many frames, kept as sums and the features of each frame: memory does not grow with their tokens."""
+
+    def __init__(self) -> None:
+        self.sums = torch.zeros(3, BINS, dtype=torch.float64)
+        self.nll = 0.0
+        self.features: list[Features] = []
+
+    def add(self, frame: FrameScores) -> None:
+        self.sums += bin_confidence(frame.confidence, frame.right)
+        self.nll += float(frame.nll.double().sum())
+        self.features.append(frame.features)
+
+    def condition(self) -> Condition:
+        tokens = float(self.sums[0].sum())
+        accuracy = float(self.sums[2].sum()) / tokens
+        return Condition(self.nll / tokens, accuracy, Reliability.of(self.sums), Baseline.of(self.features))
+
+
+@dataclass(frozen=True)
+class CalibrationProgress:
+    """How far it is: videos of `total`, frames scored; the last one holds the result."""
+
+    done: int
+    total: int
+    frames: int
+    result: Calibration | None = None
+
+
+def calibrate(run: Run, videos: Sequence[VideoFile]) -> Iterator[CalibrationProgress]:
+    """Score every frame of `videos` without actions, and with them where the run and all videos have some.
+
+    The last progress holds the result. Raises FramepredError for what is no video, too short, or has
+    actions that do not fit.
+    """
+    with_actions = run.layout.actions is not None and all(v.actions_file for v in videos)
+    places = sorted({i * len(videos) // _OTHER_PASTS for i in range(_OTHER_PASTS)}) if len(videos) > 1 else []
+    taken = {i: take_past(run, *_read(run, videos[i], with_actions)) for i in places}
+    owners = [i for i, past in taken.items() if past]
+    pasts = join_pasts([past for past in taken.values() if past])
+    tallies = {"no_actions": _Tally()} | ({"actions": _Tally()} if with_actions else {})
+    count = 0
+    for done, video in enumerate(videos):
+        tokens, actions = _read(run, video, with_actions)
+        # A video's own past is not one of other footage.
+        others = pasts.without(owners.index(done) if done in owners else None) if pasts else None
+        bare = others and others.without_actions(run.layout)
+        for name, tally in tallies.items():
+            given, before = (actions, others) if name == "actions" else (None, bare)
+            for _, frame in score_frames(run, tokens, given, before):
+                tally.add(frame)
+                count += 1
+                yield CalibrationProgress(done, len(videos), count)
+    made = {name: tally.condition() for name, tally in tallies.items()}
+    result = Calibration(len(videos), pasts, made["no_actions"], made.get("actions"))
+    yield CalibrationProgress(len(videos), len(videos), count, result)
+
+
+def _read(run: Run, video: VideoFile, with_actions: bool) -> tuple[Tensor, Tensor | None]:
+    """Return a video's tokens and its actions, checked against each other."""
+    chunks = video.stream(run.tokenizer.frame_size, run.fps)
+    tokens = torch.cat([part.cpu() for part in run.tokenizer.encode_stream(chunks)])
+    if len(tokens) < 2:
+        raise FramepredError(f"{video.path} has {len(tokens)} frame, 2 are needed: give longer videos")
+    loaded = video.actions() if with_actions else None
+    if loaded is None:
+        return tokens, None
+    check_action_count(loaded[0], len(tokens), str(video.actions_file))
+    assert run.layout.actions is not None
+    run.layout.actions.encode(loaded[0], str(video.actions_file))
+    return tokens, loaded[0]
