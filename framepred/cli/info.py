@@ -12,9 +12,9 @@ from framepred.cli.group import cli
 @options.JSON
 def info(path: str | None, as_json: bool) -> None:
     """Say what a video, token store, tokenizer or run is; alone, list the zoo."""
-    from framepred.world.info import describe, describe_zoo
-
     if path is None:
+        from framepred.io.zoo import describe_zoo
+
         zoo = describe_zoo()
         if as_json:
             print_json({"zoo": zoo})
@@ -22,6 +22,8 @@ def info(path: str | None, as_json: bool) -> None:
         for item in zoo:
             click.echo(f"{item['name']:<16} {item['kind']:<10} {item['summary']}")
         return
+    from framepred.world.info import describe
+
     facts = describe(path)
     if as_json:
         print_json(facts)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from framepred.errors import FramepredError
 from framepred.io.atomic import writing_folder
-from framepred.io.files import copy_model_files
+from framepred.io.model_files import copy_model_files
 from framepred.llm.token_names import TEXT_FILES, TOKENIZER_JSON, read_text_tokenizer, tokenizer_json
 from framepred.predictor import gguf as gguf_file
 from framepred.predictor.huggingface import to_hugging_face

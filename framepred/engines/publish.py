@@ -9,7 +9,7 @@ from framepred.engines.export import export
 from framepred.errors import FramepredError
 from framepred.io import hub, zoo
 from framepred.io.atomic import writing_folder
-from framepred.io.files import copy_model_files
+from framepred.io.model_files import copy_model_files
 from framepred.world.info import describe
 
 _ROWS = {

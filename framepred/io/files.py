@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import shutil
 from contextlib import ExitStack
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,6 @@ from torch import Tensor, nn
 
 from framepred.errors import FramepredError
 from framepred.io.atomic import writing
-
-MODEL_FILES = ("*.json", "*.jsonl", "*.safetensors", "*.gguf", "*.toml", "*.md", "*.jinja")
-"""What a run or tokenizer is made of, here or for other engines: no code, no pickles."""
 
 
 def file_sha256(path: Path) -> str:
@@ -75,16 +70,3 @@ def replace_files(folder: Path, files: dict[str, str], weights: dict[str, Tensor
         temporary.write_bytes(save(weights, {"format": "pt", **about}))
         for name, text in files.items():
             stack.enter_context(writing(folder / name)).write_text(text, encoding="utf-8")
-
-
-def copy_model_files(source: Path, target: Path) -> None:
-    """Copy what a run or tokenizer is made of into `target`, sub-folders too; no code, no pickles, nothing hidden."""
-
-    def left_out(folder: str, names: list[str]) -> list[str]:
-        return [n for n in names if n.startswith(".") or not ((Path(folder) / n).is_dir() or _is_model_file(n))]
-
-    shutil.copytree(source, target, ignore=left_out, dirs_exist_ok=True)
-
-
-def _is_model_file(name: str) -> bool:
-    return any(fnmatch(name, pattern) for pattern in MODEL_FILES)

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from framepred.errors import FramepredError
-from framepred.io.files import MODEL_FILES
+from framepred.io.model_files import MODEL_FILES
 
 # A Path collapses the two slashes.
 _ADDRESS = re.compile(r"hf:/{1,2}([\w.-]+/[\w.-]+)(?:@([^/\s]+))?(?:/([^\s]+?))?/?")

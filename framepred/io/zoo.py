@@ -1,9 +1,13 @@
 """Names → folders: the tokenizers and runs that come with framepred, and those on the Hugging Face Hub."""
 
+import json
+import math
 from pathlib import Path
+from typing import Any
 
 from framepred.errors import FramepredError
 from framepred.io import hub
+from framepred.io.toml import built_in
 
 DEFAULT = "doom-64"
 
@@ -43,3 +47,29 @@ def tokenizer_folder(name_or_dir: str | Path) -> Path:
     else:
         folder = resolve("tokenizers", name_or_dir)
     return folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder
+
+
+def describe_zoo() -> list[dict[str, Any]]:
+    """Return name, kind and one line for everything that comes with framepred; no weights are loaded."""
+    items = []
+    for zoo, kind in (("models", "run"), ("tokenizers", "tokenizer")):
+        for name in names(zoo):
+            folder = resolve(zoo, name)
+            tokenizer = json.loads((tokenizer_folder(folder) / "config.json").read_text())
+            size, tokens = "x".join(map(str, tokenizer["frame_size"])), math.prod(tokenizer["grid"])
+            line = (
+                f"{size}, {tokens} tokens a frame of {tokenizer['codebook_size']} codes, "
+                f"{_count_values(folder / 'model.safetensors') / 1e6:.1f}M parameters"
+            )
+            items.append({"name": name, "kind": kind, "summary": line, "path": str(folder)})
+    items += [
+        {"name": n, "kind": "recipe", "summary": "for framepred train --recipe", "path": n} for n in built_in("recipe")
+    ]
+    return items
+
+
+def _count_values(weights: Path) -> int:
+    """Return how many numbers a safetensors file holds, from its header alone."""
+    with weights.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")

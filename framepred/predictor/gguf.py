@@ -16,21 +16,11 @@ from framepred.io.atomic import writing
 NAME = "model.gguf"
 QUANTIZATIONS = ("f16", "q8_0", "q4_0")
 _FILE_TYPES = {None: "ALL_F32", "f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0", "q4_0": "MOSTLY_Q4_0"}
-_TENSORS = {
-    "model.embed_tokens": "token_embd",
-    "model.norm": "output_norm",
-    "lm_head": "output",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-}
-_BACK = {theirs: ours for ours, theirs in _TENSORS.items()}
+_OUTER = ("model.embed_tokens", "model.norm", "lm_head")
+_IN_LAYERS = (
+    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+    "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj", "input_layernorm", "post_attention_layernorm",
+)  # fmt: skip
 # Byte-level BPE differs in how it cuts text before merging; llama.cpp knows the ways by name.
 _DIGITS = "Digits"
 _LLAMA_3 = (
@@ -70,6 +60,7 @@ def write_gguf(
     with writing(path) as temporary, closing(gguf.GGUFWriter(temporary, "llama")) as writer:
         _add_config(writer, config, gguf.LlamaFileType[_FILE_TYPES[quantize]])
         _add_tokenizer(writer, gguf, config, tokenizer)
+        names = _gguf_names(gguf, config["num_hidden_layers"])
         for name, tensor in weights.items():
             array = tensor.detach().float().cpu().numpy()
             if name.endswith(("q_proj.weight", "k_proj.weight")):
@@ -77,7 +68,7 @@ def write_gguf(
                 array = _interleave(array, heads)
             kind = _stored_as(gguf, name, array, quantize)
             stored = array if kind == gguf.GGMLQuantizationType.F32 else gguf.quantize(array, kind)
-            writer.add_tensor(_gguf_name(name), np.ascontiguousarray(stored), raw_dtype=kind)
+            writer.add_tensor(names[name], np.ascontiguousarray(stored), raw_dtype=kind)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -88,10 +79,11 @@ def read_gguf(path: Path) -> dict[str, Tensor]:
     gguf = require_gguf()
     with _opened(path) as reader:
         heads = {part: _value(reader, f"llama.attention.{part}") for part in ("head_count", "head_count_kv")}
+        names = {theirs: ours for ours, theirs in _gguf_names(gguf, _value(reader, "llama.block_count")).items()}
         result = {}
         for stored in reader.tensors:
             array = gguf.dequantize(stored.data, stored.tensor_type)
-            name = _hugging_face_name(stored.name)
+            name = names[stored.name]
             if name.endswith(("q_proj.weight", "k_proj.weight")):
                 array = _deinterleave(array, heads["head_count" if ".q_proj" in name else "head_count_kv"])
             result[name] = torch.from_numpy(np.array(array, np.float32))
@@ -187,20 +179,11 @@ def _value(reader: Any, key: str, otherwise: Any = _NEEDED) -> Any:
     return otherwise
 
 
-def _gguf_name(name: str) -> str:
-    stem = name.removesuffix(".weight")
-    if not stem.startswith("model.layers."):
-        return f"{_TENSORS[stem]}.weight"
-    layer, part = stem.removeprefix("model.layers.").split(".", 1)
-    return f"blk.{layer}.{_TENSORS[part]}.weight"
-
-
-def _hugging_face_name(name: str) -> str:
-    stem = name.removesuffix(".weight")
-    if not stem.startswith("blk."):
-        return f"{_BACK[stem]}.weight"
-    _, layer, part = stem.split(".")
-    return f"model.layers.{layer}.{_BACK[part]}.weight"
+def _gguf_names(gguf: ModuleType, layers: int) -> dict[str, str]:
+    """Return GGUF's name of each tensor of a LlamaForCausalLM, by its name there."""
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, layers)
+    ours = (*_OUTER, *(f"model.layers.{i}.{part}" for i in range(layers) for part in _IN_LAYERS))
+    return {f"{name}.weight": f"{names.get_name(name)}.weight" for name in ours}
 
 
 def _interleave(weight: np.ndarray, heads: int) -> np.ndarray:

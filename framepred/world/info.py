@@ -6,7 +6,6 @@ from typing import Any
 
 from framepred.errors import FramepredError
 from framepred.io import hub, zoo
-from framepred.io.toml import built_in
 from framepred.sources.actions_csv import actions_path, read_actions
 from framepred.sources.folder import find_videos
 from framepred.tokenizer.foreign import AdaptedTokenizer
@@ -35,23 +34,6 @@ def describe(path_or_name: str) -> dict[str, Any]:
     if (path / "recipe.toml").is_file():
         return {"path": str(path), "kind": "unfinished run", "next": "framepred train ... --resume"}
     return _folder(path)
-
-
-def describe_zoo() -> list[dict[str, Any]]:
-    """Return name, kind and one line for everything that comes with framepred."""
-    items = []
-    for kind, show in (("models", _run), ("tokenizers", _tokenizer)):
-        for name in zoo.names(kind):
-            facts = show(zoo.resolve(kind, name))
-            size = "x".join(map(str, facts["frame_size"]))
-            parameters = f"{facts['parameters'] / 1e6:.1f}M parameters"
-            tokens = f"{facts['tokens_per_frame']} tokens a frame of {facts['codebook_size']} codes"
-            line = f"{size}, {tokens}, {parameters}"
-            items.append({"name": name, "kind": facts["kind"], "summary": line, "path": facts["path"]})
-    items += [
-        {"name": n, "kind": "recipe", "summary": "for framepred train --recipe", "path": n} for n in built_in("recipe")
-    ]
-    return items
 
 
 def _is_tokenizer(path: Path) -> bool:

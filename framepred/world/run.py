@@ -15,7 +15,8 @@ from framepred.decoding.sampling import Sampling
 from framepred.errors import FramepredError
 from framepred.io import zoo
 from framepred.io.atomic import writing_folder
-from framepred.io.files import copy_model_files, file_sha256, load_into, read_json, read_weights, replace_files
+from framepred.io.files import file_sha256, load_into, read_json, read_weights, replace_files
+from framepred.io.model_files import copy_model_files
 from framepred.predictor import gguf as gguf_file
 from framepred.predictor.config import LlamaConfig
 from framepred.predictor.huggingface import from_hugging_face, to_hugging_face

@@ -210,6 +210,17 @@ def test_info_alone_lists_what_comes_along() -> None:
     assert "tiny" in run("info")
 
 
+def test_info_lists_the_zoo_without_torch_and_with_the_sizes_of_the_loaded_weights() -> None:
+    program = "import sys; from framepred.cli import cli; cli.main(['info'], standalone_mode=False)"
+    done = subprocess.run([sys.executable, "-c", f"{program}; assert 'torch' not in sys.modules"], check=False)
+    assert done.returncode == 0
+    for item in facts("info")["zoo"]:
+        if item["kind"] != "recipe":
+            about = facts("info", item["path"])
+            assert f"{about['tokens_per_frame']} tokens a frame of {about['codebook_size']} codes" in item["summary"]
+            assert f"{about['parameters'] / 1e6:.1f}M parameters" in item["summary"]
+
+
 def test_tokenize_reports_what_it_added(clips_dir: Path, tiny_run: Path, here: Path) -> None:
     command = ("tokenize", clips_dir / "clip0.mp4", clips_dir / "clip1.mp4", "-o", "store", "--tokenizer", tiny_run)
     first = facts(*command)
