@@ -97,16 +97,18 @@ def read_clips(group: Group, protocol: Protocol, size: tuple[int, int], fps: flo
     length = protocol.context + protocol.horizon
     span = 2 * length - 1 if group.alteration == "skipped" else length
     wanted = protocol.fps or fps
-    short, found, told = 0, 0, False
+    short, found, warned = 0, 0, False
     for index, member in enumerate(group.members):
         made = 0
         try:
             if isinstance(member, TokenEpisode):
                 clips = _cut_tokens(member, protocol, span)
             else:
-                own, told = _own_rate(member, wanted, told)
-                shape = protocol.size if protocol.size != (0, 0) else size
-                clips = _cut_video(member, protocol, span, shape, None if own else wanted)
+                rate = member.resampled_to(wanted)
+                if rate is not None and not warned:
+                    _warn_resampled(member, rate)
+                    warned = True
+                clips = _cut_video(member, protocol, span, protocol.size if any(protocol.size) else size, rate)
             for clip in clips:
                 yield index, alter(clip, group.alteration)
                 made, found = made + 1, found + 1
@@ -128,18 +130,10 @@ def read_clips(group: Group, protocol: Protocol, size: tuple[int, int], fps: flo
         )
 
 
-def _own_rate(video: VideoFile, wanted: float, told: bool) -> tuple[bool, bool]:
-    """Say whether a video keeps its own rate, and whether the user has been told of another."""
+def _warn_resampled(video: VideoFile, rate: float) -> None:
     own = probe_video(video.path).fps
-    if abs(own - wanted) <= 0.02 * wanted:
-        return True, told
-    kept = video.actions_file is not None
-    if not told:
-        what = "scored as it is, for its actions belong to its frames" if kept else "resampled"
-        warnings.warn(
-            FramepredWarning(f"{video.path.name} has {own:g} frames a second, not {wanted:g}: {what}"), stacklevel=2
-        )
-    return kept, True
+    message = f"{video.path.name} has {own:g} frames a second, not {rate:g}: videos of another rate are resampled"
+    warnings.warn(FramepredWarning(message), stacklevel=3)
 
 
 def _cut_video(

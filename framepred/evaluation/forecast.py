@@ -116,7 +116,7 @@ def make_forecast(
     """Predict how a video file goes on after `context` frames from `start`, and score it where it does.
 
     `actions` is a CSV file, "none", or None for the file beside the video. A video whose rate is not
-    the run's is resampled to it, unless its actions tie it to its own frames. `engine` is "framepred"
+    the run's is resampled to it, unless an actions file belongs to its frames. `engine` is "framepred"
     or one of engines.ENGINES; `server` is the address of a vLLM server. `prompt` are words before the frames.
     `samples` futures are shown, or the mean of `ensemble`; it and the temperature are the run's own where none of
     the three is given.
@@ -160,7 +160,7 @@ def _read(
     """Return a video's frames from `start` on, context + horizon at most, and the actions of all those steps."""
     file = VideoFile(video, str(video))
     given = given_actions(file, actions, run)
-    rate = None if given else rate_of_run(file, run, actions)
+    rate = None if given else rate_of_run(file, run)
     clip = read_video(video, run.tokenizer.frame_size, rate, start + context + horizon)
     frames = clip.frames[start:]
     if given and actions is None and len(clip.frames) < start + context + horizon:

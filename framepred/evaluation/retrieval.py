@@ -18,7 +18,6 @@ from framepred.io.atomic import writing
 from framepred.sources.folder import VideoFile, find_videos
 from framepred.tokenizer.contract import Tokenizer
 from framepred.tokens.store import TokenEpisode, is_store, read_store
-from framepred.video.read import probe_video, stream_video
 from framepred.video.resize import fit_frames
 
 _SIDE = 8
@@ -76,19 +75,12 @@ class TrainingIndex:
             decoded = self.tokenizer.decode(source.tokens[start : start + count].long()).cpu()
             return fit_frames(decoded, size)
         kept, first = [], 0
-        for chunk in stream_video(source.path, size, _rate(source, self.fps)):
+        for chunk in source.stream(size, self.fps):
             kept.append(chunk[max(0, start - first) : max(0, start + count - first)])
             first += len(chunk)
             if first >= start + count:
                 break
         return torch.cat(kept)
-
-
-def _rate(video: VideoFile, fps: float) -> float | None:
-    """Return the rate to resample a video to, as its clips were for the model: None keeps its own."""
-    if video.actions_file is not None or abs(probe_video(video.path).fps - fps) <= 0.02 * fps:
-        return None
-    return fps
 
 
 @dataclass(frozen=True)
@@ -126,7 +118,7 @@ def index_training(
                 if isinstance(item, TokenEpisode):
                     chunks: Iterator[Tensor] = (tokenizer.decode(t.long()).cpu() for t in item.tokens.split(64))
                 else:
-                    chunks = stream_video(item.path, tokenizer.frame_size, _rate(item, fps))
+                    chunks = item.stream(tokenizer.frame_size, fps)
                 parts[str(i)] = torch.cat([features(chunk) for chunk in chunks])
             except FramepredError as error:
                 warnings.warn(FramepredWarning(f"skipped: {error}"), stacklevel=2)

@@ -97,7 +97,7 @@ def caption_video(
         raise FramepredError(f"context {count} is not allowed: the run sees {run.window} frames; give 1 to that")
     file = VideoFile(Path(video), str(video))
     given = given_actions(file, actions, run)
-    rate = None if given else rate_of_run(file, run, actions)
+    rate = None if given else rate_of_run(file, run)
     clip = read_video(video, run.tokenizer.frame_size, rate, start + count)
     frames = clip.frames[start:]
     if not len(frames) or (context is not None and len(frames) < context):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from framepred.errors import FramepredError
 from framepred.sources.actions_csv import actions_path, read_actions
-from framepred.video.read import VIDEO_SUFFIXES, Clip, read_video, stream_video
+from framepred.video.read import VIDEO_SUFFIXES, Clip, probe_video, read_video, stream_video
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,22 @@ class VideoFile:
         """Return (actions, names) of the sidecar, None where there is none."""
         return read_actions(self.actions_file) if self.actions_file else None
 
-    def _rate(self, fps: float | None) -> float | None:
-        # Actions belong to the frames as they are; another rate would part them.
-        return None if self.actions_file else fps
+    def resampled_to(self, fps: float | None) -> float | None:
+        """Return `fps` where the video is to be resampled to it; None where it keeps its own frames.
+
+        It keeps them where an actions file belongs to them, and where their rate is within 2 % of `fps`.
+        """
+        if fps is None or self.actions_file or abs(probe_video(self.path).fps - fps) <= 0.02 * fps:
+            return None
+        return fps
 
     def stream(self, size: tuple[int, int], fps: float | None) -> Iterator[Tensor]:
-        """Yield frames uint8 (≤ 64, 3, H, W); `fps` resamples a video that has no actions."""
-        return stream_video(self.path, size, self._rate(fps))
+        """Yield frames uint8 (≤ 64, 3, H, W), `resampled_to` a rate."""
+        return stream_video(self.path, size, self.resampled_to(fps))
 
     def read(self, size: tuple[int, int], fps: float | None = None, max_frames: int | None = None) -> Clip:
         """Read the video into memory, as `stream` yields it."""
-        return read_video(self.path, size, self._rate(fps), max_frames)
+        return read_video(self.path, size, self.resampled_to(fps), max_frames)
 
 
 def find_videos(sources: Sequence[str | os.PathLike[str]]) -> list[VideoFile]:

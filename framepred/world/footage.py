@@ -25,15 +25,11 @@ def given_actions(file: VideoFile, actions: str | None, run: Run) -> tuple[Tenso
     return read_actions(path)[0], str(path)
 
 
-def rate_of_run(file: VideoFile, run: Run, actions: str | None) -> float | None:
-    """Return the rate to resample to; None where the video has the run's rate already."""
-    own = probe_video(file.path).fps
-    if abs(own - run.fps) <= 0.02 * run.fps:
-        return None
-    if file.actions_file is not None and actions == "none":
-        return None
-    warnings.warn(
-        FramepredWarning(f"{file.path.name} has {own:g} frames a second, the model {run.fps:g}: resampled"),
-        stacklevel=2,
-    )
-    return run.fps
+def rate_of_run(file: VideoFile, run: Run) -> float | None:
+    """Return the rate to resample a video to, with a warning; None where it keeps its own frames."""
+    rate = file.resampled_to(run.fps)
+    if rate is not None:
+        own = probe_video(file.path).fps
+        message = f"{file.path.name} has {own:g} frames a second, the model {rate:g}: resampled"
+        warnings.warn(FramepredWarning(message), stacklevel=2)
+    return rate

@@ -23,6 +23,7 @@ from framepred.evaluation.forecast import make_forecast
 from framepred.evaluation.futures import ROWS
 from framepred.sources.actions_csv import read_actions
 from framepred.video.read import read_video
+from framepred.video.write import write_video
 from framepred.world.likelihood import token_logits
 from framepred.world.rollout import predict
 from framepred.world.run import Run, load_run
@@ -341,6 +342,27 @@ def test_what_cannot_be_read_is_passed_over(two: Path, invoke: Callable[..., Res
     assert result.exit_code == 0, result.stderr
     assert result.stderr.startswith("warning: skipped: cannot read")
     assert json.loads(result.stdout)["groups"][0]["clips"] == 2
+
+
+def test_videos_of_another_rate_are_resampled_and_one_warning_says_so(
+    two: Path, clips_dir: Path, tiny_run: Path, invoke: Callable[..., Result], here: Path
+) -> None:
+    (here / "fast").mkdir()
+    for i in (0, 1):
+        write_video(here / "fast" / f"clip{i}.mp4", clip(clips_dir, i, 10)[0].repeat_interleave(2, 0), 20.0)
+    result = invoke("fast", *SMALL, "--train", two, "--json")
+    assert result.exit_code == 0, result.stderr
+    warning = "warning: clip0.mp4 has 20 frames a second, not 10: videos of another rate are resampled"
+    assert result.stderr.splitlines() == [warning]
+    group = json.loads(result.stdout)["groups"][0]
+    # At the run's rate each frame stands once: the clip is the training clip, but for what its codec lost.
+    assert {found["frame"] for found in group["retrieved"].values()} == {0}
+    made = invoke("fast", *SMALL, "--set", "fps=20", "--json")
+    assert made.stderr == ""
+    shutil.copytree(tiny_run, "run")
+    for command in (["calibrate", "fast"], ["surprise", "fast/clip0.mp4", "--calibration", "none"]):
+        shown = CliRunner().invoke(cli, [*command, "--model", "run"], prog_name="framepred")
+        assert "clip0.mp4 has 20 frames a second, the model 10: resampled" in shown.stderr
 
 
 @pytest.mark.parametrize(

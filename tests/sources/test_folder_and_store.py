@@ -108,6 +108,18 @@ def test_a_video_with_actions_keeps_its_own_frames(clips_dir: Path, tmp_path: Pa
     assert len(bare.read((64, 64), fps=5.0).frames) == 12
 
 
+def test_a_video_is_resampled_where_it_has_no_actions_and_another_rate(clips_dir: Path, tmp_path: Path) -> None:
+    (with_actions, *_) = find_videos([clips_dir])
+    shutil.copy(with_actions.path, tmp_path / "bare.mp4")
+    (bare,) = find_videos([tmp_path])
+    assert with_actions.resampled_to(5.0) is None
+    assert bare.resampled_to(None) is bare.resampled_to(10.0) is None
+    # Two per cent off is the same rate: 29.97 and 30.
+    assert bare.resampled_to(9.82) is bare.resampled_to(10.18) is None
+    assert (bare.resampled_to(9.7), bare.resampled_to(10.3)) == (9.7, 10.3)
+    assert torch.equal(torch.cat(list(bare.stream((64, 64), 9.82))), bare.read((64, 64)).frames)
+
+
 def test_datasets_opens_the_store_and_the_tokens_are_the_encoded_frames(
     clips_dir: Path, tokenizer: Autoencoder, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,9 @@ from framepred.evaluation.surprise.features import Features, FrameScores, score_
 from framepred.evaluation.surprise.reliability import BINS, Reliability, bin_confidence
 from framepred.sources.episode import check_action_count
 from framepred.sources.folder import VideoFile
+from framepred.video.read import stream_video
 from framepred.world.counterfactual import join_pasts, take_past
+from framepred.world.footage import rate_of_run
 from framepred.world.run import Run
 
 _OTHER_PASTS = 4
@@ -55,14 +57,15 @@ def calibrate(run: Run, videos: Sequence[VideoFile]) -> Iterator[CalibrationProg
     actions that do not fit.
     """
     with_actions = run.layout.actions is not None and all(v.actions_file for v in videos)
+    rates = [rate_of_run(video, run) for video in videos]
     places = sorted({i * len(videos) // _OTHER_PASTS for i in range(_OTHER_PASTS)}) if len(videos) > 1 else []
-    taken = {i: take_past(run, *_read(run, videos[i], with_actions)) for i in places}
+    taken = {i: take_past(run, *_read(run, videos[i], rates[i], with_actions)) for i in places}
     owners = [i for i, past in taken.items() if past]
     pasts = join_pasts([past for past in taken.values() if past])
     tallies = {"no_actions": _Tally()} | ({"actions": _Tally()} if with_actions else {})
     count = 0
     for done, video in enumerate(videos):
-        tokens, actions = _read(run, video, with_actions)
+        tokens, actions = _read(run, video, rates[done], with_actions)
         # A video's own past is not one of other footage.
         others = pasts.without(owners.index(done) if done in owners else None) if pasts else None
         bare = others and others.without_actions(run.layout)
@@ -77,9 +80,9 @@ def calibrate(run: Run, videos: Sequence[VideoFile]) -> Iterator[CalibrationProg
     yield CalibrationProgress(len(videos), len(videos), count, result)
 
 
-def _read(run: Run, video: VideoFile, with_actions: bool) -> tuple[Tensor, Tensor | None]:
+def _read(run: Run, video: VideoFile, rate: float | None, with_actions: bool) -> tuple[Tensor, Tensor | None]:
     """Return a video's tokens and its actions, checked against each other."""
-    chunks = video.stream(run.tokenizer.frame_size, run.fps)
+    chunks = stream_video(video.path, run.tokenizer.frame_size, rate)
     tokens = torch.cat([part.cpu() for part in run.tokenizer.encode_stream(chunks)])
     if len(tokens) < 2:
         raise FramepredError(f"{video.path} has {len(tokens)} frame, 2 are needed: give longer videos")

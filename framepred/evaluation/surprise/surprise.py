@@ -119,7 +119,7 @@ def measure_surprise(
 
     `actions` is a CSV file, "none", or None for the file beside the video; `calibration` a file, "none", or
     None for the run's own. `inverse` asks of each frame which action it looks like. A video whose rate is
-    not the run's is resampled to it, unless its actions tie it to its own frames.
+    not the run's is resampled to it, unless an actions file belongs to its frames.
     """
     run = load_run(model, choose_device(device))
     file = VideoFile(Path(video), str(video))
@@ -129,7 +129,7 @@ def measure_surprise(
     if given and run.layout.actions is None:
         raise FramepredError(f"{given[1]}: the model {run.path} was trained without actions; give --actions none")
     known = _calibration(run, calibration, given is not None)
-    rate = None if given else rate_of_run(file, run, actions)
+    rate = None if given else rate_of_run(file, run)
     chunks = stream_video(file.path, run.tokenizer.frame_size, rate)
     tokens = torch.cat([part.cpu() for part in run.tokenizer.encode_stream(chunks)])
     if len(tokens) < 2:
