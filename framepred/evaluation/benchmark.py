@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -178,9 +178,9 @@ def _write(cache: Path | None, key: str, record: dict[str, Any]) -> None:
         write_text(cache / f"{key}.json", json.dumps(record, allow_nan=False))
 
 
-def selected_clips(group: Group, scorer: Scorer, names: Sequence[str]) -> Iterator[tuple[int, EvalClip]]:
-    """Yield (member, clip) of the clips with these names, read anew."""
+def selected_clips(group: Group, scorer: Scorer, names: Container[str]) -> Iterator[EvalClip]:
+    """Yield the clips with these names, read anew."""
     run = scorer.run
-    for member, clip in read_clips(group, scorer.protocol, run.tokenizer.frame_size, run.fps):
+    for _, clip in read_clips(group, scorer.protocol, run.tokenizer.frame_size, run.fps):
         if clip.name in names:
-            yield member, clip
+            yield clip

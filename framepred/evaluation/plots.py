@@ -1,8 +1,6 @@
 """Curves and histograms of a result as SVG text, by matplotlib."""
 
 import io
-from collections.abc import Mapping, Sequence
-from statistics import fmean
 from typing import Any
 
 from framepred.errors import FramepredError
@@ -17,7 +15,6 @@ COLOURS = {
     "nearest_training": "#6a4fb3",
     "ceiling": "#7a7a7a",
 }
-_SERIES = [COLOURS[name] for name in ("model", "copy_last", "nearest_training", "ceiling")]
 _STYLES = {"model_no_actions": "--", "model_shuffled_actions": ":", "linear": ":", "ceiling": "--"}
 
 
@@ -29,7 +26,8 @@ def require_matplotlib() -> None:
         raise FramepredError("a report needs matplotlib: pip install 'framepred[report]'") from error
 
 
-def _figure(width: float, height: float, panels: int = 1) -> tuple[Any, Any]:
+def make_figure(width: float, height: float, panels: int = 1) -> tuple[Any, Any]:
+    """Return a matplotlib figure of so many inches, and its axes: an array of them for several panels."""
     require_matplotlib()
     from matplotlib.figure import Figure
 
@@ -41,7 +39,8 @@ def _figure(width: float, height: float, panels: int = 1) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _svg(figure: Any) -> str:
+def to_svg(figure: Any) -> str:
+    """Return a figure as SVG text, the same for the same figure."""
     import matplotlib
 
     buffer = io.StringIO()
@@ -58,7 +57,7 @@ def horizon_curves(rows: dict[str, Any], names: dict[str, str], metric: str, lab
     curves = {row: curve for row, curve in curves.items() if curve}
     if not curves:
         return None
-    figure, axes = _figure(4.6, 3.4)
+    figure, axes = make_figure(4.6, 3.4)
     for row, curve in curves.items():
         values = [float("nan") if v is None else v for v in curve]
         axes.plot(
@@ -68,24 +67,24 @@ def horizon_curves(rows: dict[str, Any], names: dict[str, str], metric: str, lab
     axes.set(xlabel="frames ahead", title=label)
     axes.xaxis.get_major_locator().set_params(integer=True)
     figure.legend(loc="outside lower center", ncols=3, fontsize=7, frameon=False)
-    return _svg(figure)
+    return to_svg(figure)
 
 
 def rank_plot(ranks: list[float]) -> str:
     """Draw a rank histogram beside the flat line that a calibrated spread would give."""
-    figure, axes = _figure(4.6, 2.6)
+    figure, axes = make_figure(4.6, 2.6)
     axes.bar(range(len(ranks)), ranks, color=COLOURS["model"], width=0.9)
     axes.axhline(1 / len(ranks), color="#444", linestyle="--", linewidth=1, label="truth drawn as the samples are")
     axes.set(xlabel="rank of the truth among the samples, pixel by pixel", ylabel="share")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(fontsize=7)
-    return _svg(figure)
+    return to_svg(figure)
 
 
 def groups_plot(groups: list[dict[str, Any]], names: dict[str, str], metric: str, label: str) -> str:
     """Draw a metric of model and baselines for each group side by side, with intervals."""
     shown = ("model", "copy_last", "nearest_training")
-    figure, axes = _figure(1.6 + 1.5 * len(groups), 3.2)
+    figure, axes = make_figure(1.6 + 1.5 * len(groups), 3.2)
     for i, row in enumerate(shown):
         points = [(g, v) for g, group in enumerate(groups) if (v := group["rows"][row]["metrics"].get(metric))]
         if not points:
@@ -97,57 +96,4 @@ def groups_plot(groups: list[dict[str, Any]], names: dict[str, str], metric: str
     axes.set_xticks(range(len(groups)), [g["name"].replace(", ", "\n") for g in groups], fontsize=8)
     axes.set(title=label)
     axes.legend(fontsize=7)
-    return _svg(figure)
-
-
-def rates_plot(rows: list[dict[str, Any]]) -> str:
-    """Draw what tokenizers give back against the bits that they take a frame: PSNR and SSIM, a colour each.
-
-    `rows` have `kind`, `bits_a_frame`, `psnr`, `ssim`, and where it was measured `rollout_psnr`, drawn hollow.
-    """
-    figure, (noise, likeness) = _figure(9.2, 4.0, panels=2)
-    for i, row in enumerate(rows):
-        bits, colour, shape = row["bits_a_frame"], f"C{i}", "os^"[i // 10 % 3]
-        noise.plot(bits, row["psnr"], shape, color=colour, label=row["kind"])
-        likeness.plot(bits, row["ssim"], shape, color=colour)
-        if "rollout_psnr" in row:
-            noise.plot([bits] * 2, [row["psnr"], row["rollout_psnr"]], ":", color=colour, linewidth=1)
-            noise.plot(bits, row["rollout_psnr"], shape, color=colour, fillstyle="none")
-    noise.set(xlabel="bits a frame", title="PSNR, dB (hollow: of predicted frames)")
-    likeness.set(xlabel="bits a frame", title="SSIM")
-    figure.legend(loc="outside lower center", ncols=5, fontsize=8, frameon=False)
-    return _svg(figure)
-
-
-def seen_curves(curves: Mapping[str, Sequence[tuple[float, Sequence[float]]]], seen: str, label: str) -> str:
-    """Draw a measure against what was seen, a line a name: of each point its place and values, their mean and range."""
-    figure, axes = _figure(4.6, 3.4)
-    for colour, (name, points) in zip(_SERIES, curves.items(), strict=False):
-        places = [place for place, _ in points]
-        means, errors = _means([values for _, values in points])
-        axes.errorbar(places, means, errors, color=colour, label=name, marker="o", markersize=4, capsize=3)
-    axes.set(xlabel=seen, title=label)
-    axes.legend(fontsize=7)
-    return _svg(figure)
-
-
-def bars_plot(bars: Mapping[str, Mapping[str, Sequence[float]]], label: str) -> str:
-    """Draw values by group and name, bars side by side: the mean, and the range."""
-    names = list(dict.fromkeys(name for group in bars.values() for name in group))
-    figure, axes = _figure(1.6 + 1.2 * len(bars), 3.2)
-    width = 0.8 / max(1, len(names))
-    for i, (name, colour) in enumerate(zip(names, _SERIES, strict=False)):
-        places = [g + (i - (len(names) - 1) / 2) * width for g, group in enumerate(bars.values()) if name in group]
-        means, errors = _means([group[name] for group in bars.values() if name in group])
-        axes.bar(places, means, width, yerr=errors, color=colour, label=name, capsize=3)
-    axes.set_xticks(range(len(bars)), list(bars), fontsize=8)
-    axes.set(title=label)
-    axes.legend(fontsize=7)
-    return _svg(figure)
-
-
-def _means(groups: Sequence[Sequence[float]]) -> tuple[list[float], list[list[float]]]:
-    """Return each group's mean, and how far its range goes below and above."""
-    means = [fmean(values) for values in groups]
-    pairs = list(zip(means, groups, strict=True))
-    return means, [[mean - min(values) for mean, values in pairs], [max(values) - mean for mean, values in pairs]]
+    return to_svg(figure)

@@ -318,12 +318,15 @@ def test_the_report_is_one_page_with_everything_inside(
     two: Path, invoke: Callable[..., Result], here: Path, clips_dir: Path
 ) -> None:
     pytest.importorskip("matplotlib")
-    result = invoke(two, *SMALL, "--report", "rep", "--alter", "mirrored", "--train", clips_dir / "clip3.mp4")
+    sources = (f"<b>&two={two}", "--train", clips_dir / "clip3.mp4")
+    result = invoke(*sources, *SMALL, "--report", "rep", "--alter", "mirrored")
     assert result.exit_code == 0, (result.stderr, result.exception)
     page = (here / "rep" / "index.html").read_text()
     assert page.count("data:video/mp4;base64,") == page.count("data:image/png;base64,") == 4
     assert page.count("<svg") >= 9
     assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', page.replace('xlink:href="#', 'href="#'))
+    assert "<h2>&lt;b&gt;&amp;two: 2 clips</h2>" in page
+    assert "<b>" not in page
     assert "best: clip" in page
     assert "worst: clip" in page
 
