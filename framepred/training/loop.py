@@ -1,6 +1,5 @@
-"""The training loop: one for every stage, resumable to the same result, on any number of processes."""
+"""The training loop, the same for every stage: resumable to the same result, on any number of processes."""
 
-import json
 import os
 import shutil
 import time
@@ -15,20 +14,19 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from framepred.config.recipe import TrainingRecipe
 from framepred.errors import FramepredError, FramepredWarning, Interrupted
-from framepred.io.atomic import write_text
+from framepred.training.log import MetricsLog
 from framepred.training.muon import Muon
-from framepred.training.resume import load_state, save_state, swapped
+from framepred.training.resume import TrainState
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What the loop trains: `loss(model, step)` → (scalar, values to log) on this process's share.
+    """What the loop trains: `loss(model, step)` → (scalar, values to log), on this process's share of the batch.
 
-    The batch must be a function of `step` alone, so that a resumed run repeats it.
+    The batch must depend on `step` alone, so that a resumed run repeats it.
     """
 
     name: str
@@ -41,7 +39,7 @@ class Stage:
     items_per_step: int
     unit: str
     matrices: tuple[nn.Parameter, ...] = ()
-    """Hidden weights that Muon moves; AdamW moves all others."""
+    """Hidden weights that Muon trains; AdamW trains all others."""
     inherited: tuple[nn.Parameter, ...] = ()
     """Weights that learn at `inherited_rate` in place of `learning_rate`."""
     inherited_rate: float = 0.0
@@ -56,7 +54,7 @@ class Budget:
 
     @property
     def half(self) -> "Budget":
-        """Return what each of two stages has that share this."""
+        """Return the budget of each of two stages that share this one."""
         return Budget((self.steps + 1) // 2, self.seconds and self.seconds / 2)
 
     def fraction(self, step: int, elapsed: float) -> float:
@@ -66,7 +64,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class TrainProgress:
-    """A moment of training: `rate` in `unit` a second, `fraction` of the budget used, times in seconds."""
+    """Training after a step: `rate` in `unit` a second, `fraction` of the budget used, times in seconds."""
 
     stage: str
     step: int
@@ -78,6 +76,11 @@ class TrainProgress:
     remaining: float | None
     values: dict[str, float] = field(default_factory=dict)
 
+    def to_row(self) -> dict[str, Any]:
+        """Return a line of metrics.jsonl."""
+        row = {"stage": self.stage, "step": self.step, "loss": self.loss, **self.values}
+        return row | {f"{self.unit}_per_second": round(self.rate, 1), "elapsed": round(self.elapsed, 2)}
+
 
 _THREADS_BESIDE_GPU = 4
 
@@ -85,7 +88,7 @@ _THREADS_BESIDE_GPU = 4
 def make_accelerator() -> Accelerator:
     """Return the process's view of the launch: device and ranks."""
     # Precision is set in `arithmetic`: accelerate keeps the first one for the life of a process.
-    # Ranks wait while the first one tokenizes, which may take longer than the usual half hour.
+    # All ranks wait while the first one tokenizes, which may take longer than the default limit of half an hour.
     patient = InitProcessGroupKwargs(timeout=timedelta(days=7))
     accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="no", kwargs_handlers=[patient])
     assert accelerator.num_processes == int(os.environ.get("WORLD_SIZE", "1")), "processes train apart"
@@ -103,102 +106,123 @@ def arithmetic(accelerator: Accelerator, loop: TrainingRecipe) -> torch.autocast
 def fit(
     stage: Stage, accelerator: Accelerator, budget: Budget, loop: TrainingRecipe, run: Path
 ) -> Iterator[TrainProgress]:
-    """Train a stage, yielding progress; leave its averaged weights in `stage.model`.
+    """Train a stage, yielding progress after each step; leave its averaged weights in `stage.model`.
 
-    State is saved to RUN/resume-STAGE.safetensors every `save_minutes` and on interrupt; where it
-    exists, training goes on from it. Logs go to RUN/metrics.jsonl.
+    State is saved to RUN/resume-STAGE.safetensors every `save_minutes` and on interrupt; where that file exists,
+    training resumes from it. Each step is logged in RUN/metrics.jsonl. Raises Interrupted on Ctrl-C, and
+    FramepredError where the loss is not finite or a file cannot be read or written.
     """
-    state_file = run / f"resume-{stage.name}.safetensors"
-    optimizers, rates = _optimizers(stage)
-    model, *wrapped = accelerator.prepare(stage.model, *optimizers)
-    inner: list[torch.optim.Optimizer] = [w.optimizer for w in wrapped]
-    # In the wrapper torch finds weights that two layers share under one of their two names alone.
-    bare = model.module if isinstance(model, DistributedDataParallel) else model
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    average = [p.detach().clone() for p in parameters]
-    step, before = 0, 0.0
-    if state_file.exists():
-        step, before = load_state(state_file, bare, inner, parameters, average)
-    log = _Log(run / "metrics.jsonl", stage.name, step, accelerator.is_main_process)
-    runner: Any = _compiled(model, accelerator) if loop.compile else model
-    started = last_save = time.monotonic()
-    shown: list[tuple[float, int]] = [(started, step)]
+    session = _Session(stage, accelerator, loop, run / f"resume-{stage.name}.safetensors")
+    log = MetricsLog(run / "metrics.jsonl", stage.name, session.state.step, accelerator.is_main_process)
     progress: TrainProgress | None = None
-
-    def save() -> None:
-        if step:  # Before the first there is nothing to keep, and asking Adam for its state makes it count one.
-            save_state(
-                state_file, accelerator, bare, inner, parameters, average, step, before + time.monotonic() - started
-            )
-
     try:
-        while True:
-            now = time.monotonic()
-            due = float(now - last_save > loop.save_minutes * 60)
-            fraction, due = _agreed(accelerator, budget.fraction(step, before + now - started), due)
-            if due:
-                save()
-                last_save = time.monotonic()
-            if fraction >= 1.0:
-                break
-            groups = [group for optimizer in inner for group in optimizer.param_groups]
-            for group, rate in zip(groups, rates, strict=True):
-                group["lr"] = rate * min(1.0, (fraction + 1e-4) / loop.warmup) * (1 - fraction)
-            model.train()
-            with arithmetic(accelerator, loop):
-                loss, values = stage.loss(runner, step)
-            if not bool(torch.isfinite(loss)):
-                raise FramepredError(
-                    f"{stage.name}: the loss became {float(loss.detach())} at step {step}; lower "
-                    f"{stage.name}.learning_rate (now {stage.learning_rate}) with --set and --resume"
-                )
-            accelerator.backward(loss)
-            accelerator.clip_grad_norm_(parameters, loop.clip_gradient)
-            with arithmetic(accelerator, loop):
-                for optimizer in wrapped:
-                    optimizer.step()
-                    optimizer.zero_grad()
-            step += 1
-            decay = min(stage.ema_decay, step / (step + 10))
-            torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - decay)
-
-            now = time.monotonic()
-            fraction = budget.fraction(step, before + now - started)
-            if step % loop.validate_every == 0 or step == budget.steps:
-                with swapped(parameters, average):
-                    model.eval()
-                    values = values | stage.validate(model)
-            mean = float(accelerator.reduce(loss.detach().float(), "mean"))
-            shown = [*shown[-20:], (now, step)]
-            rate = (shown[-1][1] - shown[0][1]) * stage.items_per_step / max(now - shown[0][0], 1e-9)
-            elapsed = before + now - started
-            progress = TrainProgress(
-                stage.name, step, fraction, mean, rate, stage.unit, elapsed,
-                elapsed * (1 - fraction) / fraction if fraction else None, values,
-            )  # fmt: skip
-            log.write(progress)
+        for progress in session.steps(budget):
+            log.write(progress.to_row())
             yield progress
     except (KeyboardInterrupt, GeneratorExit) as stop:
-        # Ranks are interrupted at different steps and saving needs them all: several keep the last timed save.
+        # Ranks are interrupted at different steps, and saving needs them all: several keep the last timed save.
         alone = accelerator.num_processes == 1
         if alone:
-            save()
+            session.save()
         log.close()
         if isinstance(stop, GeneratorExit):
             raise
         raise Interrupted(
-            f"stopped in {stage.name} step {step}, {'all' if alone else 'the last timed state'} saved in {run}: "
-            "give the same command with --resume to go on"
+            f"stopped in {stage.name} step {session.state.step}, {'all' if alone else 'the last timed state'} saved "
+            f"in {run}: give the same command with --resume to go on"
         ) from None
-    save()
-    for p, mean_weight in zip(parameters, average, strict=True):
-        p.data.copy_(mean_weight)
-    model.eval()
-    if progress and step % loop.validate_every and step != budget.steps:
-        progress = replace(progress, fraction=1.0, remaining=0.0, values=progress.values | stage.validate(model))
-        log.write(progress)
+    session.finish()
+    if progress and not session.validates(budget):
+        progress = replace(progress, fraction=1.0, remaining=0.0, values=progress.values | session.validate())
+        log.write(progress.to_row())
         yield progress
     log.close()
+
+
+class _Session:
+    """One process's training of a stage, from its beginning or from a saved state to the end or an interrupt."""
+
+    def __init__(self, stage: Stage, accelerator: Accelerator, loop: TrainingRecipe, file: Path) -> None:
+        self.stage, self.accelerator, self.loop, self.file = stage, accelerator, loop, file
+        optimizers, self.rates = _optimizers(stage)
+        self.model, *self.optimizers = accelerator.prepare(stage.model, *optimizers)
+        self.state = TrainState.of(self.model, [wrapped.optimizer for wrapped in self.optimizers])
+        if file.exists():
+            self.state.load(file)
+        self.runner: Any = _compiled(self.model, accelerator) if loop.compile else self.model
+        self.began = time.monotonic()
+
+    def elapsed(self) -> float:
+        """Return the seconds spent on the stage, earlier sessions included."""
+        return self.state.seconds + time.monotonic() - self.began
+
+    def steps(self, budget: Budget) -> Iterator[TrainProgress]:
+        """Train until the budget is used up, and save whenever `save_minutes` have passed."""
+        state, stage, last_save = self.state, self.stage, self.began
+        recent = [(self.began, state.step)]
+        while True:
+            due = float(time.monotonic() - last_save > self.loop.save_minutes * 60)
+            fraction, due = _agreed(self.accelerator, budget.fraction(state.step, self.elapsed()), due)
+            if due:
+                self.save()
+                last_save = time.monotonic()
+            if fraction >= 1.0:
+                return
+            loss, values = self._step(fraction)
+            now, elapsed = time.monotonic(), self.elapsed()
+            fraction = budget.fraction(state.step, elapsed)
+            if self.validates(budget):
+                values = values | self.validate()
+            recent = [*recent[-20:], (now, state.step)]
+            rate = (state.step - recent[0][1]) * stage.items_per_step / max(now - recent[0][0], 1e-9)
+            yield TrainProgress(
+                stage.name, state.step, fraction, float(self.accelerator.reduce(loss, "mean")), rate, stage.unit,
+                elapsed, elapsed * (1 - fraction) / fraction if fraction else None, values,
+            )  # fmt: skip
+
+    def _step(self, fraction: float) -> tuple[Tensor, dict[str, float]]:
+        """Move the weights by one batch; return its loss float32 and the values to log."""
+        state, stage = self.state, self.stage
+        groups = [group for optimizer in state.optimizers for group in optimizer.param_groups]
+        for group, rate in zip(groups, self.rates, strict=True):
+            group["lr"] = rate * min(1.0, (fraction + 1e-4) / self.loop.warmup) * (1 - fraction)
+        self.model.train()
+        with arithmetic(self.accelerator, self.loop):
+            loss, values = stage.loss(self.runner, state.step)
+        if not bool(torch.isfinite(loss)):
+            raise FramepredError(
+                f"{stage.name}: the loss became {float(loss.detach())} at step {state.step}; lower "
+                f"{stage.name}.learning_rate (now {stage.learning_rate}) with --set and --resume"
+            )
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(state.parameters, self.loop.clip_gradient)
+        with arithmetic(self.accelerator, self.loop):
+            for optimizer in self.optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+        state.count_step(stage.ema_decay)
+        return loss.detach().float(), values
+
+    def validates(self, budget: Budget) -> bool:
+        """Say whether the last step is one that is followed by validation."""
+        return self.state.step % self.loop.validate_every == 0 or self.state.step == budget.steps
+
+    def validate(self) -> dict[str, float]:
+        """Return the values of validating the averaged weights."""
+        self.model.eval()
+        with self.state.averaged():
+            return self.stage.validate(self.model)
+
+    def save(self) -> None:
+        # Before the first step there is nothing to save, and asking Adam for its state would count one.
+        if self.state.step:
+            self.state.save(self.file, self.accelerator, self.elapsed())
+
+    def finish(self) -> None:
+        """Save, and leave the averaged weights in the model."""
+        self.save()
+        self.state.take_average()
+        self.model.eval()
 
 
 def _compiled(model: nn.Module, accelerator: Accelerator) -> Any:
@@ -241,29 +265,3 @@ def _agreed(accelerator: Accelerator, *values: float) -> list[float]:
     shared = torch.tensor(values, dtype=torch.float64, device=accelerator.device)
     torch.distributed.broadcast(shared, 0)
     return shared.tolist()
-
-
-class _Log:
-    """RUN/metrics.jsonl: one line a step; lines after the step that is resumed from are dropped."""
-
-    def __init__(self, file: Path, stage: str, step: int, writes: bool) -> None:
-        self.file = None
-        if not writes:
-            return
-        kept = []
-        if file.exists():
-            lines = [line for line in file.read_text().splitlines() if line.endswith("}")]
-            kept = [line for line in lines if (row := json.loads(line))["stage"] != stage or row["step"] <= step]
-        write_text(file, "".join(line + "\n" for line in kept))
-        self.file = file.open("a", buffering=1)
-
-    def write(self, p: TrainProgress) -> None:
-        if self.file:
-            row = {"stage": p.stage, "step": p.step, "loss": p.loss, **p.values}
-            self.file.write(
-                json.dumps(row | {f"{p.unit}_per_second": round(p.rate, 1), "elapsed": round(p.elapsed, 2)}) + "\n"
-            )
-
-    def close(self) -> None:
-        if self.file:
-            self.file.close()

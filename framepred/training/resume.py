@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.nn.parallel import DistributedDataParallel
 
 from framepred.errors import FramepredError
 from framepred.io.atomic import writing
@@ -25,75 +27,99 @@ from framepred.io.atomic import writing
 _FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
-@contextmanager
-def swapped(parameters: list[nn.Parameter], values: list[Tensor]) -> Iterator[None]:
-    """Put `values` into the parameters for a while."""
-    own = [p.detach().clone() for p in parameters]
-    for p, value in zip(parameters, values, strict=True):
-        p.data.copy_(value)
-    try:
-        yield
-    finally:
-        for p, value in zip(parameters, own, strict=True):
+@dataclass
+class TrainState:
+    """What training has made of a model: weights, their running average, optimizers, steps, and seconds spent.
+
+    `seconds` are those of earlier sessions. `parameters` are the weights that learn.
+    """
+
+    model: nn.Module
+    optimizers: list[torch.optim.Optimizer]
+    parameters: list[nn.Parameter]
+    average: list[Tensor]
+    step: int = 0
+    seconds: float = 0.0
+
+    @staticmethod
+    def of(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> "TrainState":
+        """Return the state before the first step of a model as accelerate has prepared it."""
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        # In its wrapper, torch finds weights that two layers share under only one of their names.
+        bare = model.module if isinstance(model, DistributedDataParallel) else model
+        return TrainState(bare, optimizers, parameters, [p.detach().clone() for p in parameters])
+
+    def count_step(self, decay: float) -> None:
+        """Count a step, and take its weights into the average; the first steps weigh more."""
+        self.step += 1
+        decay = min(decay, self.step / (self.step + 10))
+        torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
+
+    def take_average(self) -> None:
+        """Put the averaged weights into the model."""
+        for p, value in zip(self.parameters, self.average, strict=True):
             p.data.copy_(value)
 
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the averaged weights into the model for a while."""
+        own = [p.detach().clone() for p in self.parameters]
+        self.take_average()
+        try:
+            yield
+        finally:
+            for p, value in zip(self.parameters, own, strict=True):
+                p.data.copy_(value)
 
-def save_state(
-    file: Path, accelerator: Accelerator, model: nn.Module, optimizers: list[torch.optim.Optimizer],
-    parameters: list[nn.Parameter], average: list[Tensor], step: int, elapsed: float,
-) -> None:  # fmt: skip
-    """Write weights, their average and the optimizers' moments, gathered from all ranks; the file appears whole."""
-    weights = _copies("model", get_model_state_dict(model, options=_FULL))
-    with swapped(parameters, average):
-        weights |= _copies("average", get_model_state_dict(model, options=_FULL))
-    moments = get_optimizer_state_dict(model, optimizers, options=_FULL)
-    # The state is gathered on rank 0 alone.
-    if accelerator.is_main_process:
+    def save(self, file: Path, accelerator: Accelerator, seconds: float) -> None:
+        """Write the state, gathered from all ranks, after `seconds` in all; the file appears complete or not at all."""
+        weights = _copies("model", get_model_state_dict(self.model, options=_FULL))
+        with self.averaged():
+            weights |= _copies("average", get_model_state_dict(self.model, options=_FULL))
+        moments = get_optimizer_state_dict(self.model, self.optimizers, options=_FULL)
+        # The state is gathered on rank 0 alone.
+        if not accelerator.is_main_process:
+            return
         for name, values in cast(dict[str, dict[str, Tensor]], moments["state"]).items():
             weights |= _copies(f"optimizer/{name}", values)
-        groups = json.dumps(moments["param_groups"])
+        about = {"step": str(self.step), "elapsed": repr(seconds), "groups": json.dumps(moments["param_groups"])}
         try:
             with writing(file) as temporary:
-                save_file(weights, temporary, {"step": str(step), "elapsed": repr(elapsed), "groups": groups})
+                save_file(weights, temporary, about)
         except FramepredError as error:
             raise FramepredError(f"{error}, then give the same command with --resume") from error
+
+    def load(self, file: Path) -> None:
+        """Put a saved state into the model, its average and the optimizers, in place."""
+        model_state: dict[str, dict[str, Any]] = {"model": {}, "average": {}}
+        moments: dict[str, dict[str, Tensor]] = {}
+        try:
+            with safe_open(file, "pt") as stored:
+                about = stored.metadata()
+                for key in stored.keys():
+                    part, name = key.split("/", 1)
+                    if part == "optimizer":
+                        parameter, value = name.rsplit("/", 1)
+                        moments.setdefault(parameter, {})[value] = stored.get_tensor(key)
+                    else:
+                        model_state[part][name] = stored.get_tensor(key)
+            set_model_state_dict(self.model, model_state["average"], options=_FULL)
+            for mean, p in zip(self.average, self.parameters, strict=True):
+                mean.copy_(p.detach())
+            set_model_state_dict(self.model, model_state["model"], options=_FULL)
+            state = {"state": moments, "param_groups": json.loads(about["groups"])}
+            set_optimizer_state_dict(self.model, self.optimizers, state, options=_FULL)
+            # Fused AdamW walks memory in order: moments must lie as their weights do (channels last).
+            for weight, values in (item for optimizer in self.optimizers for item in optimizer.state.items()):
+                for name, value in values.items():
+                    if value.shape == weight.shape:
+                        values[name] = torch.empty_like(weight).copy_(value)
+            self.step, self.seconds = int(about["step"]), float(about["elapsed"])
+        except Exception as error:
+            raise FramepredError(
+                f"cannot resume from {file} ({error}): delete it to train this stage afresh"
+            ) from error
 
 
 def _copies(part: str, tensors: Mapping[str, Any]) -> dict[str, Tensor]:
     return {f"{part}/{k}": v.clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
-
-
-def load_state(
-    file: Path,
-    model: nn.Module,
-    optimizers: list[torch.optim.Optimizer],
-    parameters: list[nn.Parameter],
-    average: list[Tensor],
-) -> tuple[int, float]:
-    """Put what `save_state` wrote where it was, in place; return the step and the seconds that were spent."""
-    model_state: dict[str, dict[str, Any]] = {"model": {}, "average": {}}
-    moments: dict[str, dict[str, Tensor]] = {}
-    try:
-        with safe_open(file, "pt") as stored:
-            about = stored.metadata()
-            for key in stored.keys():
-                part, name = key.split("/", 1)
-                if part == "optimizer":
-                    parameter, value = name.rsplit("/", 1)
-                    moments.setdefault(parameter, {})[value] = stored.get_tensor(key)
-                else:
-                    model_state[part][name] = stored.get_tensor(key)
-        set_model_state_dict(model, model_state["average"], options=_FULL)
-        for mean, p in zip(average, parameters, strict=True):
-            mean.copy_(p.detach())
-        set_model_state_dict(model, model_state["model"], options=_FULL)
-        state = {"state": moments, "param_groups": json.loads(about["groups"])}
-        set_optimizer_state_dict(model, optimizers, state, options=_FULL)
-        # Fused AdamW walks memory in order: moments must lie as their weights do (channels last).
-        for weight, values in (item for optimizer in optimizers for item in optimizer.state.items()):
-            for name, value in values.items():
-                if value.shape == weight.shape:
-                    values[name] = torch.empty_like(weight).copy_(value)
-        return int(about["step"]), float(about["elapsed"])
-    except Exception as error:
-        raise FramepredError(f"cannot resume from {file} ({error}): delete it to train this stage afresh") from error

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from framepred.cli import memory
-from framepred.cli.memory import keep_memory
+from framepred.cli.memory import _MMAP_MAX, _TRIM_THRESHOLD, keep_memory
 
 FAULTS = """
 import resource, torch
@@ -33,11 +33,43 @@ def test_large_arrays_are_kept_for_the_next() -> None:
     assert kept < given_back / 20
 
 
-@pytest.mark.parametrize(("platform", "asked"), [("darwin", 0), ("win32", 0), ("linux", 1)])
-def test_elsewhere_nothing_happens(platform: str, asked: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A C library that has no such setting, as musl's.
-    libraries = list[None]()
+class Library:
+    """A C library with glibc's mallopt, which writes down what is set."""
+
+    def __init__(self) -> None:
+        self.settings: dict[int, int] = {}
+
+    def mallopt(self, parameter: int, value: int) -> int:
+        self.settings[parameter] = value
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("platform", "expected"), [("darwin", {}), ("win32", {}), ("linux", {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1})]
+)
+def test_only_linux_keeps_its_memory(platform: str, expected: dict[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    library = Library()
     monkeypatch.setattr(memory.sys, "platform", platform)
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: libraries.append(name) or object())
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: library)
     keep_memory()
-    assert len(libraries) == asked
+    assert library.settings == expected
+
+
+def test_a_c_library_without_the_setting_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As musl's; or none can be opened."""
+    asked: list[str] = []
+
+    class Musl:
+        def __getattr__(self, name: str) -> None:
+            asked.append(name)
+            raise AttributeError(name)
+
+    def cannot_be_opened(name: None) -> None:
+        asked.append("CDLL")
+        raise OSError("no such file")
+
+    monkeypatch.setattr(memory.sys, "platform", "linux")
+    for library in (lambda name: Musl(), cannot_be_opened):
+        monkeypatch.setattr(memory.ctypes, "CDLL", library)
+        keep_memory()
+    assert asked == ["mallopt", "CDLL"]

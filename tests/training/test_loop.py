@@ -234,20 +234,24 @@ def test_validation_sees_the_average_and_training_goes_on_from_the_weights(tmp_p
     assert same(fitted(toy(), tmp_path / "plain", steps=25), weights)
 
 
-def test_seconds_are_counted_over_all_sessions(tmp_path: Path) -> None:
-    began = time.monotonic()
-    steps = fit(toy(lambda _: time.sleep(0.01)), make_accelerator(), Budget(1, 1.0), LOOP, tmp_path)
-    for progress in steps:
-        if progress.fraction > 0.6:
-            break
+def test_seconds_are_counted_over_all_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(training.time, "monotonic", lambda: clock[0])
+
+    def tick(_: int) -> None:
+        clock[0] += 0.25
+
+    steps = fit(toy(tick), make_accelerator(), Budget(1, 1.5), LOOP, tmp_path)
+    first = [next(steps) for _ in range(3)]
     steps.close()
-    last = None
-    for last in fit(toy(lambda _: time.sleep(0.01)), make_accelerator(), Budget(1, 1.0), LOOP, tmp_path):
-        assert last.elapsed > 0.6
-    assert last is not None
-    assert last.elapsed == pytest.approx(1.0, abs=0.4)
-    assert last.step > 2
-    assert time.monotonic() - began < 10
+    clock[0] += 3600  # Time between sessions is not training.
+    second = list(fit(toy(tick), make_accelerator(), Budget(1, 1.5), LOOP, tmp_path))
+    assert [(p.step, p.elapsed) for p in first] == [(1, 0.25), (2, 0.5), (3, 0.75)]
+    # The last is the validation after the last step.
+    assert [(p.step, p.elapsed) for p in second] == [(4, 1.0), (5, 1.25), (6, 1.5), (6, 1.5)]
+    assert [p.fraction for p in second] == pytest.approx([4 / 6, 5 / 6, 1, 1])
+    assert [p.remaining for p in second] == pytest.approx([0.5, 0.25, 0, 0])
+    assert second[0].rate == pytest.approx(8 / 0.25), "the rate is of this session"
 
 
 def test_progress_says_what_is_left(tmp_path: Path) -> None:
