@@ -1,4 +1,4 @@
-"""What is trained: the tokenizer on frames, the predictor on windows of tokens."""
+"""The losses: of the tokenizer on frames, of the predictor on windows of tokens."""
 
 import warnings
 from pathlib import Path
@@ -25,7 +25,7 @@ from framepred.training.words import Words
 
 
 def _share(accelerator: Accelerator, batch: int) -> slice:
-    """Return this process's rows of the global batch: the result must not depend on how many there are."""
+    """Return this process's rows of the global batch, so that the result does not depend on the number of processes."""
     each, rest = divmod(batch, accelerator.num_processes)
     if rest:
         raise FramepredError(
@@ -38,7 +38,7 @@ def _share(accelerator: Accelerator, batch: int) -> slice:
 def tokenizer_stage(
     model: Autoencoder | DeltaAutoencoder, train: Frames, held_out: Frames, recipe: Recipe, accelerator: Accelerator
 ) -> Stage:
-    """Train `model` to reconstruct clips of frames, single ones where it codes each by itself."""
+    """Train `model` to reconstruct clips of frames; a clip is one frame where the model codes each by itself."""
     tok, seed = recipe.tokenizer, recipe.training.seed
     mine = _share(accelerator, tok.batch_size)
     weights = group_weights(train.groups, [1] * len(train.groups), recipe.data.source_power)
@@ -52,7 +52,7 @@ def tokenizer_stage(
     def loss(run: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
         generator = step_generator(seed, 1, step)
         index = torch.multinomial(weights, tok.batch_size, replacement=True, generator=generator)
-        # The frames of a clip are varied alike, for they are channels of one picture.
+        # The frames of a clip are channels of one picture here, so all are augmented in the same way.
         drawn = augment(train.clips(index, model.clip_frames), tok.augment, generator)
         if isinstance(model, DeltaAutoencoder):
             drawn = begun(drawn)
@@ -64,7 +64,7 @@ def tokenizer_stage(
             auxiliary = auxiliary + tok.perceptual_weight * lpips(*pair).mean()
         seen.mul_(0.98).add_(torch.bincount(ids.flatten().cpu(), minlength=len(seen)))
         used = int((seen > 1e-3).sum())
-        watch.look(used, min(len(seen), ids.numel()))
+        watch.count_step(used, min(len(seen), ids.numel()))
         shares = seen / seen.sum()
         perplexity = float(torch.exp(-(shares * shares.clamp(min=1e-12).log()).sum()))
         return reconstruction_loss(reconstruction, batch) + auxiliary, {
@@ -81,7 +81,7 @@ def tokenizer_stage(
         return {"validation_psnr": float(-10 * error.clamp(min=1e-10).log10())}
 
     shown = tok.batch_size * model.clip_frames
-    # What meets pixels and codes has few channels at one of its ends.
+    # Layers next to pixels or codes have few channels on one side: AdamW trains them.
     hidden = tuple(p for p in model.parameters() if p.ndim == 4 and min(p.shape[:2]) >= 32 and p.requires_grad)
     return Stage(
         "tokenizer", trained, loss, validate, tok.learning_rate, tok.weight_decay, tok.ema_decay, shown, "frames",
@@ -90,15 +90,15 @@ def tokenizer_stage(
 
 
 class _CollapseWatch:
-    """Warns while few codes are in use: at 500 steps, then each time the steps have doubled."""
+    """Warns while few codes are in use: after 500 steps, then each time the number of steps has doubled."""
 
-    def __init__(self, recipe: TokenizerRecipe, speaks: bool) -> None:
-        self.recipe, self.speaks, self.steps, self.next = recipe, speaks, 0, 500
+    def __init__(self, recipe: TokenizerRecipe, warns: bool) -> None:
+        self.recipe, self.warns, self.steps, self.next = recipe, warns, 0, 500
 
-    def look(self, used: int, reachable: int) -> None:
-        """Take note of a step: `used` codes were drawn lately, where a batch alone has room for `reachable`."""
+    def count_step(self, used: int, reachable: int) -> None:
+        """Count a step: `used` codes occurred in the last steps; a batch can hold at most `reachable` codes."""
         self.steps += 1
-        if self.steps < self.next or used >= 0.1 * reachable or not self.speaks:
+        if self.steps < self.next or used >= 0.1 * reachable or not self.warns:
             return
         self.next = 2 * self.steps
         tok = self.recipe
@@ -118,7 +118,7 @@ class _CollapseWatch:
 
 
 def llama_config(recipe: PredictorRecipe, layout: SequenceLayout) -> LlamaConfig:
-    """Return the Llama for a layout: its context is `window` whole frames with their actions."""
+    """Return the Llama for a layout; its context is `window` frames with their actions."""
     return LlamaConfig(
         vocab_size=layout.vocabulary.size,
         hidden_size=recipe.width,
@@ -134,79 +134,105 @@ def predictor_stage(
     model: Llama, train: Windows, held_out: Windows, recipe: Recipe, accelerator: Accelerator,
     words: Words | None = None, held_out_words: Words | None = None,
 ) -> Stage:  # fmt: skip
-    """Train `model` to predict each frame's tokens from the frames and actions before it, and the `words`."""
-    pred, loop, layout = recipe.predictor, recipe.training, train.layout
-    mine = _share(accelerator, pred.batch_size)
+    """Train `model` to predict each frame's tokens from the frames and actions before it, and text in `words`."""
+    pred, layout = recipe.predictor, train.layout
+    objective = _PredictorObjective(train, held_out, recipe, accelerator, words, held_out_words)
+    # Muon is for full matrices, not for the low-rank factors of their updates.
+    by_muon = pred.optimizer == "muon" and recipe.llm.trained != "lora"
+    return Stage(
+        "predictor", model, objective.loss, objective.validate, pred.learning_rate, pred.weight_decay, pred.ema_decay,
+        items_per_step=pred.batch_size * train.window * layout.stride,
+        unit="tokens",
+        matrices=tuple(p for p in model.layers.parameters() if p.ndim == 2 and p.requires_grad) if by_muon else (),
+        inherited=inherited(model) if layout.vocabulary.text_size else (),
+        inherited_rate=recipe.llm.learning_rate,
+    )  # fmt: skip
 
-    # Where words and context stand is given, never drawn. So they are learned among themselves, and frames among all
-    # other ids: a language model's many words cost frames no time, and no frame makes a word less likely.
-    vocabulary = layout.vocabulary
-    first, last = vocabulary.visual
-    ranges = (first, last if layout.context_tokens else vocabulary.size), vocabulary.context, (0, vocabulary.text_size)
-    kinds = [(first, stop) for first, stop in ranges if first < stop]
 
-    def cross_entropy(run: nn.Module, ids: Tensor, weights: Tensor) -> Tensor:
-        """Return the mean over the ids (B, L) that have weights (B, L), by them."""
-        wanted, weight, device = ids.flatten(), weights.flatten(), accelerator.device
-        places = [((weight > 0) & (first <= wanted) & (wanted < stop)).nonzero()[:, 0] for first, stop in kinds]
-        asked = [
-            ((at - 1).to(device), legal, (wanted[at] - legal[0]).to(device))
-            for at, legal in zip(places, kinds, strict=True)
+class _PredictorObjective:
+    """The cross-entropy of frame tokens, context tokens and text, given everything before each of them."""
+
+    def __init__(
+        self, train: Windows, held_out: Windows, recipe: Recipe, accelerator: Accelerator, words: Words | None,
+        held_out_words: Words | None,
+    ) -> None:  # fmt: skip
+        self.train, self.held_out, self.words, self.held_out_words = train, held_out, words, held_out_words
+        self.pred, self.loop, self.accelerator, self.layout = (
+            recipe.predictor,
+            recipe.training,
+            accelerator,
+            train.layout,
+        )
+        self.mine = _share(accelerator, self.pred.batch_size)
+        # Where text and context tokens stand is known, never sampled. So each kind of token competes only with its own
+        # kind, and frame tokens with all ids that are not text: a large text vocabulary costs frames no time, and no
+        # frame makes a word less likely.
+        vocabulary = self.layout.vocabulary
+        first, last = vocabulary.visual
+        frames = first, last if self.layout.context_tokens else vocabulary.size
+        ranges = frames, vocabulary.context, (0, vocabulary.text_size)
+        self.ranges = [(first, stop) for first, stop in ranges if first < stop]
+        # Context tokens are known too, but by predicting them a model learns what the few tokens of a frame change in a
+        # picture. Together they weigh as much as a frame.
+        self.context_weight = self.layout.frame_tokens / max(1, self.layout.context_tokens)
+
+    def loss(self, run: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss of a step's batch, with the actions of some windows left out."""
+        generator = step_generator(self.loop.seed, 2, step)
+        places = self.train.draw(self.pred.batch_size, generator)
+        ids, real = self.train.gather(*places)
+        dropped = torch.rand(len(ids), generator=generator) < self.pred.action_dropout
+        ids, weights = self._without_actions(ids, dropped), self._weights(real, self.context_weight)
+        if self.words:
+            ids, weights = self.words.add(ids, weights, real, *places, generator)
+        return self._cross_entropy(run, ids[self.mine], weights[self.mine]), {}
+
+    def validate(self, run: nn.Module) -> dict[str, float]:
+        """Return the losses of windows spread evenly over the held-out episodes: with actions, without, of captions."""
+        if not len(self.held_out):
+            return {}
+        ids, real = self.held_out.spread(self.pred.batch_size * self.loop.validation_batches)
+        weights = self._weights(real)
+        values = {"validation_loss": self._mean_loss(run, ids, weights)}
+        if self.layout.action_slots:
+            bare = self._without_actions(ids, torch.ones(len(ids), dtype=torch.bool))
+            values["validation_loss_no_actions"] = self._mean_loss(run, bare, weights)
+        if self.held_out_words and (captioned := self.held_out_words.captioned(self.held_out, len(ids))):
+            values["validation_caption_loss"] = self._mean_loss(run, *captioned)
+        return values
+
+    def _cross_entropy(self, run: nn.Module, ids: Tensor, weights: Tensor) -> Tensor:
+        """Return the weighted mean over the ids int64 (B, L) whose weights float32 (B, L) are not 0."""
+        flat, weight, device = ids.flatten(), weights.flatten(), self.accelerator.device
+        places = [((weight > 0) & (first <= flat) & (flat < stop)).nonzero()[:, 0] for first, stop in self.ranges]
+        wanted = [
+            ((at - 1).to(device), legal, (flat[at] - legal[0]).to(device))
+            for at, legal in zip(places, self.ranges, strict=True)
         ]
-        losses = run(ids.to(device), asked)
+        losses = run(ids.to(device), wanted)
         by = weight[torch.cat(places)].to(device)
         return (torch.cat(losses) * by).sum() / by.sum().clamp(min=1e-6)
 
-    def without_actions(ids: Tensor, rows: Tensor) -> Tensor:
-        ids = ids.clone()
+    @torch.inference_mode()
+    def _mean_loss(self, run: nn.Module, ids: Tensor, weights: Tensor) -> float:
+        parts = zip(ids.split(self.pred.batch_size), weights.split(self.pred.batch_size), strict=True)
+        with arithmetic(self.accelerator, self.loop):
+            return float(torch.stack([self._cross_entropy(run, i, w) for i, w in parts]).mean())
+
+    def _without_actions(self, ids: Tensor, rows: Tensor) -> Tensor:
+        """Replace the actions of these rows, bool (B,), by the id of no action."""
+        ids, layout = ids.clone(), self.layout
         ids.unflatten(1, (-1, layout.stride))[rows, :, layout.row_tokens :] = layout.vocabulary.no_action
         return ids
 
-    # What contexts say is given, too; but by saying it a model learns what the few tokens of a frame make of a picture.
-    # Together they weigh as much as a frame.
-    context_weight = layout.frame_tokens / max(1, layout.context_tokens)
+    def _weights(self, real: Tensor, contexts: float = 0.0) -> Tensor:
+        """Which frames are real, bool (B, window) → loss weights (B, window · stride): 1 for their tokens.
 
-    def weigh(real: Tensor, contexts: float = 0.0) -> Tensor:
-        """Frames that are real (B, window) → weights (B, window · stride) of their tokens, and of their contexts'."""
+        `contexts` is the weight of their context tokens.
+        """
+        layout = self.layout
         weights = torch.zeros(*real.shape, layout.stride)
         # The first frame has nothing to be predicted from; actions are given, not predicted.
         weights[:, 1:, : layout.context_tokens] = contexts * real[:, 1:, None]
         weights[:, 1:, layout.context_tokens : layout.row_tokens] = real[:, 1:, None].float()
         return weights.flatten(1)
-
-    def loss(run: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
-        generator = step_generator(loop.seed, 2, step)
-        places = train.draw(pred.batch_size, generator)
-        ids, real = train.gather(*places)
-        dropped = torch.rand(len(ids), generator=generator) < pred.action_dropout
-        ids, weights = without_actions(ids, dropped), weigh(real, context_weight)
-        if words:
-            ids, weights = words.add(ids, weights, real, *places, generator)
-        return cross_entropy(run, ids[mine], weights[mine]), {}
-
-    @torch.inference_mode()
-    def mean_loss(run: nn.Module, ids: Tensor, weights: Tensor) -> float:
-        parts = zip(ids.split(pred.batch_size), weights.split(pred.batch_size), strict=True)
-        with arithmetic(accelerator, loop):
-            return float(torch.stack([cross_entropy(run, i, w) for i, w in parts]).mean())
-
-    def validate(run: nn.Module) -> dict[str, float]:
-        if not len(held_out):
-            return {}
-        ids, real = held_out.spread(pred.batch_size * loop.validation_batches)
-        values = {"validation_loss": mean_loss(run, ids, weigh(real))}
-        if layout.action_slots:
-            bare = without_actions(ids, torch.ones(len(ids), dtype=torch.bool))
-            values["validation_loss_no_actions"] = mean_loss(run, bare, weigh(real))
-        if held_out_words and (captioned := held_out_words.captioned(held_out, len(ids))):
-            values["validation_caption_loss"] = mean_loss(run, *captioned)
-        return values
-
-    tokens = pred.batch_size * train.window * layout.stride
-    # Muon is for whole matrices, not for the thin factors of their updates.
-    by_muon = pred.optimizer == "muon" and recipe.llm.trained != "lora"
-    hidden = tuple(p for p in model.layers.parameters() if p.ndim == 2 and p.requires_grad) if by_muon else ()
-    return Stage(
-        "predictor", model, loss, validate, pred.learning_rate, pred.weight_decay, pred.ema_decay, tokens, "tokens",
-        hidden, inherited(model) if layout.vocabulary.text_size else (), recipe.llm.learning_rate,
-    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Sources → run: trains what is missing, in order: tokenizer, tokens, predictor."""
+"""From sources to a run: trains or makes what is missing, in order: tokenizer, tokens, predictor."""
 
 import shutil
 import time
@@ -16,7 +16,7 @@ from framepred.io.atomic import write_text
 from framepred.llm.model import LanguageModel, find_checkpoint, load_language_model
 from framepred.sequence.layout import SequenceLayout
 from framepred.sources.captions_csv import find_texts
-from framepred.sources.folder import find_videos
+from framepred.sources.folder import VideoFile, find_videos
 from framepred.tokenizer.contract import Tokenizer
 from framepred.tokens.store import StoreInfo, TokenEpisode, is_store, read_store, read_store_info
 from framepred.tokens.tokenize import TokenizeProgress, tokenize
@@ -38,14 +38,14 @@ from framepred.world.run import (
 
 Progress = TrainProgress | TokenizeProgress
 _Episodes = list[tuple[TokenEpisode, str]]
-"""Each with the source that it is drawn as part of."""
+"""Each episode with the name of its source: sources are drawn by `data.source_power`."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to train: `only` one part, from a `tokenizer`, from the weights of a run or language model (`init_from`).
+    """What to train: `only` one part, with a given `tokenizer`, from the weights of a run or language model.
 
-    `texts` are files and folders of text, which such a model reads on beside the frames.
+    `init_from` names that run or model. `texts` are files and folders of text, which a model that knows text is trained on beside the frames.
     """
 
     sources: Sequence[str]
@@ -74,7 +74,7 @@ def train(job: Job) -> Generator[Progress, None, None]:
     try:
         yield from _train(job)
     except FramepredError:
-        # Nothing was trained: the next try must not stumble over what this one left.
+        # Nothing was trained: what this try left must not stop the next one.
         if fresh and job.out.is_dir() and {p.name for p in job.out.iterdir()} <= {"recipe.toml", "tokenizer"}:
             shutil.rmtree(job.out, ignore_errors=True)
         raise
@@ -82,7 +82,6 @@ def train(job: Job) -> Generator[Progress, None, None]:
 
 def _train(job: Job) -> Iterator[Progress]:
     started = time.monotonic()
-    run, recipe = job.out, job.recipe
     stores = [s for s in job.sources if is_store(s)]
     if stores and len(stores) != len(job.sources):
         raise FramepredError("sources mix videos and token stores: give only one kind")
@@ -91,65 +90,79 @@ def _train(job: Job) -> Iterator[Progress]:
     _check_text(job, init)
     accelerator = make_accelerator()
     if accelerator.is_main_process:
-        if not job.resume and run.is_dir() and any(run.iterdir()):
+        if not job.resume and job.out.is_dir() and any(job.out.iterdir()):
             raise FramepredError(
-                f"{run} exists and is not empty: give --resume to go on, --overwrite to start anew, or another -o"
+                f"{job.out} exists and is not empty: give --resume to go on, --overwrite to start anew, or another -o"
             )
-        write_text(run / "recipe.toml", to_toml(recipe))
+        write_text(job.out / "recipe.toml", to_toml(job.recipe))
     accelerator.wait_for_everyone()
-
-    given = job.tokenizer or (job.init_from if isinstance(init, Run) else None) or _store_tokenizer(stores)
-    ready = run / "tokenizer"
-    if not any(ready.glob("*.safetensors")):
-        if given and job.only != "tokenizer":
-            source = zoo.tokenizer_folder(given)
-            if accelerator.is_main_process:
-                copy_tokenizer(source, ready, read_store_info(stores[0]).frame_size if stores else recipe.data.size)
-        elif job.only == "predictor":
-            raise FramepredError(
-                "--only predictor needs a tokenizer: give --tokenizer NAME|DIR, a token store or --init-from RUN"
-            )
-        elif stores:
-            raise FramepredError("a tokenizer is trained on frames, not on a token store: give videos")
-        else:
-            loop = recipe.training
-            share = 1.0 if job.only == "tokenizer" else loop.tokenizer_share
-            deadline = started + loop.minutes * 60 * share if loop.minutes else None
-            yield from train_tokenizer(videos, job.tokenizer or job.init_from, recipe, run, accelerator, deadline)
-        accelerator.wait_for_everyone()
+    yield from _provide_tokenizer(job, videos, stores, init, accelerator, started)
     if job.only == "tokenizer":
         return
+    tokenizer, sha256 = load_tokenizer(job.out / "tokenizer"), tokenizer_sha256(job.out / "tokenizer")
+    _check_tokenizer(job, stores, init, tokenizer, sha256)
+    if not stores:
+        stores = [str(job.out / "tokens")]
+        if accelerator.is_main_process:
+            tokenizer.to(accelerator.device)
+            fps, path = job.recipe.data.fps or None, str(job.out / "tokenizer")
+            yield from tokenize(videos, stores[0], tokenizer, "run", sha256, path, fps)
+        accelerator.wait_for_everyone()
+    # A run's own store holds the episodes of all its sources, each of which is drawn as often as the recipe says.
+    origin = {str(v.path.resolve()): v.source for v in videos}
+    episodes = [(e, origin.get(e.source, store)) for store in stores for e in read_store(store)]
+    yield from _train_predictor(job, stores, episodes, tokenizer, sha256, init, accelerator, started)
 
-    tokenizer = load_tokenizer(ready)
-    sha256 = tokenizer_sha256(ready)
+
+def _provide_tokenizer(
+    job: Job, videos: Sequence[VideoFile], stores: Sequence[str], init: Run | LanguageModel | None,
+    accelerator: Accelerator, started: float,
+) -> Iterator[Progress]:  # fmt: skip
+    """Put the tokenizer that is given or that made the stores into OUT/tokenizer, or train one, unless one is there."""
+    folder = job.out / "tokenizer"
+    given = job.tokenizer or (job.init_from if isinstance(init, Run) else None) or _store_tokenizer(stores)
+    if any(folder.glob("*.safetensors")):
+        return
+    if given and job.only != "tokenizer":
+        source = zoo.tokenizer_folder(given)
+        if accelerator.is_main_process:
+            size = read_store_info(stores[0]).frame_size if stores else job.recipe.data.size
+            copy_tokenizer(source, folder, size)
+    elif job.only == "predictor":
+        raise FramepredError(
+            "--only predictor needs a tokenizer: give --tokenizer NAME|DIR, a token store or --init-from RUN"
+        )
+    elif stores:
+        raise FramepredError("a tokenizer is trained on frames, not on a token store: give videos")
+    else:
+        loop = job.recipe.training
+        share = 1.0 if job.only == "tokenizer" else loop.tokenizer_share
+        deadline = started + loop.minutes * 60 * share if loop.minutes else None
+        yield from train_tokenizer(videos, job.tokenizer or job.init_from, job.recipe, job.out, accelerator, deadline)
+    accelerator.wait_for_everyone()
+
+
+def _check_tokenizer(
+    job: Job, stores: Sequence[str], init: Run | LanguageModel | None, tokenizer: Tokenizer, sha256: str
+) -> None:
+    """Raise FramepredError unless the earlier run and the token stores use this tokenizer."""
     if isinstance(init, Run) and init.tokenizer_sha256 != sha256:
         raise FramepredError(
             f"--init-from {job.init_from} predicts tokens of its own tokenizer ({init.tokenizer_sha256[:12]}), "
             f"not of {sha256[:12]}: leave --tokenizer out"
         )
-    if stores:
-        for store in stores:
-            info = read_store_info(store)
-            if info.tokenizer_sha256 != sha256:
-                raise FramepredError(
-                    f"token store {store} was made by tokenizer {info.tokenizer} ({info.tokenizer_sha256[:12]}), "
-                    f"the run uses {sha256[:12]}: give that tokenizer, or tokenize again"
-                )
-            if info.frame_size != tokenizer.frame_size:
-                raise FramepredError(
-                    f"token store {store} is of frames of {info.frame_size}, the run's tokenizer takes "
-                    f"{tokenizer.frame_size}: tokenize again with that --size"
-                )
-    else:
-        stores = [str(run / "tokens")]
-        if accelerator.is_main_process:
-            tokenizer.to(accelerator.device)
-            yield from tokenize(videos, stores[0], tokenizer, "run", sha256, str(ready), recipe.data.fps or None)
-        accelerator.wait_for_everyone()
-    # A run's own store holds all its sources; each keeps its own share of the draws.
-    origin = {str(v.path.resolve()): v.source for v in videos}
-    episodes = [(e, origin.get(e.source, store)) for store in stores for e in read_store(store)]
-    yield from _train_predictor(job, stores, episodes, tokenizer, sha256, init, accelerator, started)
+    for store in stores:
+        info = read_store_info(store)
+        if info.tokenizer_sha256 != sha256:
+            raise FramepredError(
+                f"token store {store} was made by tokenizer {info.tokenizer} ({info.tokenizer_sha256[:12]}), "
+                f"the run uses {sha256[:12]}: give that tokenizer, or tokenize again"
+            )
+        if info.frame_size != tokenizer.frame_size:
+            raise FramepredError(
+                f"token store {store} is of frames of {info.frame_size}, the run's tokenizer takes "
+                f"{tokenizer.frame_size}: tokenize again with that --size"
+            )
 
 
 def _load_init(job: Job) -> Run | LanguageModel | None:
@@ -160,7 +173,7 @@ def _load_init(job: Job) -> Run | LanguageModel | None:
 
 
 def _check_text(job: Job, init: Run | LanguageModel | None) -> None:
-    """Raise FramepredError, before anything is trained, for text and layers without a language model."""
+    """Raise FramepredError, before anything is trained, for text or llm.layers without a language model."""
     layers = job.recipe.llm.layers
     if layers and not isinstance(init, LanguageModel) and job.only != "tokenizer":
         raise FramepredError(
@@ -238,7 +251,7 @@ def _train_predictor(
         make_words(recipe, model, layout, text_files, part, texts) for part, texts in ((kept, job.texts), (held, ()))
     )
     part_text(model, layout.vocabulary.text_size)
-    # Foreign tokenizers' ids have no known parts.
+    # Foreign tokenizers do not say what digits their ids have.
     fresh = None if isinstance(init, Run) else generator
     for (first, _), digits in ((layout.vocabulary.visual, "digits"), (layout.vocabulary.context, "context_digits")):
         share_digits(model, getattr(tokenizer, digits, ()), first, fresh)

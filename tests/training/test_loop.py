@@ -271,13 +271,13 @@ def test_progress_says_what_is_left(tmp_path: Path) -> None:
     ],
 )
 def test_collapse_is_warned_about_while_it_lasts(quantizer: str, advice: str) -> None:
-    watch = _CollapseWatch(apply_settings(Recipe(), [f"tokenizer.quantizer={quantizer}"]).tokenizer, speaks=True)
+    watch = _CollapseWatch(apply_settings(Recipe(), [f"tokenizer.quantizer={quantizer}"]).tokenizer, warns=True)
     warned = []
     for step in range(1, 5001):
         healthy = 2500 < step < 3500
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            watch.look(900 if healthy else 20, 1000)
+            watch.count_step(900 if healthy else 20, 1000)
         if caught:
             warned.append(step)
             assert f"collapsing: 20 codes in use after {step} steps, of 1000 that a batch could have" in str(
@@ -285,11 +285,11 @@ def test_collapse_is_warned_about_while_it_lasts(quantizer: str, advice: str) ->
             )
             assert advice in str(caught[0].message)
     assert warned == [500, 1000, 2000, 4000]
-    silent = _CollapseWatch(Recipe().tokenizer, speaks=False)
+    silent = _CollapseWatch(Recipe().tokenizer, warns=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for _ in range(600):
-            silent.look(0, 1000)
+            silent.count_step(0, 1000)
 
 
 # The predictor's loss.
