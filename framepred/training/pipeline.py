@@ -45,7 +45,8 @@ _Episodes = list[tuple[TokenEpisode, str]]
 class Job:
     """What to train: `only` one part, with a given `tokenizer`, from the weights of a run or language model.
 
-    `init_from` names that run or model. `texts` are files and folders of text, which a model that knows text is trained on beside the frames.
+    `init_from` names that run or model. `texts` are files and folders of text, which a model that knows text is
+    trained on beside the frames.
     """
 
     sources: Sequence[str]

@@ -585,7 +585,7 @@ def test_every_command_takes_a_delta_run(delta_run: Path, clips_dir: Path, tmp_p
     assert table["groups"][0]["rows"]["ceiling"]["clips"] == 2
     surprise = call("surprise", clip, "--model", delta_run, "-o", tmp_path / "s.npz", "--inverse", "--json")
     assert surprise["surprise"][0] is None and len(surprise["surprise"]) == 24
-    assert np.load(tmp_path / "s.npz")["nats"].shape == np.load(tmp_path / "s.npz")["tokens"].shape == (24, 4, 4)
+    assert np.load(tmp_path / "s.npz")["nll"].shape == np.load(tmp_path / "s.npz")["tokens"].shape == (24, 4, 4)
     call("calibrate", clips_dir, "--model", delta_run, "-o", tmp_path / "c.json")
     call("surprise", clip, "--model", delta_run, "--calibration", tmp_path / "c.json", "-o", tmp_path / "s.gif")
     call("export", delta_run, "-o", tmp_path / "hf", "--format", "hf")
