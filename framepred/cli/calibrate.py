@@ -23,9 +23,9 @@ def calibrate(
 
     `framepred surprise` compares with this baseline. Use videos that the run was not trained on.
     """
-    from framepred.evaluation.surprise.calibrate import CalibrationProgress
+    from framepred.evaluation.progress import Progress
     from framepred.evaluation.surprise.calibrate import calibrate as run_calibration
-    from framepred.evaluation.surprise.calibration import FILE_NAME, write_calibration
+    from framepred.evaluation.surprise.calibration import FILE_NAME, Calibration, write_calibration
     from framepred.sources.folder import find_videos
     from framepred.world.device import choose_device
     from framepred.world.run import load_run
@@ -35,16 +35,18 @@ def calibrate(
     out = out or run.path / FILE_NAME
     options.check_output(out, overwrite)
 
-    def describe(p: CalibrationProgress) -> tuple[float, str]:
-        return p.done / p.total, f"video {min(p.done + 1, p.total)} of {p.total}, {p.frames} frames"
+    def describe(p: Progress | Calibration) -> tuple[float, str]:
+        if isinstance(p, Calibration):
+            return 1.0, "done"
+        return p.done / p.total, f"video {p.done + 1} of {p.total}, {p.name}"
 
-    last = consume(run_calibration(run, videos), describe)
-    assert last is not None and last.result is not None
-    write_calibration(out, run, last.result)
+    made = consume(run_calibration(run, videos), describe)
+    assert isinstance(made, Calibration)
+    write_calibration(out, run, made)
     if as_json:
-        print_json({"model": str(run.path), "output": str(out)} | last.result.to_json() | {"pasts": None})
+        print_json({"model": str(run.path), "output": str(out)} | made.to_json() | {"pasts": None})
         return
-    for name, found in (("with actions", last.result.actions), ("without actions", last.result.no_actions)):
+    for name, found in (("with actions", made.actions), ("without actions", made.no_actions)):
         if found is None:
             continue
         diagram = found.reliability

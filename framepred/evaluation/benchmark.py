@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Container, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from framepred.evaluation.clip_scores import ClipScores, score_clip
 from framepred.evaluation.clips import ALTERATIONS, Alteration, EvalClip, Group, make_groups, other_actions, read_clips
 from framepred.evaluation.futures import Scorer
 from framepred.evaluation.perceptual import load_perceptual
+from framepred.evaluation.progress import Progress
 from framepred.evaluation.protocol import Protocol
 from framepred.evaluation.retrieval import TrainingIndex, index_training
 from framepred.io.atomic import write_text
@@ -48,16 +49,6 @@ class Benchmark:
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far it is: videos of `total` done, what is at hand, seconds left (None: not known yet)."""
-
-    done: int
-    total: int
-    name: str
-    remaining: float | None
-
-
-@dataclass(frozen=True)
 class Evaluated:
     """The result as strict JSON values, and what it was made with: a report looks at clips again."""
 
@@ -83,8 +74,10 @@ def evaluate(benchmark: Benchmark) -> Iterator[Progress | Evaluated]:
     index: TrainingIndex | None = None
     if benchmark.train:
         for step in index_training(benchmark.train, run.tokenizer, run.tokenizer_sha256, run.fps, benchmark.cache):
-            index = step.index
-            yield Progress(step.done, step.total, f"training clip {step.name}", None)
+            if isinstance(step, TrainingIndex):
+                index = step
+            else:
+                yield replace(step, name=f"training clip {step.name}")
     scorer = Scorer(run, protocol, index, perceptual)
     clips = _Clips(scorer, benchmark.cache)
     done, total, tables = 0, sum(len(g.members) for g in groups), []

@@ -7,11 +7,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from framepred.config.constraints import allow, at_least, check
 from framepred.config.recipe import check_sampling
-from framepred.errors import FramepredError
 from framepred.io.toml import overlay, read_settings, read_table
 
 DEFAULT = "future"
+
+
+def _between(least: int, most: int, default: float, words: str = "") -> Any:
+    return allow(default, (lambda n: least <= n <= most, words or f"a whole number from {least} to {most}"))
+
+
+def _is_size(size: tuple[int, int]) -> bool:
+    return size == (0, 0) or all(8 <= side <= 4096 for side in size)
 
 
 @dataclass(frozen=True)
@@ -29,15 +37,15 @@ class Protocol:
     """
 
     about: str = ""
-    size: tuple[int, int] = (0, 0)
-    fps: float = 0.0
-    context: int = 4
-    horizon: int = 8
-    start: int = 0
-    stride: int = 0
-    max_clips: int = 0
+    size: tuple[int, int] = allow((0, 0), (_is_size, "[0, 0] (the run's own) or two sides of 8 to 4096 pixels"))
+    fps: float = _between(0, 1000, 0.0, "0 (the run's own) to 1000")
+    context: int = _between(1, 10_000, 4)
+    horizon: int = _between(1, 10_000, 8)
+    start: int = at_least(0, 0)
+    stride: int = at_least(0, 0, "0 (one clip a video) or more")
+    max_clips: int = at_least(0, 0, "0 (all) or more")
     rollout: bool = True
-    samples: int = 4
+    samples: int = _between(1, 1024, 4)
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
@@ -46,26 +54,11 @@ class Protocol:
     counted: Literal["future", "all"] = "future"
     psnr: Literal["pooled", "frame"] = "pooled"
     lpips: Literal["alex", "vgg", "squeeze"] = "alex"
-    bootstrap: int = 1000
-    confidence: float = 0.95
+    bootstrap: int = _between(10, 100_000, 1000)
+    confidence: float = allow(0.95, (lambda share: 0.5 <= share < 1, "0.5 to below 1"))
 
     def __post_init__(self) -> None:
-        whole = "a whole number from 1 to "
-        for name, holds, allowed in (
-            ("size", all(s == 0 or 8 <= s <= 4096 for s in self.size) and (0 in self.size) == (self.size == (0, 0)),
-             "[0, 0] (the run's own) or two sides of 8 to 4096 pixels"),
-            ("fps", 0 <= self.fps <= 1000, "0 (the run's own) to 1000"),
-            ("context", 1 <= self.context <= 10_000, whole + "10000"),
-            ("horizon", 1 <= self.horizon <= 10_000, whole + "10000"),
-            ("samples", 1 <= self.samples <= 1024, whole + "1024"),
-            ("start", self.start >= 0, "0 or more"),
-            ("stride", self.stride >= 0, "0 (one clip a video) or more"),
-            ("max_clips", self.max_clips >= 0, "0 (all) or more"),
-            ("bootstrap", 10 <= self.bootstrap <= 100_000, "10 to 100000"),
-            ("confidence", 0.5 <= self.confidence < 1, "0.5 to below 1"),
-        ):  # fmt: skip
-            if not holds:
-                raise FramepredError(f"protocol: {name} = {getattr(self, name)} is not allowed; it must be {allowed}")
+        check(self, "protocol: ")
         check_sampling(self.temperature, self.top_k, self.top_p, self.seed, "protocol: ")
 
     @property

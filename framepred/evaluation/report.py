@@ -17,6 +17,7 @@ from framepred.evaluation.benchmark import Evaluated, selected_clips
 from framepred.evaluation.clips import EvalClip
 from framepred.evaluation.futures import Scorer, action_variants, make_futures, own_row
 from framepred.evaluation.plots import groups_plot, horizon_curves, rank_plot
+from framepred.evaluation.progress import Progress
 from framepred.evaluation.tables import ROW_NAMES, group_table, groups_table, header_facts, spread_sentence, verdict
 from framepred.io.atomic import write_text
 from framepred.video.panels import draw_filmstrip, draw_moments
@@ -32,15 +33,6 @@ _CURVES = (
 
 
 @dataclass(frozen=True)
-class ReportProgress:
-    """How far the report is: clips of `total` drawn."""
-
-    done: int
-    total: int
-    name: str
-
-
-@dataclass(frozen=True)
 class _Figure:
     """A clip as it is shown: filmstrip and video are data URIs."""
 
@@ -50,8 +42,8 @@ class _Figure:
     video: str
 
 
-def write_report(evaluated: Evaluated, path: Path) -> Iterator[ReportProgress]:
-    """Write the page; the clips that it shows are predicted again, which gives the same frames."""
+def write_report(evaluated: Evaluated, path: Path) -> Iterator[Progress]:
+    """Write the page, yielding after each clip that it shows: predicted again, which gives the same frames."""
     result = evaluated.result
     wanted = [_selection(facts["order"]) for facts in result["groups"]]
     total, done = sum(map(len, wanted)), 0
@@ -61,7 +53,7 @@ def write_report(evaluated: Evaluated, path: Path) -> Iterator[ReportProgress]:
         for clip in selected_clips(group, evaluated.scorer, chosen.keys()):
             figures[clip.name] = _figure(evaluated.scorer, clip, chosen[clip.name])
             done += 1
-            yield ReportProgress(done, total, clip.name)
+            yield Progress(done, total, clip.name)
             if len(figures) == len(chosen):
                 break
         sections.append(_section(facts, [figures[name] for name in chosen if name in figures]))

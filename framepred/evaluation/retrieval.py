@@ -14,6 +14,7 @@ from torch import Tensor
 
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.evaluation.clips import check_store
+from framepred.evaluation.progress import Progress
 from framepred.io.atomic import writing
 from framepred.sources.folder import VideoFile, find_videos
 from framepred.tokenizer.contract import Tokenizer
@@ -83,20 +84,10 @@ class TrainingIndex:
         return torch.cat(kept)
 
 
-@dataclass(frozen=True)
-class IndexProgress:
-    """How far indexing is; the index comes with the last."""
-
-    done: int
-    total: int
-    name: str
-    index: TrainingIndex | None = None
-
-
 @torch.inference_mode()
 def index_training(
     sources: Sequence[str], tokenizer: Tokenizer, tokenizer_sha256: str, fps: float, cache: Path | None = None
-) -> Iterator[IndexProgress]:
+) -> Iterator[Progress | TrainingIndex]:
     """Index videos and token stores, yielding after each episode, and at last with the index.
 
     With a `cache` folder the thumbnails are kept there, until a file changes. Raises FramepredError where
@@ -122,16 +113,15 @@ def index_training(
                 parts[str(i)] = torch.cat([features(chunk) for chunk in chunks])
             except FramepredError as error:
                 warnings.warn(FramepredWarning(f"skipped: {error}"), stacklevel=2)
-            yield IndexProgress(i + 1, len(found), item.name)
+            yield Progress(i + 1, len(found), item.name)
         if not parts:
             raise FramepredError(f"none of the {len(found)} training videos could be read: give others to --train")
         _write_parts(kept, parts)
     order = sorted(parts, key=int)
-    index = TrainingIndex(
+    yield TrainingIndex(
         torch.cat([parts[i] for i in order]), tuple(len(parts[i]) for i in order),
         tuple(found[int(i)] for i in order), tokenizer, fps,
     )  # fmt: skip
-    yield IndexProgress(len(found), len(found), "all", index)
 
 
 def _state(found: Sequence[VideoFile | TokenEpisode], tokenizer: Tokenizer, tokenizer_sha256: str, fps: float) -> str:

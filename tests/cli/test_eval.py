@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,11 @@ import framepred.evaluation.benchmark
 from framepred.cli import cli
 from framepred.decoding.sampling import Sampling
 from framepred.engines.export import export
+from framepred.evaluation.benchmark import Benchmark, evaluate
 from framepred.evaluation.forecast import make_forecast
 from framepred.evaluation.futures import ROWS
+from framepred.evaluation.progress import Progress
+from framepred.evaluation.protocol import load_protocol
 from framepred.sources.actions_csv import read_actions
 from framepred.video.read import read_video
 from framepred.video.write import write_video
@@ -192,38 +195,47 @@ def test_every_row_is_there_and_tokens_are_scored_by_teacher_forcing(
 
 
 def test_twice_the_same_command_and_an_interrupted_one_give_the_same_bytes(
-    clips_dir: Path, invoke: Callable[..., Result], here: Path, monkeypatch: pytest.MonkeyPatch
+    clips_dir: Path, tiny_run: Path, invoke: Callable[..., Result], here: Path
 ) -> None:
     command = (clips_dir, *SMALL, "--train", clips_dir / "clip4.mp4", "--json")
     first = invoke(*command)
     assert first.exit_code == 0, first.stderr
     assert "seconds" not in first.stdout
-    real, scored = framepred.evaluation.benchmark.score_clip, []
-
-    def stopping(scorer: Any, clip: Any, others: Any) -> Any:
-        if len(scored) == 2:
-            raise KeyboardInterrupt
-        scored.append(clip.name)
-        return real(scorer, clip, others)
-
-    monkeypatch.setattr(framepred.evaluation.benchmark, "score_clip", stopping)
-    stopped = invoke(*command, "-o", "out")
-    assert stopped.exit_code == 1
-    assert stopped.stderr == "framepred: stopped; the scored clips are in out: give the same command to go on\n"
+    settings = ("bootstrap=50",)
+    benchmark = Benchmark(
+        (str(clips_dir),), str(tiny_run), load_protocol("future", {"context": 2, "horizon": 3, "samples": 2}, settings),
+        (str(clips_dir / "clip4.mp4"),), cache=here / "out" / "clips",
+    )  # fmt: skip
+    # What is left when a program ends after two clips.
+    for step in evaluate(benchmark):
+        if isinstance(step, Progress) and step.total == 5 and step.done == 2:
+            break
     assert sorted(p.name for p in (here / "out").iterdir()) == ["clips"]
-    # A file that was cut off counts for nothing.
     kept = sorted((here / "out" / "clips").glob("*.json"))
     assert len(kept) == 2
+    # A file that was cut off counts for nothing.
     kept[0].write_text(kept[0].read_text()[:100])
-    again: list[str] = []
-    monkeypatch.setattr(
-        framepred.evaluation.benchmark, "score_clip", lambda s, c, o: (again.append(c.name), real(s, c, o))[1]
-    )
+    written = [p.stat().st_mtime_ns for p in kept]
     resumed = invoke(*command, "-o", "out")
     assert resumed.exit_code == 0, resumed.stderr
-    assert len(again) == 4
+    assert len(list((here / "out" / "clips").glob("*.json"))) == 5
+    assert kept[0].stat().st_mtime_ns > written[0]
+    assert kept[1].stat().st_mtime_ns == written[1]
     assert resumed.stdout == first.stdout == (here / "out" / "results.json").read_text()
     assert "out/results.json exists already: give --overwrite" in invoke(*command, "-o", "out").stderr
+
+
+def test_ctrl_c_says_how_to_go_on(two: Path, invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(benchmark: Benchmark) -> Iterator[Progress]:
+        yield Progress(1, 2, "clip0")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(framepred.evaluation.benchmark, "evaluate", interrupted)
+    for options, said in ((("-o", "out"), "the scored clips are in out: give the same command to go on"),
+                          ((), "give -o to keep clips")):  # fmt: skip
+        stopped = invoke(two, *SMALL, *options)
+        assert stopped.exit_code == 1
+        assert stopped.stderr == f"framepred: stopped; {said}\n"
 
 
 def test_another_protocol_does_not_take_what_is_remembered(two: Path, evaluated: Callable[..., Any]) -> None:

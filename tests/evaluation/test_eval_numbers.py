@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from framepred.evaluation.bootstrap import Quantity, interval, resamplings
 from framepred.evaluation.metrics import change, copy_last, extrapolate, moving_error
@@ -143,18 +143,28 @@ def test_where_nothing_moves_there_is_no_value() -> None:
     assert Quantity(zeros, zeros, True).by_horizon() == [None, None, None]
 
 
+class Pixels(nn.Module):
+    """Features of an image for torchmetrics: its pixels."""
+
+    num_features = 12
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.double().flatten(1) / 255
+
+
 def test_the_frechet_distance_is_torchmetrics() -> None:
     from framepred.io.compat import ensure_torchvision
 
     ensure_torchvision()
-    fid = pytest.importorskip("torchmetrics.image.fid")
-    generator = np.random.default_rng(5)
-    x, y = generator.normal(0, 1, (60, 8)), generator.normal(0.5, 2, (50, 8))
+    fid = pytest.importorskip("torchmetrics.image.fid").FrechetInceptionDistance(feature=Pixels())
+    fid.set_dtype(torch.float64)
+    x, y = noise((60, 3, 2, 2), 5), noise((50, 3, 2, 2), 6) // 2
+    fid.update(x, real=True)
+    fid.update(y, real=False)
     one, other = Moments(), Moments()
     for part in (x[:10], x[10:]):
-        one.add(part)
-    other.add(y)
-    gaussians = [(torch.from_numpy(z.mean(0)), torch.from_numpy(np.cov(z, rowvar=False))) for z in (x, y)]
-    assert one.distance(other) == pytest.approx(float(fid._compute_fid(*gaussians[0], *gaussians[1])), rel=1e-9)
+        one.add(Pixels()(part).numpy())
+    other.add(Pixels()(y).numpy())
+    assert one.distance(other) == pytest.approx(float(fid.compute()), rel=1e-9)
     assert one.distance(one) == pytest.approx(0, abs=1e-6)
     assert Moments().distance(one) is None

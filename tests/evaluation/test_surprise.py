@@ -49,9 +49,9 @@ def calibrated(tiny_run: Path, clips_dir: Path, tmp_path_factory: pytest.TempPat
     shutil.copytree(tiny_run, folder)
     run = load_run(folder)
     last = list(calibrate(run, find_videos([clips_dir])))[-1]
-    assert last.result is not None
-    write_calibration(folder / FILE_NAME, run, last.result)
-    return folder, last.result
+    assert isinstance(last, Calibration)
+    write_calibration(folder / FILE_NAME, run, last)
+    return folder, last
 
 
 @pytest.fixture(autouse=True)
@@ -207,11 +207,11 @@ def test_calibration_is_the_mean_over_all_tokens(
 
 
 def test_a_video_is_not_measured_against_its_own_past(run: Run, clips_dir: Path) -> None:
-    one = list(calibrate(run, find_videos([clips_dir / "clip0.mp4"])))[-1].result
-    assert one is not None
+    one = list(calibrate(run, find_videos([clips_dir / "clip0.mp4"])))[-1]
+    assert isinstance(one, Calibration)
     assert one.pasts is None
-    two = list(calibrate(run, find_videos([clips_dir / "clip0.mp4", clips_dir / "clip1.mp4"])))[-1].result
-    assert two is not None
+    two = list(calibrate(run, find_videos([clips_dir / "clip0.mp4", clips_dir / "clip1.mp4"])))[-1]
+    assert isinstance(two, Calibration)
     assert two.pasts is not None
     (t0, a0), (t1, a1) = clip_of(run, clips_dir, "clip0"), clip_of(run, clips_dir, "clip1")
     features = [s.features for _, s in score_frames(run, t0, a0, take_past(run, t1, a1))]

@@ -1,12 +1,12 @@
 """Held-out videos and a run → its calibration."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from framepred.errors import FramepredError
+from framepred.evaluation.progress import Progress
 from framepred.evaluation.surprise.baseline import Baseline
 from framepred.evaluation.surprise.calibration import Calibration, Condition
 from framepred.evaluation.surprise.features import Features, FrameScores, score_frames
@@ -40,21 +40,11 @@ class _Tally:
         return Condition(self.nll / tokens, accuracy, Reliability.of(self.sums), Baseline.of(self.features))
 
 
-@dataclass(frozen=True)
-class CalibrationProgress:
-    """How far it is: videos of `total`, frames scored; the last one holds the result."""
-
-    done: int
-    total: int
-    frames: int
-    result: Calibration | None = None
-
-
-def calibrate(run: Run, videos: Sequence[VideoFile]) -> Iterator[CalibrationProgress]:
+def calibrate(run: Run, videos: Sequence[VideoFile]) -> Iterator[Progress | Calibration]:
     """Score every frame of `videos` without actions, and with them where the run and all videos have some.
 
-    The last progress holds the result. Raises FramepredError for what is no video, too short, or has
-    actions that do not fit.
+    Yields progress after each frame, and at last the calibration. Raises FramepredError for what is no video, too
+    short, or has actions that do not fit.
     """
     with_actions = run.layout.actions is not None and all(v.actions_file for v in videos)
     rates = [rate_of_run(video, run) for video in videos]
@@ -74,10 +64,9 @@ def calibrate(run: Run, videos: Sequence[VideoFile]) -> Iterator[CalibrationProg
             for _, frame in score_frames(run, tokens, given, before):
                 tally.add(frame)
                 count += 1
-                yield CalibrationProgress(done, len(videos), count)
+                yield Progress(done, len(videos), f"{video.name}, {count} frames")
     made = {name: tally.condition() for name, tally in tallies.items()}
-    result = Calibration(len(videos), pasts, made["no_actions"], made.get("actions"))
-    yield CalibrationProgress(len(videos), len(videos), count, result)
+    yield Calibration(len(videos), pasts, made["no_actions"], made.get("actions"))
 
 
 def _read(run: Run, video: VideoFile, rate: float | None, with_actions: bool) -> tuple[Tensor, Tensor | None]:
