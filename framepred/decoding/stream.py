@@ -29,10 +29,13 @@ class Stream:
 
 
 def prefill(model: Llama, ids: Tensor, samples: int, capacity: int, pending: int = 1) -> Stream:
-    """Read ids (1 or S, L) but the last `pending` into a fresh cache; one row is read once and serves all samples."""
-    stream = Stream(KVCache(model.config, len(ids), capacity, model.embed.weight), ids[:, -pending:])
-    if ids.shape[1] > pending:
-        model.hidden(ids[:, :-pending], stream.cache)
+    """Read ids (1 or S, L) but the last `pending` into a fresh cache; what all samples begin with is read once."""
+    known = ids[:, :-pending]
+    if len(known) > 1 and bool((known == known[:1]).all()):
+        known = known[:1]
+    stream = Stream(KVCache(model.config, len(known), capacity, model.embed.weight), ids[:, -pending:])
+    if known.shape[1]:
+        model.hidden(known, stream.cache)
         stream.passes += 1
     return share(stream, samples)
 

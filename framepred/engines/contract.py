@@ -23,17 +23,16 @@ from framepred.io.compat import ensure_torchvision
 from framepred.llm.token_names import read_text_tokenizer, tokenizer_json
 from framepred.predictor import gguf as gguf_file
 from framepred.predictor.huggingface import to_hugging_face
-from framepred.tokenizer.contract import last_pictures
-from framepred.world.rollout import Prediction, check_lengths, window_ids, window_start
+from framepred.world.rollout import Prediction, check_lengths, predict
 from framepred.world.run import Run
 
-Engine = Callable[[list[int], int, tuple[int, int], int], list[int]]
+Complete = Callable[[list[int], int, tuple[int, int], int], list[int]]
 """(ids so far, how many to make, half-open range of legal ids, seed) → ids; the seed is for its own draws."""
 
 SERVER = "http://localhost:8000"
 
 
-def transformers_engine(run: Run, sampling: Sampling, server: str | None) -> Engine:
+def transformers_engine(run: Run, sampling: Sampling, server: str | None) -> Complete:
     """Run the Llama as `LlamaForCausalLM.generate`; what two calls begin with alike is read once."""
     ensure_torchvision()
     try:
@@ -71,7 +70,7 @@ def transformers_engine(run: Run, sampling: Sampling, server: str | None) -> Eng
     return complete
 
 
-def llama_cpp_engine(run: Run, sampling: Sampling, server: str | None) -> Engine:
+def llama_cpp_engine(run: Run, sampling: Sampling, server: str | None) -> Complete:
     """Run the Llama in llama.cpp from the run's model.gguf, or from one written in fp32 for the occasion."""
     try:
         import xllamacpp
@@ -121,7 +120,7 @@ def llama_cpp_engine(run: Run, sampling: Sampling, server: str | None) -> Engine
     return complete
 
 
-def vllm_engine(run: Run, sampling: Sampling, server: str | None) -> Engine:
+def vllm_engine(run: Run, sampling: Sampling, server: str | None) -> Complete:
     """Ask a vLLM server that serves the run's `--format hf` export, by its OpenAI-compatible completions."""
     base = (server or SERVER).rstrip("/").removesuffix("/v1")
     models = _ask(f"{base}/v1/models", None)
@@ -159,62 +158,64 @@ def completion_request(
     }
 
 
-ENGINES: dict[str, Callable[[Run, Sampling, str | None], Engine]] = {
+ENGINES: dict[str, Callable[[Run, Sampling, str | None], Complete]] = {
     "transformers": transformers_engine,
     "llama.cpp": llama_cpp_engine,
     "vllm": vllm_engine,
 }
 
 
-@torch.inference_mode()
+class CompletionEngine:
+    """What a session drives where another program completes ids: each sample's frame is one request."""
+
+    def __init__(self, name: str, run: Run, complete: Complete, seed: int) -> None:
+        self._name, self._run, self._complete, self._seed = name, run, complete, seed
+        self.passes = 0
+
+    def frame(self, past: Tensor, frame: int, guess: Tensor) -> Tensor:
+        legal, count = self._run.layout.vocabulary.visual, self._run.layout.frame_tokens
+        rows = []
+        for sample, ids in enumerate(past.expand(len(guess), -1).tolist()):
+            # A seed that fits the 32 bits of every engine.
+            seed = random.Random(f"{self._seed} {sample} {frame}").getrandbits(31)
+            made = self._complete(ids, count, legal, seed)
+            if len(made) != count or not all(legal[0] <= id < legal[1] for id in made):
+                raise FramepredError(
+                    f"engine {self._name} gave {len(made)} ids {str(made)[:60]}, not {count} from {legal[0]} to "
+                    f"{legal[1] - 1}: it runs another model than {self._run.path}"
+                )
+            rows.append(made)
+        self.passes += len(rows) * count
+        return torch.tensor(rows, device=guess.device) - legal[0]
+
+    def text(self, past: Tensor, most: int) -> Tensor:
+        raise self._frames_alone()
+
+    def score(self, past: Tensor, new: Tensor, legal: tuple[int, int]) -> Tensor:
+        raise self._frames_alone()
+
+    def fork(self, rows: Tensor) -> "CompletionEngine":
+        return CompletionEngine(self._name, self._run, self._complete, self._seed)
+
+    def _frames_alone(self) -> FramepredError:
+        return FramepredError(f"the engine {self._name} draws frames alone: use framepred's own")
+
+
 def predict_by(
-    name: str,
-    run: Run,
-    tokens: Tensor,
-    actions: Tensor | None,
-    horizon: int,
-    samples: int = 1,
-    sampling: Sampling | None = None,
-    server: str | None = None,
-    prompt: Tensor | None = None,
-) -> Iterator[Prediction]:
+    name: str, run: Run, tokens: Tensor, actions: Tensor | None, horizon: int, samples: int = 1,
+    sampling: Sampling | None = None, server: str | None = None, prompt: Tensor | None = None,
+) -> Iterator[Prediction]:  # fmt: skip
     """Predict as `rollout.predict` does, each frame's tokens drawn by the engine `name`.
 
     `server` is the address of a vLLM server. Raises FramepredError for an unknown engine, one that is
     not installed or reached, and for an answer that is no frame.
     """
-    context, layout, sampling = len(tokens), run.layout, sampling or Sampling()
-    check_lengths(context, horizon, samples)
+    check_lengths(len(tokens), horizon, samples)
     if name not in ENGINES:
         raise FramepredError(f"engine {name!r} is not known; give one of framepred, {', '.join(ENGINES)}")
-    engine = ENGINES[name](run, sampling, server)
-    action_ids = layout.action_ids(actions, context + horizon)
-    history = tokens.cpu().reshape(1, context, -1).expand(samples, -1, -1)
-    legal, count = layout.vocabulary.visual, layout.frame_tokens
-    words = torch.empty(0, dtype=torch.int64) if prompt is None else prompt
-    device = run.predictor.embed.weight.device
-    pictures = last_pictures(run.tokenizer, tokens.to(device)).expand(samples, -1, -1, -1, -1)
-    for frame in range(context, context + horizon):
-        start, seen = window_start(frame, run.window), run.tokenizer.encode_context(pictures, None).cpu()
-        rows = []
-        windows = window_ids(run, history[:, start:], action_ids[start:frame], seen, words)
-        for sample, past in enumerate(windows.tolist()):
-            # A seed that fits the 32 bits of every engine.
-            seed = random.Random(f"{sampling.seed} {sample} {frame}").getrandbits(31)
-            made = engine(past, count, legal, seed)
-            if len(made) != count or not all(legal[0] <= id < legal[1] for id in made):
-                raise FramepredError(
-                    f"engine {name} gave {len(made)} ids {str(made)[:60]}, not {count} from {legal[0]} to "
-                    f"{legal[1] - 1}: it runs another model than {run.path}"
-                )
-            rows.append(made)
-        steps = layout.unscanned(torch.tensor(rows) - legal[0])
-        row = torch.cat([seen, steps], 1)
-        history = torch.cat([history, row[:, None]], 1)
-        shown = run.tokenizer.decode_next(pictures, None, steps.view(samples, *layout.grid).to(device))
-        pictures = torch.cat([pictures, shown[:, None]], 1)[:, 1:]
-        passes = (frame - context + 1) * samples * count
-        yield Prediction(frame, shown.cpu(), layout.rows(row), passes)
+    sampling = sampling or Sampling()
+    engine = CompletionEngine(name, run, ENGINES[name](run, sampling, server), sampling.seed)
+    yield from predict(run, tokens, actions, horizon, samples, sampling, prompt=prompt, engine=engine)
 
 
 def _illegal(vocab_size: int, legal: tuple[int, int]) -> list[int]:

@@ -9,11 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from framepred.decoding.sampling import Sampling, choose, gumbel_noise
-from framepred.decoding.stream import Stream, prefill
+from framepred.decoding.sampling import Sampling
 from framepred.errors import FramepredError
 from framepred.llm.text import decode_text, encode_text, require_text
-from framepred.predictor.cpu import linear
 from framepred.sources.folder import VideoFile
 from framepred.video.read import read_video
 from framepred.world.device import choose_device
@@ -22,7 +20,6 @@ from framepred.world.rollout import check_actions
 from framepred.world.run import Run, load_run
 
 
-@torch.inference_mode()
 def caption(
     run: Run, tokens: Tensor, actions: Tensor | None, samples: int = 1, sampling: Sampling | None = None,
     most: int = 48,
@@ -32,36 +29,25 @@ def caption(
     `actions` (≥ T - 1) or None for none. Raises FramepredError where the run knows no text, and where frames and
     text are more than its context.
     """
-    model, sampling = run.predictor, sampling or Sampling(temperature=0)
-    stream, device = _read_frames(run, tokens, actions, samples, most), model.embed.weight.device
-    size, rows = run.layout.vocabulary.text_size, torch.arange(samples, device=device)
-    end = -1 if model.config.end_of_text is None else model.config.end_of_text
-    said = torch.empty(samples, 0, dtype=torch.int64, device=device)
-    while said.shape[1] < most and not bool((said == end).any(1).all()):
-        hidden = model.hidden(stream.pending, stream.cache)[:, -1:]
-        logits = linear(hidden, model.head.weight, (0, size))
-        position = torch.tensor([said.shape[1]], device=device)
-        noise = gumbel_noise(sampling.seed, rows, 0, position, size) if sampling.temperature else None
-        stream.pending = choose(logits, noise, sampling)
-        said = torch.cat([said, stream.pending], 1)
-    texts = [row[: row.index(end)] if end in row else row for row in said.tolist()]
-    return [decode_text(run, text) for text in texts]
+    past = _frames_to_read(run, tokens, actions, most)
+    made = run.engine(sampling or Sampling(temperature=0), samples, past.shape[1] + most).text(past, most).tolist()
+    end = run.predictor.config.end_of_text
+    return [decode_text(run, row[: row.index(end)] if end in row else row) for row in made]
 
 
-def _read_frames(run: Run, tokens: Tensor, actions: Tensor | None, rows: int, most: int) -> Stream:
-    """Read frames between their markers once, for `rows` texts of at most `most` tokens behind them."""
+def _frames_to_read(run: Run, tokens: Tensor, actions: Tensor | None, most: int) -> Tensor:
+    """Return the ids (1, L) of frames between their markers, behind which at most `most` tokens of text are to fit."""
     require_text(run)
     layout, model = run.layout, run.predictor
     start, stop = layout.vocabulary.markers
     frames = layout.pack(tokens, layout.action_ids(actions, len(tokens) - 1))
     ids = torch.cat([torch.tensor([start]), frames, torch.tensor([stop])]).to(model.embed.weight.device)[None]
-    capacity = ids.shape[1] + most
-    if capacity > model.config.max_position_embeddings:
+    if ids.shape[1] + most > model.config.max_position_embeddings:
         raise FramepredError(
-            f"{len(tokens)} frames and {most} tokens of text are {capacity} ids, the model's context is "
+            f"{len(tokens)} frames and {most} tokens of text are {ids.shape[1] + most} ids, the model's context is "
             f"{model.config.max_position_embeddings}: give a smaller context"
         )
-    return prefill(model, ids, rows, capacity)
+    return ids
 
 
 @torch.inference_mode()
@@ -71,12 +57,12 @@ def log_likelihoods(run: Run, tokens: Tensor, actions: Tensor | None, texts: Seq
     Frames are as there. A text counts with its end: the shorter of two has no advantage but what is left unsaid.
     """
     require_text(run)
-    model, end = run.predictor, run.predictor.config.end_of_text
+    end = run.predictor.config.end_of_text
     said = [torch.tensor([*encode_text(run, text), *([] if end is None else [end])]) for text in texts]
-    wanted = pad_sequence(said, batch_first=True, padding_value=-1).to(model.embed.weight.device)
-    stream = _read_frames(run, tokens, actions, len(texts), wanted.shape[1])
-    ids = torch.cat([stream.pending, wanted[:, :-1].clamp(min=0)], 1)
-    logits = linear(model.hidden(ids, stream.cache), model.head.weight, (0, run.layout.vocabulary.text_size))
+    wanted = pad_sequence(said, batch_first=True, padding_value=-1).to(run.predictor.embed.weight.device)
+    past = _frames_to_read(run, tokens, actions, wanted.shape[1])
+    engine = run.engine(Sampling(temperature=0), len(texts), past.shape[1] + wanted.shape[1])
+    logits = engine.score(past, wanted.clamp(min=0), (0, run.layout.vocabulary.text_size))
     losses = F.cross_entropy(logits.double().transpose(1, 2), wanted, reduction="none", ignore_index=-1)
     return -losses.sum(1).cpu()
 

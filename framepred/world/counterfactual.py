@@ -5,17 +5,12 @@ whether the frame follows from its past at all, or could as well have followed a
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from framepred.predictor.cpu import linear
-from framepred.predictor.kv_cache import KVCache
 from framepred.sequence.layout import SequenceLayout
-from framepred.world.rollout import window_start
 from framepred.world.run import Run
 
 _MOST_ACTIONS = 16
@@ -76,62 +71,33 @@ def candidate_actions(layout: SequenceLayout, action_ids: Tensor) -> Tensor:
     return rows[counts.argsort(descending=True, stable=True)[:_MOST_ACTIONS]]
 
 
-@torch.inference_mode()
 def after_other_actions(run: Run, tokens: Tensor, actions: Tensor, candidates: Tensor) -> Iterator[tuple[int, Tensor]]:
     """Yield (frame, log p float64 (K,)) for every one of T frames but the first, given their tokens.
 
     The log-likelihood of the whole frame had each of `candidates` (K, slots) led to it. What happened
     before is as given, by `actions` (≥ T - 1) as well.
     """
-    layout, model = run.layout, run.predictor
-    frame_ids = layout.row_ids(tokens.flatten(1).cpu())
-    device = model.embed.weight.device
-    action_ids = layout.action_ids(actions, len(tokens))
-    for start, group in groupby(range(1, len(tokens)), lambda frame: window_start(frame, run.window)):
-        frames = list(group)
-        ids = layout.pack(tokens[start : frames[-1]].cpu(), action_ids[start : frames[-1] - 1]).to(device)
-        past = KVCache(model.config, 1, len(ids), model.embed.weight)
-        model.hidden(ids[None], past)
-        for frame in frames:
-            at = (frame - start) * layout.stride - layout.action_slots - 1
-            branch = KVCache(model.config, len(candidates), at + layout.stride, model.embed.weight)
-            branch.data[..., :at, :] = past.data[..., :at, :]
-            branch.length = at
-            last, rows = (x.expand(len(candidates), *x.shape) for x in (ids[at].cpu(), frame_ids[frame]))
-            yield frame, _log_p(run, branch, last, candidates, rows)
+    rows, action_ids = tokens.flatten(1), run.layout.action_ids(actions, len(tokens))
+    session = run.token_session(tokens[:1], None)
+    for frame in range(1, len(tokens)):
+        row = rows[frame : frame + 1]
+        yield frame, -session.fork(len(candidates)).observe_tokens(row, candidates).nats.sum(1).cpu()
+        session.observe_tokens(row, action_ids[frame - 1 : frame])
 
 
-@torch.inference_mode()
 def after_other_pasts(run: Run, tokens: Tensor, actions: Tensor | None, pasts: Pasts) -> Iterator[tuple[int, Tensor]]:
     """Yield (frame, log p float64 (K,)) for every one of T frames but the first, given their tokens.
 
     The log-likelihood of the whole frame had each of K `pasts` come before it, and then the same action.
     """
-    layout, model = run.layout, run.predictor
-    own = layout.row_ids(tokens.flatten(1).cpu())[:, layout.context_tokens :]
-    action_ids, length = layout.action_ids(actions, len(tokens)), pasts.action_ids.shape[1] + 1
+    layout, length = run.layout, pasts.action_ids.shape[1] + 1
+    action_ids, count = layout.action_ids(actions, len(tokens)), layout.context_tokens
+    session = run.token_session(pasts.tokens[0, :length], None, len(pasts))
     ids = torch.stack([layout.pack(t[:length], a) for t, a in zip(pasts.tokens, pasts.action_ids, strict=True)])
-    contexts = layout.context_ids(pasts.tokens[:, -1].flatten(1)[:, : layout.context_tokens])
-    before = ids.shape[1] - 1
-    cache = KVCache(model.config, len(pasts), before + layout.stride, model.embed.weight)
-    model.hidden(ids[:, :-1].to(model.embed.weight.device), cache)
+    before = session.mark()
+    before = replace(before, ids=ids.to(before.ids.device))
+    contexts, own = pasts.tokens[:, -1].flatten(1)[:, :count], tokens.flatten(1)[:, count:].cpu()
     for frame in range(1, len(tokens)):
-        cache.length = before
-        taken, steps = (x.expand(len(pasts), -1) for x in (action_ids[frame - 1], own[frame]))
-        yield frame, _log_p(run, cache, ids[:, -1], taken, torch.cat([contexts, steps], 1))
-
-
-def _log_p(run: Run, cache: KVCache, last: Tensor, action_ids: Tensor, rows: Tensor) -> Tensor:
-    """Log-likelihood (R,) of a frame after what the cache holds, each row's `last` and its action.
-
-    Of the ids (R, K + N) of the frame the own ones count, not its context's.
-    """
-    layout = run.layout
-    first, stop = layout.vocabulary.visual
-    real = rows[:, layout.context_tokens :]
-    # The last token of the past is read again: where there are no actions and contexts, it speaks of the first.
-    inputs = torch.cat([last[:, None], action_ids, rows[:, :-1]], 1).to(cache.data.device)
-    hidden = run.predictor.hidden(inputs, cache)[:, -layout.frame_tokens :]
-    logits = linear(hidden, run.predictor.head.weight, (first, stop)).double()
-    wanted = (real - first).to(logits.device)
-    return -F.cross_entropy(logits.transpose(1, 2), wanted, reduction="none").sum(1).cpu()
+        session.rewind(before)
+        row = torch.cat([contexts, own[frame].expand(len(pasts), -1)], 1)
+        yield frame, -session.observe_tokens(row, action_ids[frame - 1 : frame]).nats.sum(1).cpu()

@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from framepred.decoding.engine import DECODERS
+from framepred.decoding.engine import Engine
 from framepred.decoding.sampling import Sampling
-from framepred.decoding.stream import Stream, frame_noise, prefill
 from framepred.errors import FramepredError
-from framepred.tokenizer.contract import last_pictures
+from framepred.tokenizer.contract import actions_before, last_pictures
 from framepred.video.read import Clip
 from framepred.video.resize import fit_frames
 from framepred.world.run import Run
@@ -32,18 +31,6 @@ class Prediction:
     passes: int
 
 
-def window_start(frame: int, window: int) -> int:
-    """Return the first frame that the model sees when it predicts `frame`.
-
-    The window slides by half of itself when it is full, so a long rollout re-reads its context once
-    in several frames, not once in every frame. It is a function of the frame alone: the result is
-    the same as if the model had been started on that window.
-    """
-    hop = window - window // 2
-    return 0 if frame < window else -(-(frame + 1 - window) // hop) * hop
-
-
-@torch.inference_mode()
 def predict(
     run: Run,
     tokens: Tensor,
@@ -53,6 +40,7 @@ def predict(
     sampling: Sampling | None = None,
     decoder: str = "auto",
     prompt: Tensor | None = None,
+    engine: Engine | None = None,
 ) -> Iterator[Prediction]:
     """Predict `horizon` frames after the tokens of T context frames, yielding each as it is made.
 
@@ -60,59 +48,35 @@ def predict(
     context of that. So a rollout that goes on from the tokens of another is one with it.
 
     `actions` (≥ T + horizon - 1) or None for none; `prompt` (P,) are the ids of words before the frames
-    (`text.prompt_ids`), which stay before the window when it moves. Raises FramepredError for what is not allowed.
+    (`text.prompt_ids`), which stay before the window when it moves; `engine` draws the tokens, framepred's own where
+    it is None. Raises FramepredError for what is not allowed.
     """
-    context, layout, sampling = len(tokens), run.layout, sampling or Sampling()
-    check_lengths(context, horizon, samples)
-    if decoder not in ("auto", *DECODERS):
-        raise FramepredError(f"decoder {decoder!r} is not known; give one of auto, {', '.join(DECODERS)}")
-    decode = DECODERS["speculative" if decoder == "auto" else decoder]
-    device = run.predictor.embed.weight.device
-    action_ids = layout.action_ids(actions, context + horizon).to(device)
-    history = tokens.to(device).reshape(1, context, -1).expand(samples, -1, -1)
-    pictures = last_pictures(run.tokenizer, tokens.to(device)).expand(samples, -1, -1, -1, -1)
-    rows = torch.arange(samples, device=device)
-    words = torch.empty(0, dtype=torch.int64) if prompt is None else prompt
-    capacity = len(words) + run.window * layout.stride
-    stream: Stream | None = None
-    passes, start = 0, 0
-    for frame in range(context, context + horizon):
-        moved_to, seen = window_start(frame, run.window), run.tokenizer.encode_context(pictures, None)
-        if stream is None or moved_to != start:
-            history, start = history[:, moved_to - start :], moved_to
-            # At first all samples share one past: it is read once.
-            past = slice(0, 1 if stream is None else samples)
-            passes += stream.passes if stream else 0
-            ids = window_ids(run, history[past], action_ids[start:frame], seen[past], words.to(device))
-            stream = prefill(run.predictor, ids, samples, capacity)
-        else:
-            taken = action_ids[frame - 1].expand(samples, -1)
-            stream.pending = torch.cat([stream.pending, taken, layout.context_ids(seen)], 1)
-        noise = frame_noise(layout, sampling, rows, frame)
-        # The guess is that nothing moves.
-        guessed = history[:, -1, layout.context_tokens :]
-        made = layout.unscanned(decode(run.predictor, stream, layout, sampling, noise, layout.scanned(guessed)))
-        row = torch.cat([seen, made], 1)
-        history = torch.cat([history, row[:, None]], 1)
-        shown = run.tokenizer.decode_next(pictures, None, made.view(samples, *layout.grid))
-        pictures = torch.cat([pictures, shown[:, None]], 1)[:, 1:]
-        yield Prediction(frame, shown.cpu(), layout.rows(row).cpu(), passes + stream.passes)
+    check_lengths(len(tokens), horizon, samples)
+    taken = None if run.layout.actions is None else actions
+    session = run.session_after(tokens, taken, samples, sampling, prompt, decoder, engine)
+    for frame in range(len(tokens), len(tokens) + horizon):
+        given = taken is not None and frame <= len(taken)
+        shown = session.step(taken[frame - 1 : frame] if taken is not None and given else None)
+        yield Prediction(frame, shown.cpu(), session.tokens.cpu(), session.passes)
 
 
 @torch.inference_mode()
-def ensemble_mean(run: Run, context: Tensor, futures: Iterator[Prediction]) -> Iterator[Prediction]:
+def ensemble_mean(
+    run: Run, context: Tensor, futures: Iterator[Prediction], actions: Tensor | None = None
+) -> Iterator[Prediction]:
     """Follow S futures of a context's tokens; yield each moment's mean picture as one future, by its tokens.
 
     In squared error nothing is nearer to what may come: what the futures agree on stays sharp, what they do not
-    is blurred. Each goes on from its own past, never from the mean.
+    is blurred. Each goes on from its own past, never from the mean. `actions` (≥ T + horizon - 1) or None for none.
     """
-    pictures = last_pictures(run.tokenizer, context.to(run.predictor.embed.weight.device))
+    tokenizer = run.tokenizer
+    pictures = last_pictures(tokenizer, context.to(run.predictor.embed.weight.device), actions)
     for moment in futures:
-        mean = mean_frames(moment.frames).to(pictures.device)
-        tokens = run.tokenizer.encode_next(pictures, None, mean)
-        row = torch.cat([run.tokenizer.encode_context(pictures, None), tokens.flatten(1)], 1)
-        shown = run.tokenizer.decode_next(pictures, None, tokens)
-        pictures = torch.cat([pictures, shown[:, None]], 1)[:, 1:]
+        given = actions_before(tokenizer, actions, moment.index)
+        own = tokenizer.encode_next(pictures, given, mean_frames(moment.frames).to(pictures.device))
+        row = torch.cat([tokenizer.encode_context(pictures, given), own.flatten(1)], 1)
+        shown = tokenizer.decode_next(pictures, given, own)
+        pictures = torch.cat([pictures, shown[:, None]], 1)[:, 1:] if tokenizer.past else pictures
         yield replace(moment, frames=shown.cpu(), tokens=run.layout.rows(row).cpu())
 
 
@@ -132,15 +96,6 @@ def ensemble_size(run: Run, samples: int | None, temperature: float | None, ense
     if ensemble > 1 and samples is not None:
         raise FramepredError(f"samples {samples} are shown one by one, ensemble {ensemble} as their mean: give one")
     return ensemble
-
-
-def window_ids(run: Run, history: Tensor, action_ids: Tensor, contexts: Tensor, words: Tensor) -> Tensor:
-    """Return what a frame is predicted from, ids (S, P + T · stride + K).
-
-    Words (P,), history (S, T, K + N), action ids (T, slots), the last one's too, and contexts (S, K) of the frame.
-    """
-    pairs = zip(history, run.layout.context_ids(contexts), strict=True)
-    return torch.stack([torch.cat([words, run.layout.pack(past, action_ids), context]) for past, context in pairs])
 
 
 def check_lengths(context: int, horizon: int, samples: int) -> None:
@@ -199,8 +154,8 @@ def rollout(
         )
     check_actions(run, actions, context + horizon - 1)
     frames = fit_frames(clip.frames[:context], run.tokenizer.frame_size)
-    tokens = run.tokenizer.encode(frames)
+    tokens = torch.cat(list(run.tokenizer.encode_stream([frames], actions)))
     sampling = run.sampling(temperature, top_k, top_p, seed)
     futures = predict(run, tokens, actions, horizon, count, sampling, decoder)
-    for made in ensemble_mean(run, tokens, futures) if members > 1 else futures:
+    for made in ensemble_mean(run, tokens, futures, actions) if members > 1 else futures:
         yield made.frames if samples is not None else made.frames[0]

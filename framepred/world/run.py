@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from framepred.config.recipe import Recipe, apply, check_sampling
+from framepred.decoding.engine import Engine, LlamaEngine
 from framepred.decoding.sampling import Sampling
 from framepred.errors import FramepredError
 from framepred.io import zoo
@@ -22,10 +23,12 @@ from framepred.predictor.config import LlamaConfig
 from framepred.predictor.huggingface import from_hugging_face, to_hugging_face
 from framepred.predictor.llama import Llama
 from framepred.sequence.layout import SequenceLayout
-from framepred.tokenizer.contract import Tokenizer
+from framepred.tokenizer.contract import Tokenizer, actions_before, last_pictures
 from framepred.tokenizer.delta import DeltaAutoencoder
 from framepred.tokenizer.foreign import AdaptedTokenizer, is_foreign, load_adapted
 from framepred.tokenizer.image import Autoencoder
+from framepred.video.resize import fit_frames
+from framepred.world.session import Moment, Session, window_start
 
 _ADAPTER = "adapter.json"
 
@@ -53,6 +56,56 @@ class Run:
     tokenizer_sha256: str
     temperature: float = 1.0
     ensemble: int = 1
+
+    def session(
+        self, context: Tensor, actions: Tensor | None = None, samples: int = 1, seed: int = 0,
+        temperature: float | None = None, top_k: int = 0, top_p: float = 1.0, prompt: Tensor | None = None,
+        decoder: str = "auto", engine: Engine | None = None,
+    ) -> Session:  # fmt: skip
+        """Step into the world after frames uint8 (T, 3, H, W) and the T - 1 actions between them, or None.
+
+        `prompt` (P,) are the ids of words before the frames. What is drawn is decided by the sampling settings and the
+        seed; with an `engine` of one's own, by that.
+        """
+        frames = fit_frames(context, self.tokenizer.frame_size)
+        tokens = torch.cat(list(self.tokenizer.encode_stream([frames], actions)))
+        sampling = self.sampling(temperature, top_k, top_p, seed)
+        return self.session_after(tokens, actions, samples, sampling, prompt, decoder, engine)
+
+    def session_after(
+        self, tokens: Tensor, actions: Tensor | None, samples: int = 1, sampling: Sampling | None = None,
+        prompt: Tensor | None = None, decoder: str = "auto", engine: Engine | None = None,
+    ) -> Session:  # fmt: skip
+        """Step into the world after the tokens of T frames and the T - 1 actions between them, or None."""
+        made = self.token_session(tokens, actions, samples, sampling, prompt, decoder, engine)
+        device, begun = self.predictor.embed.weight.device, made.mark()
+        space, count = self.layout.actions, self.tokenizer.past_actions
+        given = actions_before(self.tokenizer, actions, len(tokens) - 1)
+        if given is None and space is not None and count:
+            discrete = space.kind == "discrete"
+            given = torch.full((1, count), -1) if discrete else torch.full((1, count, space.slots), torch.nan)
+        pictures = last_pictures(self.tokenizer, tokens.to(device), actions)
+        made.rewind(replace(begun, pictures=pictures, actions=None if given is None else given.to(device)))
+        return made
+
+    def token_session(
+        self, tokens: Tensor, actions: Tensor | None, samples: int = 1, sampling: Sampling | None = None,
+        prompt: Tensor | None = None, decoder: str = "auto", engine: Engine | None = None,
+    ) -> Session:  # fmt: skip
+        """Return a session that decodes no pictures: it can observe tokens alone."""
+        layout, device = self.layout, self.predictor.embed.weight.device
+        words = torch.empty(0, dtype=torch.int64) if prompt is None else prompt.cpu()
+        start = window_start(len(tokens), self.window)
+        action_ids = layout.action_ids(actions, len(tokens) - 1)[start:]
+        ids = torch.cat([words, layout.pack(tokens[start:].cpu(), action_ids)])[None]
+        moment = Moment(len(tokens), start, ids.to(device), tokens[-1:].flatten(1).to(device))
+        driver = engine or self.engine(sampling or Sampling(), samples, len(words), decoder)
+        return Session(self.tokenizer, layout, self.window, driver, samples, moment, len(words))
+
+    def engine(self, sampling: Sampling, samples: int, words: int = 0, decoder: str = "auto") -> LlamaEngine:
+        """Return framepred's own engine, with room for so many ids of words and a window of frames."""
+        room = words + self.window * self.layout.stride
+        return LlamaEngine(self.predictor, self.layout, sampling, samples, room, decoder)
 
     def sampling(self, temperature: float | None, top_k: int, top_p: float, seed: int) -> Sampling:
         """Return how tokens are drawn; a temperature of None is the run's own."""

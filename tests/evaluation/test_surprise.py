@@ -31,8 +31,8 @@ from framepred.sources.folder import find_videos
 from framepred.video.read import read_video
 from framepred.video.write import write_video
 from framepred.world.counterfactual import take_past
-from framepred.world.rollout import window_start
 from framepred.world.run import Run, load_run
+from framepred.world.session import window_start
 
 ROOT = Path(__file__).parents[2]
 

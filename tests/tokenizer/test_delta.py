@@ -43,8 +43,9 @@ from framepred.training.windows import Windows, step_generator
 from framepred.video.read import read_video
 from framepred.world.counterfactual import after_other_actions, after_other_pasts, take_past
 from framepred.world.likelihood import token_logits
-from framepred.world.rollout import predict, window_start
+from framepred.world.rollout import predict
 from framepred.world.run import Run, load_run, load_tokenizer, save_tokenizer
+from framepred.world.session import window_start
 
 SIZE, WINDOW, K, N = (32, 32), 5, 16, 4
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -21,8 +21,8 @@ from framepred.world.counterfactual import (
     take_past,
 )
 from framepred.world.likelihood import token_logits
-from framepred.world.rollout import window_start
 from framepred.world.run import Run
+from framepred.world.session import window_start
 
 DISCRETE = ActionSpace("discrete", ("a",), count=4)
 CONTINUOUS = ActionSpace("continuous", ("x", "y"), edges=((0.0,), (-1.0, 1.0)))

@@ -21,8 +21,9 @@ from framepred.predictor.llama import Llama
 from framepred.sequence.layout import ActionSpace, SequenceLayout, Vocabulary
 from framepred.tokenizer.image import Autoencoder
 from framepred.video.read import Clip
-from framepred.world.rollout import check_actions, ensemble_mean, predict, rollout, window_start
+from framepred.world.rollout import check_actions, ensemble_mean, predict, rollout
 from framepred.world.run import Run
+from framepred.world.session import window_start
 
 SIZE, WINDOW = (16, 24), 5
 DISCRETE = ActionSpace("discrete", ("a",), count=4)

@@ -1,0 +1,227 @@
+"""What is going on in a world: a session imagines frames, observes real ones, forks and rewinds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from framepred.decoding.engine import Engine
+from framepred.errors import FramepredError
+from framepred.sequence.layout import SequenceLayout
+from framepred.tokenizer.contract import Tokenizer
+from framepred.video.resize import fit_frames
+
+
+def window_start(frame: int, window: int) -> int:
+    """Return the first frame that the model sees when it predicts `frame`.
+
+    The window slides by half of itself when it is full, so a long rollout re-reads its context once
+    in several frames, not once in every frame. It is a function of the frame alone: the result is
+    the same as if the model had been started on that window.
+    """
+    hop = window - window // 2
+    return 0 if frame < window else -(-(frame + 1 - window) // hop) * hop
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a session stands. Tensors have S rows, or one where all samples share their past.
+
+    `frame` is the number of the next frame. `ids` (R, L) are what the model sees: words, then the frames from number
+    `start` with the actions between them. `tokens` (R, K + N) are the last frame's. `pictures` uint8 (R, P, 3, H, W)
+    and `actions`, (R, A) or (R, A, D), are what the tokenizer is given; pictures are None where none were decoded.
+    """
+
+    frame: int
+    start: int
+    ids: Tensor
+    tokens: Tensor
+    pictures: Tensor | None = None
+    actions: Tensor | None = None
+
+    def take(self, rows: Tensor) -> "Moment":
+        """Return the moment of these samples (R,), which may repeat."""
+        values = {name: getattr(self, name) for name in ("ids", "tokens", "pictures", "actions")}
+        return replace(self, **{k: v if v is None or len(v) == 1 else v[rows] for k, v in values.items()})
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A frame that came and what was expected: its own tokens int64 (R, N), logits (R, N, V), in raster order.
+
+    R is 1 where all samples had the same past.
+    """
+
+    frame: int
+    tokens: Tensor
+    logits: Tensor
+
+    @property
+    def nats(self) -> Tensor:
+        """-log p of each token that came, float64 (R, N)."""
+        return -self.logits.double().log_softmax(-1).gather(-1, self.tokens[..., None])[..., 0]
+
+    @property
+    def entropy(self) -> Tensor:
+        """How uncertain each token was before it came, float64 (R, N) in nats."""
+        log_p = self.logits.double().log_softmax(-1)
+        return -(log_p.exp() * log_p).sum(-1)
+
+
+class Session:
+    """A world that is stepped: S futures, each of which goes on from its own past.
+
+    What it yields is a function of the run, the context, the actions and the seed: the same whether frames are made in
+    one call or one at a time, after forks and rewinds or not. Made by `Run.session`.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, layout: SequenceLayout, window: int, engine: Engine, samples: int,
+        moment: Moment, words: int = 0,
+    ) -> None:  # fmt: skip
+        self.samples, self._tokenizer, self._layout, self._window = samples, tokenizer, layout, window
+        self._engine, self._at, self._words = engine, moment, words
+
+    @property
+    def frame(self) -> int:
+        """The number of the next frame, counted from the first of the context."""
+        return self._at.frame
+
+    @property
+    def tokens(self) -> Tensor:
+        """The last frame's tokens int64 (S, h, w) or (S, K + N)."""
+        return self._layout.rows(self._at.tokens.expand(self.samples, -1))
+
+    @property
+    def passes(self) -> int:
+        """What the model has run so far."""
+        return self._engine.passes
+
+    @torch.inference_mode()
+    def step(self, action: Any = None) -> Tensor:
+        """Imagine the next frame after an action: uint8 (S, 3, H, W).
+
+        An action is an id or (D,) for all samples, int64 (S,) or float32 (S, D) for each, or None where none is given.
+        """
+        pictures, taken, action_ids = self._given(action)
+        context = self._tokenizer.encode_context(pictures, taken)
+        guess = self._at.ids[:, -self._layout.frame_tokens :] - self._layout.vocabulary.visual[0]
+        past = self._past(action_ids, context)
+        own = self._engine.frame(past, self.frame, guess.expand(self.samples, -1))
+        self._go_on(past, context, own)
+        return self._show(pictures, taken)
+
+    @torch.inference_mode()
+    def observe(self, frame: Tensor, action: Any = None) -> Observation:
+        """Take in the frame that really came after an action, uint8 (3, H, W) or (S, 3, H, W), and go on from it."""
+        pictures, taken, action_ids = self._given(action)
+        frames = fit_frames(frame if frame.ndim == 4 else frame[None], self._tokenizer.frame_size)
+        pictures, taken, frames = _together(pictures, taken, frames.to(self._at.ids.device))
+        context = self._tokenizer.encode_context(pictures, taken)
+        own = self._tokenizer.encode_next(pictures, taken, frames).flatten(1)
+        seen = self.observe_tokens(torch.cat([context, own], 1), action_ids)
+        if self._tokenizer.past:
+            self._show(pictures, taken)
+        return seen
+
+    @torch.inference_mode()
+    def observe_tokens(self, tokens: Tensor, action_ids: Tensor) -> Observation:
+        """Take in a frame by its tokens (1 or S, K + N), and vocabulary ids (1 or S, slots) of the action before it.
+
+        No picture is decoded: where the tokenizer needs those, nothing can be imagined afterwards.
+        """
+        frame, device = self.frame, self._at.ids.device
+        context, own = tokens.long().to(device).tensor_split((self._layout.context_tokens,), 1)
+        past, scanned = self._past(action_ids.to(device), context), self._layout.scanned(own)
+        legal = self._layout.vocabulary.visual
+        logits = self._layout.unscanned(self._engine.score(past, scanned + legal[0], legal))
+        self._go_on(past, context, scanned)
+        return Observation(frame, own.to(logits.device).expand(len(logits), -1), logits)
+
+    def fork(self, rows: int | Sequence[int] = 1) -> "Session":
+        """Return a session of its own that goes on from here: so many futures of each sample, or of these samples.
+
+        Futures are numbered anew, which decides their noise: those of `fork()` are this session's own.
+        """
+        count = rows if isinstance(rows, int) else len(rows)
+        if count < 1:
+            raise FramepredError(f"{rows} forks are not allowed: give 1 or more")
+        every = torch.arange(rows * self.samples) % self.samples if isinstance(rows, int) else torch.as_tensor(rows)
+        if not 0 <= int(every.min()) <= int(every.max()) < self.samples:
+            raise FramepredError(f"sample {every.tolist()} is not one of {self.samples}: give 0 to {self.samples - 1}")
+        engine, moment = self._engine.fork(every), self._at.take(every.to(self._at.ids.device))
+        return Session(self._tokenizer, self._layout, self._window, engine, len(every), moment, self._words)
+
+    def mark(self) -> Moment:
+        """Return where the session stands, to `rewind` to."""
+        return self._at
+
+    def rewind(self, moment: Moment) -> None:
+        """Go back, or on, to a moment of this session or of one that was forked from it or is its origin."""
+        if len(moment.ids) not in (1, self.samples):
+            raise FramepredError(f"a moment of {len(moment.ids)} samples is none of a session of {self.samples}")
+        self._at = moment
+
+    def _given(self, action: Any) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Return what the next frame is given after an action: pictures, actions, vocabulary ids (1 or S, slots)."""
+        at, layout = self._at, self._layout
+        device = at.ids.device
+        if at.pictures is None:
+            raise FramepredError("this session was given tokens without pictures: it can observe tokens alone")
+        rows = self._action_rows(action)
+        action_ids = layout.action_ids(rows, 1 if rows is None else len(rows), "action").to(device)
+        taken = at.actions
+        if taken is not None:
+            absent = torch.nan if taken.is_floating_point() else -1
+            new = torch.full_like(taken[:1, -1], absent) if rows is None else rows.to(taken)
+            taken, new = _together(taken, new[:, None])
+            taken = torch.cat([taken, new], 1)[:, 1:]
+            pictures, taken = _together(at.pictures, taken)
+            return pictures, taken, action_ids
+        return at.pictures, None, action_ids
+
+    def _action_rows(self, action: Any) -> Tensor | None:
+        """An action for all samples or one for each → int64 (1 or S,) or float32 (1 or S, D)."""
+        if action is None:
+            return None
+        space = self._layout.actions
+        if space is None:
+            raise FramepredError(f"action {action} is not allowed: the model was trained without actions")
+        rows = torch.as_tensor(action)
+        if rows.ndim == (0 if space.kind == "discrete" else 1):
+            rows = rows[None]
+        if rows.ndim == 0 or len(rows) not in (1, self.samples):
+            raise FramepredError(f"an action of shape {tuple(rows.shape)} is not one, nor one for each of the samples")
+        return rows if space.kind == "discrete" else rows.float()
+
+    def _past(self, action_ids: Tensor, context: Tensor) -> Tensor:
+        """Return the ids (1 or S, L) that the next frame follows: the window has moved as far as it does for it."""
+        ids, moved = self._at.ids, window_start(self.frame, self._window) - self._at.start
+        kept = ids[:, self._words + moved * self._layout.stride :]
+        return torch.cat(_together(ids[:, : self._words], kept, action_ids, self._layout.context_ids(context)), 1)
+
+    def _go_on(self, past: Tensor, context: Tensor, own: Tensor) -> None:
+        """Move on to the next frame, from a past and the frame's own tokens (1 or S, N) in the order of the scan."""
+        ids = torch.cat(_together(past, own + self._layout.vocabulary.visual[0]), 1)
+        tokens = torch.cat(_together(context, self._layout.unscanned(own)), 1)
+        # No pictures yet: `_show` decodes them. Where none are needed, that is none of them already.
+        pictures = None if self._at.pictures is None or self._at.pictures.shape[1] else self._at.pictures
+        self._at = Moment(self.frame + 1, window_start(self.frame, self._window), ids, tokens, pictures)
+
+    def _show(self, pictures: Tensor, taken: Tensor | None) -> Tensor:
+        """Decode the frame that was just read or drawn, uint8 (R, 3, H, W), and keep it for the next."""
+        own = self._layout.steps(self._at.tokens).unflatten(1, self._layout.grid)
+        pictures, taken, own = _together(pictures, taken, own)
+        shown = self._tokenizer.decode_next(pictures, taken, own)
+        if self._tokenizer.past:
+            pictures = torch.cat([pictures, shown[:, None].to(pictures.device)], 1)[:, 1:]
+        self._at = replace(self._at, pictures=pictures, actions=taken)
+        return shown
+
+
+def _together(*values: Any) -> Any:
+    """Repeat tensors of one row so that all have as many; None stays None."""
+    rows = max(len(value) for value in values if value is not None)
+    return tuple(value if value is None else value.expand(rows, *value.shape[1:]) for value in values)
