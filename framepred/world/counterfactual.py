@@ -81,7 +81,7 @@ def after_other_actions(run: Run, tokens: Tensor, actions: Tensor, candidates: T
     session = run.token_session(tokens[:1], None)
     for frame in range(1, len(tokens)):
         row = rows[frame : frame + 1]
-        yield frame, -session.fork(len(candidates)).observe_tokens(row, candidates).nats.sum(1).cpu()
+        yield frame, -session.fork(len(candidates)).observe_tokens(row, candidates).nll.sum(1).cpu()
         session.observe_tokens(row, action_ids[frame - 1 : frame])
 
 
@@ -100,4 +100,4 @@ def after_other_pasts(run: Run, tokens: Tensor, actions: Tensor | None, pasts: P
     for frame in range(1, len(tokens)):
         session.rewind(before)
         row = torch.cat([contexts, own[frame].expand(len(pasts), -1)], 1)
-        yield frame, -session.observe_tokens(row, action_ids[frame - 1 : frame]).nats.sum(1).cpu()
+        yield frame, -session.observe_tokens(row, action_ids[frame - 1 : frame]).nll.sum(1).cpu()

@@ -14,8 +14,7 @@ def token_logits(run: Run, tokens: Tensor, actions: Tensor | None) -> Iterator[t
     the frames and actions of the window that a rollout would see, and the places that the layout's scan has
     before n. `actions` (≥ T - 1) or None for none.
     """
-    rows, action_ids = tokens.flatten(1), run.layout.action_ids(actions, len(tokens))
+    action_ids = run.layout.action_ids(actions, len(tokens))
     session = run.token_session(tokens[:1], None)
-    for frame in range(1, len(tokens)):
-        seen = session.observe_tokens(rows[frame : frame + 1], action_ids[frame - 1 : frame])
-        yield frame, seen.logits[0].float()
+    for seen in session.observe_clip(tokens.flatten(1)[1:], action_ids[: len(tokens) - 1]):
+        yield seen.frame, seen.logits[0].float()

@@ -1,6 +1,6 @@
 """What is going on in a world: a session imagines frames, observes real ones, forks and rewinds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,8 +59,8 @@ class Observation:
     logits: Tensor
 
     @property
-    def nats(self) -> Tensor:
-        """-log p of each token that came, float64 (R, N)."""
+    def nll(self) -> Tensor:
+        """-log p of each token that came, float64 (R, N) in nats."""
         return -self.logits.double().log_softmax(-1).gather(-1, self.tokens[..., None])[..., 0]
 
     @property
@@ -110,7 +110,8 @@ class Session:
         guess = self._at.ids[:, -self._layout.frame_tokens :] - self._layout.vocabulary.visual[0]
         past = self._past(action_ids, context)
         own = self._engine.frame(past, self.frame, guess.expand(self.samples, -1))
-        self._go_on(past, context, own)
+        ids = torch.cat(_together(past, own + self._layout.vocabulary.visual[0]), 1)
+        self._go_on(ids, torch.cat(_together(context, self._layout.unscanned(own)), 1))
         return self._show(pictures, taken)
 
     @torch.inference_mode()
@@ -126,19 +127,42 @@ class Session:
             self._show(pictures, taken)
         return seen
 
-    @torch.inference_mode()
     def observe_tokens(self, tokens: Tensor, action_ids: Tensor) -> Observation:
         """Take in a frame by its tokens (1 or S, K + N), and vocabulary ids (1 or S, slots) of the action before it.
 
         No picture is decoded: where the tokenizer needs those, nothing can be imagined afterwards.
         """
-        frame, device = self.frame, self._at.ids.device
-        context, own = tokens.long().to(device).tensor_split((self._layout.context_tokens,), 1)
-        past, scanned = self._past(action_ids.to(device), context), self._layout.scanned(own)
-        legal = self._layout.vocabulary.visual
-        logits = self._layout.unscanned(self._engine.score(past, scanned + legal[0], legal))
-        self._go_on(past, context, scanned)
-        return Observation(frame, own.to(logits.device).expand(len(logits), -1), logits)
+        return self._read(tokens[:, None], action_ids[:, None])[0]
+
+    def observe_clip(self, tokens: Tensor, action_ids: Tensor) -> Iterator[Observation]:
+        """Take in T frames by their tokens (T, K + N) and action ids (T, slots), as `observe_tokens` one by one would.
+
+        Frames that share a window are read in one pass.
+        """
+        while len(tokens):
+            start = window_start(self.frame, self._window)
+            same = [window_start(self.frame + i, self._window) == start for i in range(min(len(tokens), self._window))]
+            yield from self._read(tokens[None, : sum(same)], action_ids[None, : sum(same)])
+            tokens, action_ids = tokens[sum(same) :], action_ids[sum(same) :]
+
+    @torch.inference_mode()
+    def _read(self, tokens: Tensor, action_ids: Tensor) -> list[Observation]:
+        """Take in T frames that share a window: tokens (1 or S, T, K + N), action ids (1 or S, T, slots)."""
+        layout, frame, device, count = self._layout, self.frame, self._at.ids.device, tokens.shape[1]
+        tokens, action_ids = _together(tokens.long().to(device), action_ids.to(device))
+        rows = layout.row_ids(tokens.flatten(0, 1)).unflatten(0, tokens.shape[:2])
+        past = self._past(action_ids[:, 0], tokens[:, 0, : layout.context_tokens])
+        # The first action and context tokens end the past.
+        new = torch.cat([rows, action_ids.roll(-1, 1)], 2).flatten(1)[:, layout.context_tokens :]
+        new = new[:, : len(new[0]) - layout.action_slots]
+        logits = self._engine.score(past, new, layout.vocabulary.visual)
+        self._go_on(torch.cat(_together(past, new), 1), tokens[:, -1], count)
+        observed = []
+        for i in range(count):
+            own = layout.unscanned(logits[:, i * layout.stride :][:, : layout.frame_tokens])
+            came = tokens[:, i, layout.context_tokens :].to(own.device).expand(len(own), -1)
+            observed.append(Observation(frame + i, came, own))
+        return observed
 
     def fork(self, rows: int | Sequence[int] = 1) -> "Session":
         """Return a session of its own that goes on from here: so many futures of each sample, or of these samples.
@@ -202,13 +226,11 @@ class Session:
         kept = ids[:, self._words + moved * self._layout.stride :]
         return torch.cat(_together(ids[:, : self._words], kept, action_ids, self._layout.context_ids(context)), 1)
 
-    def _go_on(self, past: Tensor, context: Tensor, own: Tensor) -> None:
-        """Move on to the next frame, from a past and the frame's own tokens (1 or S, N) in the order of the scan."""
-        ids = torch.cat(_together(past, own + self._layout.vocabulary.visual[0]), 1)
-        tokens = torch.cat(_together(context, self._layout.unscanned(own)), 1)
+    def _go_on(self, ids: Tensor, tokens: Tensor, count: int = 1) -> None:
+        """Move on by so many frames: the model has seen these ids, of which the last frame's tokens are (R, K + N)."""
         # No pictures yet: `_show` decodes them. Where none are needed, that is none of them already.
         pictures = None if self._at.pictures is None or self._at.pictures.shape[1] else self._at.pictures
-        self._at = Moment(self.frame + 1, window_start(self.frame, self._window), ids, tokens, pictures)
+        self._at = Moment(self.frame + count, window_start(self.frame, self._window), ids, tokens, pictures)
 
     def _show(self, pictures: Tensor, taken: Tensor | None) -> Tensor:
         """Decode the frame that was just read or drawn, uint8 (R, 3, H, W), and keep it for the next."""

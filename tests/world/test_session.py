@@ -256,7 +256,7 @@ def test_what_is_observed_is_weighed_as_in_one_teacher_forced_pass(
         with torch.inference_mode():
             plain = run.predictor(sequence[None])[0, -7:-1, slice(*run.layout.vocabulary.visual)]
         plain = run.layout.unscanned(plain[None])[0].log_softmax(-1)
-        assert torch.allclose(seen.nats[0], -plain.gather(1, seen.tokens.T)[:, 0], atol=1e-9)
+        assert torch.allclose(seen.nll[0], -plain.gather(1, seen.tokens.T)[:, 0], atol=1e-9)
         assert torch.allclose(seen.entropy[0], -(plain.exp() * plain).sum(1), atol=1e-9)
     # And it goes on from what was observed.
     after = run.session_after(tokens, actions, samples)
@@ -270,8 +270,8 @@ def test_each_future_is_surprised_by_itself() -> None:
     session = begin(run, actions, samples=3)
     walk(session, actions, 2)
     seen = session.observe(frames_of(1, seed=7)[0], 1)
-    assert seen.nats.shape == (3, 6)
-    assert len(seen.nats.sum(1).unique()) == 3
+    assert seen.nll.shape == (3, 6)
+    assert len(seen.nll.sum(1).unique()) == 3
     alone = session.fork([1])
     alone.rewind(alone.mark())
     assert torch.equal(alone.tokens, session.tokens[1:2])
