@@ -1,4 +1,4 @@
-"""Training frames as they might also have been, so that a tokenizer is not tied to the scenes it knows."""
+"""Augmentation of training frames, so that a tokenizer does not depend on the few scenes it was trained on."""
 
 import math
 
@@ -8,15 +8,15 @@ from torch import Tensor
 
 
 def augment(frames: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Vary a `share` of frames uint8 (B, 3, H, W) in each way: pasted over, in another light, from elsewhere."""
+    """Change a `share` of frames uint8 (B, 3, H, W) in each of three ways: a pasted part, other light, another view."""
     return _moved(_lit(_pasted(frames, share, generator), share, generator), share, generator)
 
 
 def _pasted(frames: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Paste a rectangle of the frame before into a share of frames, anywhere (CutMix, arXiv 1905.04899).
+    """Paste a rectangle of the batch's frame before into a share of frames, anywhere (CutMix, arXiv 1905.04899).
 
-    An encoder that knows a scene as a whole fails where a part of it is covered; one that codes each place
-    by what is there does not.
+    An encoder that has learned entire scenes fails where a part of one is covered; an encoder that codes each place by
+    its content does not.
     """
     result = frames.clone()
     size = torch.tensor(frames.shape[-2:])
@@ -37,7 +37,7 @@ def _lit(frames: Tensor, share: float, generator: torch.Generator) -> Tensor:
 
 
 def _moved(frames: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Show a share of frames as from elsewhere: mirrored, turned, scaled, shifted, tilted."""
+    """Show a share of frames from another view: mirrored, rotated, scaled, shifted and tilted at random."""
     chosen = torch.rand(len(frames), generator=generator) < share
     count = int(chosen.sum())
     if not count:

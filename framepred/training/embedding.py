@@ -1,4 +1,4 @@
-"""The predictor's embedding while it is trained: what codes have in common is learned once, not once a code."""
+"""The predictor's embedding during training: codes that share a digit share a learned vector."""
 
 import math
 from typing import Any, cast
@@ -13,10 +13,10 @@ from framepred.predictor.llama import Llama
 class DigitSum(nn.Module):
     """Adds to each code's own vector one vector for each of its digits.
 
-    Rows (V, D) of a vocabulary whose codes start at `first` → rows (V, D). Codes of FSQ
-    are numbers of several digits, the first the least; those that share one look alike in part. A language
-    model learns each id from its own occurrences alone; so it need not (as with the factorised tokens of
-    arXiv 2310.05737, but a token stays one id, and the trained weights a plain matrix).
+    Rows (V, D) of a vocabulary whose codes begin at id `first` → rows (V, D). FSQ's codes are numbers of several
+    digits, the least significant first, and codes with a common digit look similar in part. Without this, a language
+    model learns each id from that id's occurrences only. The factorised tokens of arXiv 2310.05737 serve the same end;
+    here a token stays one id, and the trained weights become one plain matrix (`merge_rows`).
     """
 
     def __init__(self, digits: tuple[int, ...], first: int, width: int) -> None:
@@ -31,14 +31,14 @@ class DigitSum(nn.Module):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator, std: float) -> None:
-        """Fill the vectors: a random walk over each digit's values, as neighbours look alike; their sums have `std`."""
+        """Initialise by a random walk over each digit's values, as neighbours look similar; sums have `std`."""
         for vectors in self.vectors.split(self.digits):
             walk = torch.randn(vectors.shape, generator=generator).cumsum(0)
             walk -= walk.mean(0)
             vectors.copy_(walk * (std / len(self.digits) ** 0.5 / walk.square().mean().sqrt()))
 
     def forward(self, own: Tensor) -> Tensor:
-        # Autocast would round the sum to bfloat16; the matrix that is saved is not.
+        # Autocast would round the sum to bfloat16, and the saved matrix is not rounded.
         with torch.autocast(own.device.type, enabled=False):
             shared = self.members @ self.vectors
         before, codes, after = own.split((self.first, len(shared), len(own) - self.first - len(shared)))
@@ -46,21 +46,21 @@ class DigitSum(nn.Module):
 
 
 class TextRows(nn.Module):
-    """Holds the first `count` rows, those of text, apart from the ones behind: parameters of their own."""
+    """Keeps the first `count` rows, those of text, and the rows after them as separate parameters."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
         self.count = count
 
-    def forward(self, text: Tensor, behind: Tensor) -> Tensor:
-        return torch.cat((text, behind))
+    def forward(self, text: Tensor, rest: Tensor) -> Tensor:
+        return torch.cat((text, rest))
 
     def right_inverse(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         return rows[: self.count].clone(), rows[self.count :].clone()
 
 
-def part_text(model: Llama, count: int) -> None:
-    """Train the rows of text, the first `count`, and those behind them in embedding and head each in its own way."""
+def separate_text(model: Llama, count: int) -> None:
+    """Split embedding and head into the `count` rows of text and the rest, which can then learn at different rates."""
     if not count:
         return
     for layer in (model.embed, model.head):
@@ -76,7 +76,7 @@ def _parts(layer: nn.Module) -> Any:
 
 
 def _own_rows(layer: nn.Embedding | nn.Linear, first: int) -> Tensor:
-    """Return the rows from `first` on that are a layer's own, which what it shares is added to."""
+    """Return a layer's own rows from `first` on, to which the shared vectors are added."""
     if not parametrize.is_parametrized(layer):
         return layer.weight[first:]
     parts = _parts(layer)
@@ -86,9 +86,9 @@ def _own_rows(layer: nn.Embedding | nn.Linear, first: int) -> Tensor:
 
 
 def share_digits(model: Llama, digits: tuple[int, ...], first: int, generator: torch.Generator | None = None) -> None:
-    """Train embedding and head of `model` through a DigitSum; with a generator, as a new model's.
+    """Train the codes' rows of embedding and head through a DigitSum; with a generator, initialise a new model's.
 
-    Nothing is shared where a code has one digit (EMA VQ). A model with two ranges of codes is given them in turn.
+    Codes of one digit (EMA VQ) share nothing. For a model with two ranges of codes, call it once for each range.
     """
     if len(digits) < 2:
         return
@@ -102,7 +102,7 @@ def share_digits(model: Llama, digits: tuple[int, ...], first: int, generator: t
             mean = codes.detach().mean(0)
             shared.initialise(generator, float((codes.detach() - mean).square().mean().sqrt()))
             with torch.no_grad():
-                # Most of a new code is what it shares.
+                # The shared vectors make up most of a new code.
                 codes.lerp_(mean, 0.7)
         parametrize.register_parametrization(layer, "weight", shared)
     if model.config.tie_word_embeddings and layers:
@@ -110,8 +110,8 @@ def share_digits(model: Llama, digits: tuple[int, ...], first: int, generator: t
 
 
 def merge_rows(model: Llama) -> None:
-    """Make embedding and head plain matrices again: what was apart is joined, what was shared is added."""
-    # Tied, both are made of the same parts: read both before either takes its place.
+    """Make embedding and head plain matrices again: join separate parts, add shared vectors."""
+    # Tied layers are made of the same parts: read both before either is replaced.
     made = [layer for layer in (model.embed, model.head) if parametrize.is_parametrized(layer)]
     plain = [layer.weight.detach().clone() for layer in made]
     for layer, rows in zip(made, plain, strict=True):

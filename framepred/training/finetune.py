@@ -1,4 +1,4 @@
-"""How a language model is trained on: whole, by low-rank updates, or nothing of it but the rows that were added."""
+"""Which weights of a language model are trained: all, low-rank updates, or only the rows added for frames."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ _MATRICES = ["qkv", "out", "gate_up", "down"]
 
 
 def adapt(model: Llama, recipe: LLMRecipe, seed: int) -> None:
-    """Let learn of a Llama, whose rows are parted (`embedding.part_text`), what the recipe says."""
+    """Choose the weights that learn, as the recipe says; the rows must be separate (`embedding.separate_text`)."""
     if recipe.trained == "all":
         return
     if recipe.trained == "lora":
@@ -24,7 +24,7 @@ def adapt(model: Llama, recipe: LLMRecipe, seed: int) -> None:
 
 
 def inherited(model: Llama) -> tuple[nn.Parameter, ...]:
-    """Return what learns of the language model itself, its low-rank updates included: all but the added rows."""
+    """Return the weights that learn, except the added rows: those of the language model and its low-rank updates."""
     return tuple(p for name, p in model.named_parameters() if p.requires_grad and not _is_added(name))
 
 
@@ -33,7 +33,7 @@ def _is_added(name: str) -> bool:
 
 
 def _add_lora(model: Llama, rank: int, seed: int) -> None:
-    """Add to each matrix of the layers the product of two thin ones, at first 0 (arXiv 2106.09685)."""
+    """Add the product of two low-rank factors, 0 at first, to each matrix of the layers (arXiv 2106.09685)."""
     ensure_torchvision()
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -45,7 +45,7 @@ def _add_lora(model: Llama, rank: int, seed: int) -> None:
 
 
 def merge_updates(model: Llama) -> None:
-    """Add low-rank updates to their matrices: the model is plain again."""
+    """Add the low-rank updates to their matrices, so that the model has plain layers again."""
     for parent in list(model.modules()):
         children: list[tuple[str, Any]] = list(parent.named_children())
         for name, child in children:

@@ -1,4 +1,4 @@
-"""Training frames of tokenizers: single ones, or clips of frames in a row."""
+"""Training frames of tokenizers: single frames, or clips of consecutive frames."""
 
 import warnings
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from framepred.video.read import probe_video
 
 @dataclass(frozen=True)
 class Frames:
-    """Frames uint8 (T, 3, H, W) of videos: `runs` are the lengths of the parts that belong together, in order.
+    """Frames uint8 (T, 3, H, W) of videos: `runs` are the lengths of consecutive parts, in order.
 
-    At `starts` int64 (n,) a clip may begin; `groups` names each one's source.
+    A clip may begin at `starts` int64 (n,); `groups` names the source of each.
     """
 
     frames: Tensor
@@ -26,7 +26,7 @@ class Frames:
     groups: tuple[str, ...]
 
     def clips(self, index: Tensor, length: int) -> Tensor:
-        """Take the clips that begin at `starts[index]` → uint8 (B, length · 3, H, W), frame after frame."""
+        """Return the clips that begin at `starts[index]`, uint8 (B, length · 3, H, W): frames as channels."""
         return self.frames[self.starts[index][:, None] + torch.arange(length)].flatten(1, 2)
 
 

@@ -1,4 +1,4 @@
-"""What training starts from: tokenizer, predictor and layout, new or of an earlier run or a language model."""
+"""What training begins with: a new tokenizer, predictor and layout, or those of a run or a language model."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ from framepred.world.run import Run, load_tokenizer
 
 
 def tokenizer_to_train(recipe: Recipe, origin: str | None) -> Autoencoder | DeltaAutoencoder:
-    """Return a new tokenizer, or one that goes on from `origin`; a plain one becomes the keys of a delta recipe's."""
+    """Return a new tokenizer or the one of `origin`; with a delta recipe, a plain origin codes the context tokens."""
     loaded = load_tokenizer(zoo.tokenizer_folder(origin)) if origin else None
     if isinstance(loaded, AdaptedTokenizer):
         raise FramepredError(
@@ -47,8 +47,8 @@ def tokenizer_to_train(recipe: Recipe, origin: str | None) -> Autoencoder | Delt
             delta.key.load_state_dict(loaded.state_dict())
         except RuntimeError as error:
             raise FramepredError(
-                f"tokenizer {origin} does not have the shape of the recipe's keys: give --recipe its levels, "
-                "downsampling, width and blocks"
+                f"tokenizer {origin} does not have the shape that the recipe gives context tokens: "
+                "give --recipe its levels, downsampling, width and blocks"
             ) from error
         delta.begin_like_key()
     return delta
@@ -60,7 +60,7 @@ def make_model(
     """Return the predictor before training, and the files of its text tokenizer by name."""
     if isinstance(init, LanguageModel):
         check_names(init, layout.vocabulary)
-        # A caption has a marker on either side, and an end.
+        # A caption takes its tokens, a marker before and after the frames, and an end.
         context = recipe.predictor.window * layout.stride + recipe.text.tokens + 3
         return extend(init, layout, context, generator), init.files
     if init is not None:
@@ -74,7 +74,7 @@ def make_words(
     recipe: Recipe, model: Llama, layout: SequenceLayout, text_files: Mapping[str, str],
     episodes: Sequence[TokenEpisode], texts: Sequence[str],
 ) -> Words | None:  # fmt: skip
-    """Return what is said of the episodes and beside them, None where the run knows no text or there is none."""
+    """Return the captions of the episodes and other text; None where the run knows no text or there is none."""
     if not layout.vocabulary.text_size or not (texts or any(e.captions for e in episodes)):
         return None
     end = model.config.end_of_text
@@ -88,7 +88,7 @@ def make_words(
 def fit_layout(
     episodes: list[TokenEpisode], stores: Sequence[str], tokenizer: Tokenizer, recipe: Recipe, text_size: int
 ) -> SequenceLayout:
-    """Return the layout of new episodes: their tokenizer's grid and codes, the actions that occur, text before them.
+    """Return a layout for episodes: text ids first, then their tokenizer's codes, then the actions that occur.
 
     Raises FramepredError where the stores' actions differ.
     """

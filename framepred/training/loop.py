@@ -91,9 +91,9 @@ def make_accelerator() -> Accelerator:
     # All ranks wait while the first one tokenizes, which may take longer than the default limit of half an hour.
     patient = InitProcessGroupKwargs(timeout=timedelta(days=7))
     accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="no", kwargs_handlers=[patient])
-    assert accelerator.num_processes == int(os.environ.get("WORLD_SIZE", "1")), "processes train apart"
+    assert accelerator.num_processes == int(os.environ.get("WORLD_SIZE", "1")), "accelerate missed processes"
     if accelerator.device.type != "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        # There is little to do beside a GPU: 16 threads that wait halve the rate (scripts/results/bench_train.md).
+        # A GPU leaves the CPU little to do: 16 threads that wait halve the rate (scripts/results/bench_train.md).
         torch.set_num_threads(min(_THREADS_BESIDE_GPU, torch.get_num_threads()))
     return accelerator
 
@@ -237,15 +237,15 @@ def _compiled(model: nn.Module, accelerator: Accelerator) -> Any:
 
 
 def _optimizers(stage: Stage) -> tuple[list[torch.optim.Optimizer], list[float]]:
-    """Return AdamW, and Muon for the stage's matrices where there are any, and each parameter group's learning rate."""
-    taken, inherited = ({id(p) for p in part} for part in (stage.matrices, stage.inherited))
+    """Return AdamW, Muon where the stage has matrices, and the learning rate of each parameter group."""
+    matrices, inherited = ({id(p) for p in part} for part in (stage.matrices, stage.inherited))
     learning = [p for p in stage.model.parameters() if p.requires_grad]
     optimizers: list[torch.optim.Optimizer] = []
     rates: list[float] = []
     for by_muon in (False, True):
         groups: list[dict[str, Any]] = []
-        for rate, came in ((stage.learning_rate, False), (stage.inherited_rate, True)):
-            mine = [p for p in learning if (id(p) in taken) is by_muon and (id(p) in inherited) is came]
+        for rate, is_inherited in ((stage.learning_rate, False), (stage.inherited_rate, True)):
+            mine = [p for p in learning if (id(p) in matrices) is by_muon and (id(p) in inherited) is is_inherited]
             for decays in (True, False):
                 parameters = [p for p in mine if (p.ndim >= 2) is decays]
                 if parameters:

@@ -1,4 +1,4 @@
-"""Muon: steps whose directions all count alike, for matrices and also for convolutions, unlike torch.optim.Muon."""
+"""Muon, an optimizer with orthogonalized steps; unlike torch.optim.Muon also for convolutions."""
 
 import math
 from typing import Any
@@ -10,10 +10,10 @@ _MOMENTUM = 0.95
 
 
 class Muon(torch.optim.Optimizer):
-    """Moves weights (O, ...), each a matrix of O rows, by their orthogonalized momentum (arXiv 2502.16982).
+    """Updates weights (O, ...), each taken as a matrix of O rows, by orthogonalized momentum (arXiv 2502.16982).
 
-    A step is scaled to be as large as AdamW's, so that both take one learning rate. For matrices, and where autocast
-    computes in bf16, it is torch.optim.Muon with `adjust_lr_fn="match_rms_adamw"`.
+    A step is scaled to the size of AdamW's, so that both use the same learning rate. For matrices in bf16 autocast the
+    numbers are those of torch.optim.Muon with `adjust_lr_fn="match_rms_adamw"`.
     """
 
     def __init__(self, params: Any, lr: float, weight_decay: float = 0.0) -> None:
@@ -21,23 +21,23 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Move every weight that has a gradient."""
+        """Update every weight that has a gradient."""
         assert closure is None
         for group in self.param_groups:
-            alike: dict[tuple[int, int], list[nn.Parameter]] = {}
+            same_shape: dict[tuple[int, int], list[nn.Parameter]] = {}
             for weight in group["params"]:
                 if weight.grad is not None:
-                    alike.setdefault((len(weight), weight[0].numel()), []).append(weight)
-            for shape, weights in alike.items():
+                    same_shape.setdefault((len(weight), weight[0].numel()), []).append(weight)
+            for shape, weights in same_shape.items():
                 size = 0.2 * math.sqrt(max(shape))
-                # As many as are alike at once: small products alone wait for each other.
+                # All weights of a shape together: small products one by one leave the processor idle.
                 updates = orthogonalized(torch.stack([self._momentum(weight).flatten(1) for weight in weights]))
                 for weight, update in zip(weights, updates, strict=True):
                     weight.mul_(1 - group["lr"] * group["weight_decay"])
                     weight.add_(update.view_as(weight), alpha=-group["lr"] * size)
 
     def _momentum(self, weight: nn.Parameter) -> Tensor:
-        """Take a weight's gradient into its momentum (Nesterov's), which says where it goes."""
+        """Add a weight's gradient to its momentum; return the direction of its step (Nesterov's)."""
         assert weight.grad is not None
         state = self.state[weight]
         if not state:
@@ -47,7 +47,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalized(matrices: Tensor) -> Tensor:
-    """Bring the singular values of matrices (n, R, C) near 1 by five steps of Newton and Schulz, in autocast's type."""
+    """Bring the singular values of matrices (n, R, C) near 1 by five Newton-Schulz steps, in autocast's dtype."""
     x = matrices
     if tall := x.shape[1] > x.shape[2]:
         x = x.mT

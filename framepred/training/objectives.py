@@ -191,7 +191,7 @@ class _PredictorObjective:
         """Return the losses of windows spread evenly over the held-out episodes: with actions, without, of captions."""
         if not len(self.held_out):
             return {}
-        ids, real = self.held_out.spread(self.pred.batch_size * self.loop.validation_batches)
+        ids, real = self.held_out.evenly(self.pred.batch_size * self.loop.validation_batches)
         weights = self._weights(real)
         values = {"validation_loss": self._mean_loss(run, ids, weights)}
         if self.layout.action_slots:

@@ -20,7 +20,7 @@ from framepred.sources.folder import VideoFile, find_videos
 from framepred.tokenizer.contract import Tokenizer
 from framepred.tokens.store import StoreInfo, TokenEpisode, is_store, read_store, read_store_info
 from framepred.tokens.tokenize import TokenizeProgress, tokenize
-from framepred.training.embedding import merge_rows, part_text, share_digits
+from framepred.training.embedding import merge_rows, separate_text, share_digits
 from framepred.training.finetune import adapt, merge_updates
 from framepred.training.initialisation import common_fps, fit_layout, make_model, make_words
 from framepred.training.loop import Budget, TrainProgress, fit, make_accelerator
@@ -251,7 +251,7 @@ def _train_predictor(
     words, held_words = (
         make_words(recipe, model, layout, text_files, part, texts) for part, texts in ((kept, job.texts), (held, ()))
     )
-    part_text(model, layout.vocabulary.text_size)
+    separate_text(model, layout.vocabulary.text_size)
     # Foreign tokenizers do not say what digits their ids have.
     fresh = None if isinstance(init, Run) else generator
     for (first, _), digits in ((layout.vocabulary.visual, "digits"), (layout.vocabulary.context, "context_digits")):

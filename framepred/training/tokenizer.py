@@ -1,4 +1,4 @@
-"""Training a tokenizer on the frames of videos; a new delta tokenizer's keys come first."""
+"""Training a tokenizer on the frames of videos; a new delta tokenizer's context tokens are trained first."""
 
 import time
 import warnings
@@ -24,9 +24,9 @@ def train_tokenizer(
     videos: Sequence[VideoFile], origin: str | None, recipe: Recipe, out: Path, accelerator: Accelerator,
     deadline: float | None,
 ) -> Iterator[TrainProgress]:  # fmt: skip
-    """Train a new tokenizer, or go on from `origin`, and save it in OUT/tokenizer.
+    """Train a new tokenizer, or the one of `origin` further, and save it in OUT/tokenizer.
 
-    It ends at `deadline` on the monotonic clock, what reading the frames takes included, or after the recipe's steps.
+    It ends at `deadline` on the monotonic clock, the time for reading frames included, or after the recipe's steps.
     """
     train_index, held_index = split_episodes([v.name for v in videos], recipe.data.validation_fraction)
     model = tokenizer_to_train(recipe, origin)
@@ -59,7 +59,10 @@ def _train_keys(
     model: DeltaAutoencoder, train: Frames, held_out: Frames, recipe: Recipe, out: Path, accelerator: Accelerator,
     budget: Budget,
 ) -> Iterator[TrainProgress]:  # fmt: skip
-    """Train a new delta tokenizer's keys, a plain tokenizer, and let the rest begin like it: alone it collapses."""
+    """Train the plain tokenizer of a delta tokenizer's context tokens, and initialise the rest from its weights.
+
+    Without that initialisation the rest collapses to few codes.
+    """
     tok = recipe.tokenizer
     plain = replace(tok, delta_downsampling=0, batch_size=tok.batch_size * tok.clip_frames)
     stage = tokenizer_stage(model.key, train, held_out, replace(recipe, tokenizer=plain), accelerator)

@@ -1,4 +1,4 @@
-"""Training windows: episodes of tokens → fixed-length id sequences, each batch a function of its step."""
+"""Training windows: id sequences of fixed length from episodes of tokens; a batch depends on its step alone."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,8 +14,7 @@ from framepred.tokens.store import TokenEpisode
 def split_episodes(names: Sequence[str], fraction: float) -> tuple[list[int], list[int]]:
     """Split episodes into (training, validation) indices by a hash of their names.
 
-    Whole episodes are held out, so no window of validation overlaps training; with one episode
-    there is nothing to hold out.
+    Entire episodes are held out, so that no validation window overlaps training. A single episode is all training.
     """
     count = min(len(names) - 1, max(1, round(len(names) * fraction))) if fraction and len(names) > 1 else 0
     order = sorted(range(len(names)), key=lambda i: (hashlib.sha256(names[i].encode()).digest(), i))
@@ -23,7 +22,7 @@ def split_episodes(names: Sequence[str], fraction: float) -> tuple[list[int], li
 
 
 def group_weights(groups: Sequence[str], sizes: Sequence[int], power: float) -> Tensor:
-    """Return each episode's share of the draws: its source by frames to the `power`, within it by frames."""
+    """Return each episode's probability: that of its source, frames to the `power`, times its share of its frames."""
     totals: dict[str, int] = {}
     for group, size in zip(groups, sizes, strict=True):
         totals[group] = totals.get(group, 0) + size
@@ -41,11 +40,14 @@ def step_generator(seed: int, *counters: int) -> torch.Generator:
 
 @dataclass(frozen=True)
 class Windows:
-    """Episodes laid end to end as ids: `steps` int32 (frames, stride); `starts` and `lengths` are the episodes'."""
+    """Episodes one after the other as ids: `frames` int32 (all frames, stride), and each episode's start and length.
+
+    `window` is the number of frames of a window; `weights` are the probabilities of the episodes.
+    """
 
     layout: SequenceLayout
     window: int
-    steps: Tensor
+    frames: Tensor
     starts: Tensor
     lengths: Tensor
     weights: Tensor
@@ -54,33 +56,36 @@ class Windows:
     def build(
         episodes: Sequence[TokenEpisode], groups: Sequence[str], layout: SequenceLayout, window: int, power: float
     ) -> "Windows":
-        """Lay out the episodes of at least two frames; `groups` names each one's source, drawn with `power`."""
+        """Take the episodes of at least two frames; `groups` are their sources, drawn by frames to the `power`."""
         kept = [(e, g) for e, g in zip(episodes, groups, strict=True) if len(e.tokens) >= 2]
-        frames = [layout.row_ids(e.tokens.flatten(1)) for e, _ in kept]
+        tokens = [layout.row_ids(e.tokens.flatten(1)) for e, _ in kept]
         actions = [layout.action_ids(e.actions, len(e.tokens), e.name) for e, _ in kept]
-        steps = [torch.cat(pair, 1).int() for pair in zip(frames, actions, strict=True)]
-        lengths = torch.tensor([len(s) for s in steps])
+        frames = [torch.cat(pair, 1).int() for pair in zip(tokens, actions, strict=True)]
+        lengths = torch.tensor([len(f) for f in frames])
         return Windows(
             layout,
             window,
-            torch.cat(steps) if steps else torch.empty(0, layout.stride, dtype=torch.int32),
-            torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)[:-1]]) if steps else lengths,
+            torch.cat(frames) if frames else torch.empty(0, layout.stride, dtype=torch.int32),
+            torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)[:-1]]) if frames else lengths,
             lengths,
-            group_weights([g for _, g in kept], lengths.tolist(), power) if steps else torch.empty(0),
+            group_weights([g for _, g in kept], lengths.tolist(), power) if frames else torch.empty(0),
         )
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def gather(self, episodes: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-        """Take windows → ids int64 (B, window · stride) and which frames are real, bool (B, window)."""
+        """Return windows as ids int64 (B, window · stride), and which frames are real, bool (B, window).
+
+        Behind the end of a short episode its last frame is repeated.
+        """
         position = offsets[:, None] + torch.arange(self.window)
         real = position < self.lengths[episodes][:, None]
         rows = self.starts[episodes][:, None] + torch.minimum(position, self.lengths[episodes][:, None] - 1)
-        return self.steps[rows].flatten(1).long(), real
+        return self.frames[rows].flatten(1).long(), real
 
     def batch(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw a batch of windows at random places, as `gather` gives them."""
+        """Draw a batch of windows at random, in the form of `gather`."""
         return self.gather(*self.draw(size, generator))
 
     def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -89,12 +94,12 @@ class Windows:
         spare = (self.lengths[episodes] - self.window).clamp(min=0)
         return episodes, (torch.rand(size, generator=generator, dtype=torch.float64) * (spare + 1)).long()
 
-    def spread(self, size: int) -> tuple[Tensor, Tensor]:
-        """Take `size` windows spread evenly over all frames, as `gather` gives them: the same ones every time."""
-        return self.gather(*self.spread_places(size))
+    def evenly(self, size: int) -> tuple[Tensor, Tensor]:
+        """Return `size` windows at even distances over all frames, in the form of `gather`; always the same ones."""
+        return self.gather(*self.even_places(size))
 
-    def spread_places(self, size: int) -> tuple[Tensor, Tensor]:
-        """Return the episodes and offsets (B,) of `size` windows spread evenly over all frames."""
+    def even_places(self, size: int) -> tuple[Tensor, Tensor]:
+        """Return the episodes and offsets (B,) of `size` windows at even distances over all frames."""
         places = torch.arange(size) * int(self.lengths.sum()) // size
         episodes = torch.searchsorted(self.starts, places, right=True) - 1
         spare = (self.lengths[episodes] - self.window).clamp(min=0)

@@ -1,4 +1,4 @@
-"""Words in training rows: a caption before or behind a window of frames, or text alone in its place."""
+"""Text in training rows: a caption before or after a window of frames, or only text."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from framepred.training.windows import Windows
 
 @dataclass(frozen=True)
 class Span:
-    """What is said of an episode's frames from `first` to before `stop`, as ids int64 (n,)."""
+    """A caption of an episode's frames from `first` to before `stop`, as ids int64 (n,)."""
 
     first: int
     stop: int
@@ -23,9 +23,9 @@ class Span:
 
 @dataclass(frozen=True)
 class Words:
-    """The captions of each training episode, and `texts`: other text as ids (n,), end to end.
+    """The captions of each training episode, and other texts as ids (n,), one after the other.
 
-    A text ends with the id `end`.
+    The id `end` ends each text.
     """
 
     layout: SequenceLayout
@@ -58,10 +58,10 @@ class Words:
     def add(
         self, ids: Tensor, weights: Tensor, real: Tensor, episodes: Tensor, offsets: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Rows of frames → rows with words, as ids int64 and loss weights float32 (B, longest).
+        """Add text to rows of frames → rows as ids int64 and loss weights float32 (B, longest).
 
-        `ids` and `weights` (B, K + window · stride) and which frames are `real` (B, window) are of the windows at
-        `offsets` (B,) of `episodes` (B,).
+        Given are the `ids` and `weights` (B, window · stride) of windows, which of their frames are `real` (B, window),
+        and their `episodes` and `offsets` (B,).
         """
         drawn = torch.rand(len(ids), 3, generator=generator).tolist()
         rows = []
@@ -74,26 +74,26 @@ class Words:
             if kind < 1 - self.recipe.captioned or caption is None:
                 rows.append((ids[row], weights[row] * self.recipe.frame_weight))
             else:
-                frames = self._told(real[row])
+                frames = self._predicted(real[row])
                 framed = ids[row, :frames], weights[row, :frames] * self.recipe.frame_weight
                 rows.append(self._beside(*framed, caption, before=side < 0.5))
         return _stack(rows)
 
     def captioned(self, windows: Windows, count: int) -> tuple[Tensor, Tensor] | None:
-        """Take `count` windows spread evenly, and return those that have a caption with it behind, as `add` does.
+        """Return those of `count` windows at even distances that have a caption, with it behind, in the form of `add`.
 
-        Only the caption has weights. None where there is no caption.
+        Only captions have loss weights. None where there is no caption.
         """
-        places = windows.spread_places(count)
+        places = windows.even_places(count)
         rows = []
         for ids, real, episode, offset in zip(*windows.gather(*places), *places, strict=True):
-            caption, frames = self._caption(int(episode), int(offset), int(real.sum()), 0.0), self._told(real)
+            caption, frames = self._caption(int(episode), int(offset), int(real.sum()), 0.0), self._predicted(real)
             if caption is not None:
                 rows.append(self._beside(ids[:frames], torch.zeros(frames), caption, before=False))
         return _stack(rows) if rows else None
 
-    def _told(self, real: Tensor) -> int:
-        """Return how many ids of a window are told of: no frame that repeats the last, no action without outcome."""
+    def _predicted(self, real: Tensor) -> int:
+        """Return how many ids of a window come before its repeated frames and its last action, which has no result."""
         return int(real.sum()) * self.layout.stride - self.layout.action_slots
 
     def _alone(self, length: int, place: float) -> tuple[Tensor, Tensor]:
@@ -104,26 +104,26 @@ class Words:
         return ids, weights
 
     def _caption(self, episode: int, first: int, frames: int, which: float) -> Tensor | None:
-        """Return one caption of those that at least half of a window's frames are under."""
+        """Return one of the captions that cover at least half of a window's frames."""
         spans = self.captions[episode]
         found = [s.ids for s in spans if min(s.stop, first + frames) - max(s.first, first) >= frames / 2]
         return found[int(which * len(found))] if found else None
 
     def _beside(self, ids: Tensor, weights: Tensor, caption: Tensor, before: bool) -> tuple[Tensor, Tensor]:
         start, stop = self.layout.vocabulary.markers
-        none, said = torch.zeros(1), torch.full((len(caption),), self.recipe.weight)
+        none, spoken = torch.zeros(1), torch.full((len(caption),), self.recipe.weight)
         if before:
-            said[:1] = 0
-            return torch.cat([caption, torch.tensor([start]), ids]), torch.cat([said, none, weights])
+            spoken[:1] = 0
+            return torch.cat([caption, torch.tensor([start]), ids]), torch.cat([spoken, none, weights])
         end = torch.tensor([self.end])
         return (
             torch.cat([torch.tensor([start]), ids, torch.tensor([stop]), caption, end]),
-            torch.cat([none, weights, none, said, torch.full((1,), self.recipe.weight)]),
+            torch.cat([none, weights, none, spoken, torch.full((1,), self.recipe.weight)]),
         )
 
 
 def _stack(rows: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Rows of ids and weights → (B, longest) each; what is behind a row's end has no weight."""
+    """Rows of ids and weights → (B, longest) each, padded by ids of weight 0."""
     shape = len(rows), max(len(ids) for ids, _ in rows)
     all_ids, all_weights = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape)
     for row, (ids, weights) in enumerate(rows):

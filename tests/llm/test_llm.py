@@ -34,7 +34,7 @@ from framepred.predictor.config import LlamaConfig
 from framepred.predictor.llama import Llama
 from framepred.sequence.layout import ActionSpace, SequenceLayout, Vocabulary
 from framepred.sources.folder import VideoFile
-from framepred.training.embedding import merge_rows, part_text, share_digits
+from framepred.training.embedding import merge_rows, separate_text, share_digits
 from framepred.training.finetune import adapt, inherited, merge_updates
 from framepred.training.pipeline import Job, train
 from framepred.world.rollout import predict
@@ -82,7 +82,7 @@ def test_text_logits_stay_when_rows_are_parted_and_shared_and_merged(tied: bool,
     folder = write_llama(tmp_path, tie_word_embeddings=tied)
     model, layout = extended(folder)
     wanted = their_logits(folder, IDS)
-    part_text(model, layout.vocabulary.text_size)
+    separate_text(model, layout.vocabulary.text_size)
     share_digits(model, DIGITS, layout.vocabulary.visual[0], torch.Generator().manual_seed(1))
     assert torch.allclose(model(IDS)[:, :, :TEXT], wanted, atol=1e-4, rtol=0)
     merge_rows(model)
@@ -93,7 +93,7 @@ def test_text_logits_stay_when_rows_are_parted_and_shared_and_merged(tied: bool,
 
 def test_new_rows_lie_around_the_mean_of_the_text_rows_and_differ(tmp_path: Path) -> None:
     model, layout = extended(write_llama(tmp_path))
-    part_text(model, TEXT)
+    separate_text(model, TEXT)
     share_digits(model, DIGITS, TEXT, torch.Generator().manual_seed(1))
     merge_rows(model)
     text, codes = model.embed.weight[:TEXT], model.embed.weight[slice(*layout.vocabulary.visual)]
@@ -154,7 +154,7 @@ def test_a_sharded_checkpoint_is_read_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tied", [True, False])
 def test_only_added_rows_learn_where_the_model_is_to_stay(tied: bool, tmp_path: Path) -> None:
     model, _ = extended(write_llama(tmp_path, tie_word_embeddings=tied))
-    part_text(model, TEXT)
+    separate_text(model, TEXT)
     share_digits(model, DIGITS, TEXT)
     adapt(model, LLMRecipe(trained="added"), 0)
     assert not inherited(model)
@@ -168,7 +168,7 @@ def test_only_added_rows_learn_where_the_model_is_to_stay(tied: bool, tmp_path: 
 
 def test_what_came_and_what_was_added_learn_at_their_own_rates(tmp_path: Path) -> None:
     model, _ = extended(write_llama(tmp_path))
-    part_text(model, TEXT)
+    separate_text(model, TEXT)
     share_digits(model, DIGITS, TEXT)
     came = {id(p) for p in inherited(model)}
     added = {name for name, p in model.named_parameters() if id(p) not in came}
@@ -180,7 +180,7 @@ def test_low_rank_updates_begin_at_nothing_and_merge_into_the_matrices(tmp_path:
     pytest.importorskip("peft")
     folder = write_llama(tmp_path)
     model, _ = extended(folder)
-    part_text(model, TEXT)
+    separate_text(model, TEXT)
     adapt(model, LLMRecipe(trained="lora", lora_rank=2), 0)
     assert torch.allclose(model(IDS)[:, :, :TEXT], their_logits(folder, IDS), atol=1e-4, rtol=0)
     with torch.no_grad():

@@ -393,7 +393,7 @@ def test_frames_are_learned_and_what_they_make_of_the_picture_too(run: Run) -> N
     frames, keys = nats(ids)
     with torch.no_grad():
         assert torch.allclose(stage.loss(model, 0)[0], (frames + keys) / 2, atol=1e-4)
-    ids, _ = windows.spread(4 * apply_settings(recipe_of(), settings).training.validation_batches)
+    ids, _ = windows.evenly(4 * apply_settings(recipe_of(), settings).training.validation_batches)
     assert stage.validate(model)["validation_loss"] == pytest.approx(float(nats(ids)[0]), abs=1e-4)
 
 
@@ -633,7 +633,11 @@ def test_a_recipe_that_cannot_be_is_named(setting: str, words: str) -> None:
     ("settings", "tokenizer", "words"),
     [
         (["tokenizer.clip_frames=30"], None, "no training video has 30 frames in a row (tokenizer.clip_frames)"),
-        (["tokenizer.width=16"], "plain", "does not have the shape of the recipe's keys: give --recipe its levels"),
+        (
+            ["tokenizer.width=16"],
+            "plain",
+            "does not have the shape that the recipe gives context tokens: give --recipe its levels",
+        ),
     ],
 )
 def test_a_training_that_cannot_be_is_refused(

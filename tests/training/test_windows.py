@@ -51,7 +51,7 @@ def test_every_window_lies_within_one_episode(lengths: list[int], window: int, s
     windows = build(lengths, window)
     assert len(windows) == sum(length >= 2 for length in lengths)
     check(windows, lengths, *windows.batch(16, step_generator(0, step)))
-    check(windows, lengths, *windows.spread(16))
+    check(windows, lengths, *windows.evenly(16))
 
 
 def test_batches_are_a_function_of_seed_and_step() -> None:
@@ -87,8 +87,8 @@ def test_sources_are_drawn_by_their_frames_to_the_power(power: float, ratio: flo
 
 def test_spread_covers_all_frames_and_never_changes() -> None:
     windows = build([16, 16, 8], window=4)
-    ids, real = windows.spread(40)
-    assert torch.equal(ids, windows.spread(40)[0])
+    ids, real = windows.evenly(40)
+    assert torch.equal(ids, windows.evenly(40)[0])
     assert bool(real.all())
     seen = {(int(n), int(t)) for row in ids.view(40, 4, 3) for n, t, _ in row}
     assert seen == {(n, t) for n, length in enumerate([16, 16, 8]) for t in range(length)}
@@ -97,7 +97,7 @@ def test_spread_covers_all_frames_and_never_changes() -> None:
 def test_an_episode_of_one_frame_teaches_nothing() -> None:
     windows = build([1, 1])
     assert len(windows) == 0
-    assert windows.steps.shape == (0, 3)
+    assert windows.frames.shape == (0, 3)
 
 
 names = st.lists(st.text("abcdef0123456789", min_size=1, max_size=6), min_size=1, max_size=40, unique=True)
