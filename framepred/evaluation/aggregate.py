@@ -1,4 +1,4 @@
-"""Clips' raw numbers → a group's table: every mean with its interval, curve and gain over copying."""
+"""The scores of a group's clips → its table: each mean with its interval, its curve and its gain over copying."""
 
 import base64
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ COMPARED = ("psnr", "ssim", "motion_psnr", "cross_entropy")
 
 @dataclass
 class Table:
-    """What a group's clips add up to: the scores of each, and moments of the large features."""
+    """The scores of a group's clips so far; of the large FID and FVD features only their moments."""
 
     clips: list[ClipScores] = field(default_factory=list)
     moments: dict[str, dict[str, Moments]] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Table:
 
 
 def quantities(rows: Sequence[Values], protocol: Protocol) -> dict[str, Quantity]:
-    """Return the metrics of clips' scores in one row, those that all clips have."""
+    """Return the metrics of one row over the clips: those that all clips have scores for."""
     sources = MEASURES | {name: (name, None, False) for name in _TOKEN_MEASURES}
     if protocol.psnr == "frame":
         sources["psnr"] = ("psnr", None, False)
@@ -56,7 +56,7 @@ def _matrix(rows: list[list[float]]) -> Array:
 
 
 def summarise(group: Group, table: Table, protocol: Protocol, run: Run) -> dict[str, Any]:
-    """Return a group's rows, where the model is ahead, its spread, and its clips in order, as strict JSON values."""
+    """Return a group's results as strict JSON values: rows, where the model is ahead, spread, ordered clips."""
     clips = table.clips
     facts: dict[str, Any] = {
         "name": group.name, "source": group.source, "alteration": group.alteration, "clips": len(clips),
@@ -90,7 +90,7 @@ def _missing(row: str, run: Run, protocol: Protocol) -> str:
 
 
 def _row(table: Table, row: str, protocol: Protocol) -> dict[str, Any]:
-    """Return a row's metrics with intervals and curves, and what they are more than copying the last frame."""
+    """Return a row's metrics with intervals and curves, and the difference to copying the last frame."""
     held = [(clip, values) for clip in table.clips if (values := clip.row(row))]
     result: dict[str, Any] = {"clips": len(held), "metrics": {}, "over_copy_last": {}}
     if not held:
@@ -126,7 +126,7 @@ def _ahead(model: dict[str, Any], other: dict[str, Any], protocol: Protocol) -> 
 
 
 def _spread(clips: list[ClipScores], protocol: Protocol) -> dict[str, Any] | None:
-    """Return diversity against error of the model's samples; None with one sample."""
+    """Return the diversity and the error of the model's samples; None with one sample."""
     held = [clip.spread for clip in clips if clip.spread]
     if not held:
         return None

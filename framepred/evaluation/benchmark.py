@@ -1,4 +1,4 @@
-"""Whole-dataset evaluation: many clips of many groups, resumable, in constant memory, the same every time."""
+"""Evaluation of whole data sets: many clips in groups, resumable, in constant memory, reproducible."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ _RECORD_FORMAT = 3
 class Benchmark:
     """What to evaluate: sources (`NAME=SOURCE` or SOURCE), a run, a protocol, training clips, weights, a cache folder.
 
-    `alterations` of the first source are groups of their own.
+    Each of `alterations` of the first source is one more group.
     """
 
     sources: tuple[str, ...]
@@ -50,7 +50,7 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The result as strict JSON values, and what it was made with: a report looks at clips again."""
+    """The result as strict JSON values, and the groups and the scorer, from which a report reads clips again."""
 
     result: dict[str, Any]
     groups: tuple[Group, ...]
@@ -58,10 +58,10 @@ class Evaluated:
 
 
 def evaluate(benchmark: Benchmark) -> Iterator[Progress | Evaluated]:
-    """Score every clip of every group, yielding progress, and at last what came of it.
+    """Score every clip of every group, yielding progress and at last the result.
 
-    With a `cache` folder each clip's numbers are kept there, under a hash of all that they depend on, so the
-    same call after an interruption goes on where it was. Raises FramepredError for what is not allowed.
+    With a `cache` folder each clip's scores are kept there, under a hash of everything they depend on: after an
+    interruption the same call continues. Raises FramepredError for what is not allowed.
     """
     protocol = benchmark.protocol
     for kind in benchmark.alterations:
@@ -100,13 +100,13 @@ def evaluate(benchmark: Benchmark) -> Iterator[Progress | Evaluated]:
 
 
 def run_facts(run: Run) -> dict[str, Any]:
-    """Return which run this is: its path, and hashes of its weights and its tokenizer's."""
+    """Return a run's path and the hashes of its weights and of its tokenizer."""
     weights = file_sha256(weights_file(run.path))
     return {"path": str(run.path), "sha256": weights, "tokenizer_sha256": run.tokenizer_sha256}
 
 
 class _Clips:
-    """Scores clips, or remembers that it has."""
+    """Scores clips, or reads their scores from the cache."""
 
     def __init__(self, scorer: Scorer, cache: Path | None) -> None:
         self._scorer, self._cache = scorer, cache
@@ -114,7 +114,7 @@ class _Clips:
         self._spent, self._fresh, self._seen = 0.0, 0, 0
 
     def seconds_left(self, done: int, total: int) -> float | None:
-        """Return what the videos still to come take, at the pace of the clips that were not remembered."""
+        """Return the seconds that the remaining videos take, at the speed of the clips that were not in the cache."""
         if not self._fresh:
             return None
         return self._spent / self._fresh * self._seen / done * (total - done)
@@ -125,7 +125,7 @@ class _Clips:
         record = _read(self._cache, key)
         if record is None:
             began = time.monotonic()
-            # By way of text, so that what is remembered and what is new are the same to the last bit.
+            # Through JSON text, so that new scores equal those from the cache to the last bit.
             record = json.loads(json.dumps(asdict(score_clip(self._scorer, clip, others)), allow_nan=False))
             _write(self._cache, key, record)
             self._spent, self._fresh = self._spent + time.monotonic() - began, self._fresh + 1
@@ -172,7 +172,7 @@ def _write(cache: Path | None, key: str, record: dict[str, Any]) -> None:
 
 
 def selected_clips(group: Group, scorer: Scorer, names: Container[str]) -> Iterator[EvalClip]:
-    """Yield the clips with these names, read anew."""
+    """Read a group again and yield the clips with these names."""
     run = scorer.run
     for _, clip in read_clips(group, scorer.protocol, run.tokenizer.frame_size, run.fps):
         if clip.name in names:

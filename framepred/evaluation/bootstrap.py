@@ -1,4 +1,4 @@
-"""Means over clips with bootstrap intervals, the same resamplings for every row, so that rows compare in pairs."""
+"""Means over clips with bootstrap intervals; all rows share the resamplings, so that differences are paired."""
 
 from dataclasses import dataclass
 
@@ -11,14 +11,14 @@ _LEAST_ERROR = 1e-10
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and the bounds that hold the wanted share of its resamplings."""
+    """A value and the bounds between which the wanted share of its resamplings lies."""
 
     value: float
     low: float
     high: float
 
     def to_json(self) -> dict[str, float]:
-        """Return the three numbers, rounded to what they can bear."""
+        """Return the three numbers, rounded to 6 digits."""
         return {"value": round(self.value, 6), "low": round(self.low, 6), "high": round(self.high, 6)}
 
 
@@ -36,12 +36,12 @@ class Quantity:
         return -10 * np.log10(np.maximum(ratio, _LEAST_ERROR)) if self.decibels else ratio
 
     def by_horizon(self) -> list[float | None]:
-        """Return the value of each frame over all clips; None where nothing stands in the sums."""
+        """Return the value of each frame over all clips; None where the denominator is 0."""
         values = self._finish(self.numerator.sum(0), self.denominator.sum(0))
         return [round(float(v), 6) if np.isfinite(v) else None for v in values]
 
     def over(self, weights: Array) -> Array:
-        """Return the value under each row of clip weights (R, clips) → (R,)."""
+        """Return the value for each row of clip weights (R, clips) → (R,)."""
         return self._finish(weights @ self.numerator.sum(1), weights @ self.denominator.sum(1))
 
     def clips(self) -> Array:
@@ -56,9 +56,9 @@ def resamplings(clips: int, count: int, seed: int) -> Array:
 
 
 def interval(quantity: Quantity, weights: Array, confidence: float, minus: Quantity | None = None) -> Interval | None:
-    """Return the percentile interval of a quantity, or of what it is more than another on the same clips.
+    """Return the percentile interval of a quantity, or of its difference to another on the same clips.
 
-    None where nothing stands in the sums (motion-weighted, and nothing moves).
+    None where the denominator is 0 (a motion-weighted error where nothing moves).
     """
     whole = np.ones((1, weights.shape[1]))
     drawn, value = quantity.over(weights), quantity.over(whole)

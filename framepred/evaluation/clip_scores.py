@@ -44,7 +44,7 @@ class ClipScores:
 
 
 def score_clip(scorer: Scorer, clip: EvalClip, others: Tensor | None) -> ClipScores:
-    """Score one clip in every row that it allows; `others` are another clip's actions (C + T - 1), for shuffling.
+    """Score one clip in every row that is possible; `others` are another clip's actions (C + T - 1), for shuffling.
 
     Raises FramepredError where the run does not understand the clip's actions.
     """
@@ -89,7 +89,7 @@ def _pixel_scores(scorer: Scorer, futures: Futures, row: str) -> Values:
 
 
 def _repetition(futures: Futures, row: str) -> Tensor:
-    """Return the share (T,) of a row's tokens that repeat those at their place in its frame before."""
+    """Return the share (T,) of a row's tokens that equal the token at the same place in the frame before."""
     tokens = futures.tokens[row]
     earlier = torch.cat([futures.past.expand(len(tokens), 1, -1), tokens[:, :-1]], 1)
     return (tokens == earlier).double().mean((0, 2))
@@ -118,7 +118,7 @@ def _spread(samples: Tensor, truth: Tensor) -> dict[str, list[float]]:
 
 
 def _features(scorer: Scorer, futures: Futures) -> dict[str, dict[str, Any]]:
-    """Return what FID and FVD are computed from, for the truth and each row, where there are weights."""
+    """Return the features of FID and FVD, for the truth and each row, where there are weights."""
     result: dict[str, dict[str, Any]] = {}
     if (fid := scorer.perceptual.fid) is not None:
         result["fid"] = {"truth": pack(fid(futures.future))}
@@ -133,6 +133,6 @@ def _features(scorer: Scorer, futures: Futures) -> dict[str, dict[str, Any]]:
 
 
 def pack(features: Tensor) -> dict[str, Any]:
-    """Features float32 (n, D) → JSON values, exactly."""
+    """Features float32 (n, D) → JSON values without loss."""
     rows = features.contiguous().numpy()
     return {"shape": list(rows.shape), "float32": base64.b64encode(rows.tobytes()).decode()}

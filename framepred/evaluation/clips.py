@@ -37,7 +37,7 @@ class EvalClip:
 
 @dataclass(frozen=True)
 class Group:
-    """Clips that are scored together: a name, the SOURCE and, for altered dynamics, how they are altered."""
+    """Clips that are scored together: a name, the SOURCE and, for altered dynamics, the kind of alteration."""
 
     name: str
     source: str
@@ -48,7 +48,7 @@ class Group:
 def make_groups(
     sources: Iterable[str], alterations: Iterable[Alteration], protocol: Protocol, tokenizer_sha256: str
 ) -> list[Group]:
-    """Make a group of each `SOURCE` or `NAME=SOURCE`, and of the first one under each alteration.
+    """Make a group of each `SOURCE` or `NAME=SOURCE`, and one of the first source for each alteration.
 
     Raises FramepredError for a token store that has no pixels to be scored, or another tokenizer's tokens.
     """
@@ -90,9 +90,9 @@ def check_store(path: str, tokenizer_sha256: str) -> None:
 
 
 def read_clips(group: Group, protocol: Protocol, size: tuple[int, int], fps: float) -> Iterator[tuple[int, EvalClip]]:
-    """Yield (member, clip) in order; what cannot be read or is too short is passed over with a warning.
+    """Yield (member, clip) in order; videos that cannot be read or are too short are skipped with a warning.
 
-    `size` (height, width) and `fps` are those of the run, for what the protocol leaves open.
+    `size` (height, width) and `fps` are the run's, used where the protocol sets none.
     """
     length = protocol.context + protocol.horizon
     span = 2 * length - 1 if group.alteration == "skipped" else length
@@ -173,7 +173,7 @@ def _clip(
 
 
 def other_actions(group: Group, member: int, protocol: Protocol) -> Tensor | None:
-    """Return actions (T - 1) of a clip from another video of the group, half a turn on; None where none has them."""
+    """Return the actions (T - 1) of another video, half the group further on; None where no other video has actions."""
     length = protocol.context + protocol.horizon
     span = 2 * length - 1 if group.alteration == "skipped" else length
     count = len(group.members)
@@ -200,7 +200,7 @@ def _altered_actions(actions: Tensor, kind: Alteration | None) -> Tensor:
 def alter(clip: EvalClip, kind: Alteration | None) -> EvalClip:
     """Return a clip of other dynamics: mirrored left to right, reversed in time, or every second frame.
 
-    Actions stay those that were taken: under a mirror they turn the other way. A skipped clip keeps the first
+    Actions are not altered: in a mirrored clip a left turn looks like a right turn. A skipped clip keeps the first
     of each two.
     """
     if kind is None or clip.frames is None:

@@ -1,4 +1,4 @@
-"""A video file and a run → predicted frames with everything around them: actions, truth, scores, output."""
+"""A video file and a run → predicted frames, with their actions, truth and scores, and the output file."""
 
 import time
 import warnings
@@ -118,8 +118,8 @@ def make_forecast(
     `actions` is a CSV file, "none", or None for the file beside the video. A video whose rate is not
     the run's is resampled to it, unless an actions file belongs to its frames. `engine` is "framepred"
     or one of engines.ENGINES; `server` is the address of a vLLM server. `prompt` are words before the frames.
-    `samples` futures are shown, or the mean of `ensemble`; it and the temperature are the run's own where none of
-    the three is given.
+    `samples` futures are shown, or the mean of `ensemble` futures. Where neither they nor the temperature are given,
+    ensemble and temperature are the run's own.
     """
     check_lengths(context, horizon, 1 if samples is None else samples)
     check_sampling(temperature or 0, top_k, top_p, seed)

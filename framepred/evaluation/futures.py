@@ -24,7 +24,7 @@ ROWS = (
 
 @dataclass(frozen=True)
 class Scorer:
-    """What clips are scored with: a run, a protocol, the training index and the weights that there are."""
+    """What clips are scored with: a run, a protocol, the training index if any, and the perceptual metrics."""
 
     run: Run
     protocol: Protocol
@@ -54,9 +54,9 @@ class Futures:
 
 
 def action_variants(run: Run, clip: EvalClip, others: Tensor | None, context: int) -> dict[str, Tensor | None]:
-    """Return the actions of each model row that this clip allows; the model's own are the true ones if there are any.
+    """Return the actions of each model row that is possible for this clip.
 
-    Shuffled are the true ones up to the last context frame, then those of another clip.
+    Shuffled actions are the true ones up to the last context frame, then those of another clip.
     """
     variants: dict[str, Tensor | None] = {"model_no_actions": None}
     if run.layout.actions is None or clip.actions is None:

@@ -1,11 +1,11 @@
-"""How far something long is."""
+"""Progress of a long operation."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Progress:
-    """So many videos or clips of `total` are `done`; `name` is the last one, `remaining` seconds or None if unknown."""
+    """`done` of `total` videos or clips; the `name` of the last one; `remaining` seconds, None where unknown."""
 
     done: int
     total: int

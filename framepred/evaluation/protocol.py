@@ -24,7 +24,7 @@ def _is_size(size: tuple[int, int]) -> bool:
 
 @dataclass(frozen=True)
 class Protocol:
-    """Everything that decides a score, but the run and the clips. `about` says whose protocol it is.
+    """All settings of an evaluation, except the run and the clips. `about` says whose protocol it is.
 
     The clips: `size` (height, width) in pixels and `fps`, 0 for the run's own; `context` frames are given,
     `horizon` are predicted, from frame `start` of each video and, with a `stride`, every so many frames
@@ -84,6 +84,6 @@ def load_protocol(
     result: Protocol = overlay(Protocol(), table | changed, "protocol")
     if not changed:
         return result
-    # The words of a built-in protocol would else stand over numbers that are not its own.
+    # Else the description of a built-in protocol would stand over numbers of another one.
     words = ", ".join(f"{key} = {value}" for key, value in changed.items() if key != "about")
     return replace(result, about=f"{result.about} Changed here: {words}.".strip())

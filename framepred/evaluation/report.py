@@ -97,7 +97,7 @@ def _png(picture: Tensor) -> bytes:
 
 
 def _mp4(pictures: list[Tensor], fps: float) -> bytes:
-    # Shown slower than it was: a clip is over in a second, and its last moment is what was predicted furthest.
+    # Slower than it was, and the last frame held: a clip takes a second, and its end is the longest horizon.
     slow = min(fps, 5.0)
     held = torch.stack([*pictures, *[pictures[-1]] * round(slow)])
     with tempfile.TemporaryDirectory() as folder:

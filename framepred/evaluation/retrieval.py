@@ -26,13 +26,13 @@ _ROWS = 65_536
 
 
 def features(frames: Tensor) -> Tensor:
-    """Frames uint8 (T, 3, H, W) → thumbnails uint8 (T, 192): what contexts are compared by."""
+    """Frames uint8 (T, 3, H, W) → thumbnails uint8 (T, 192), by which contexts are compared."""
     return F.adaptive_avg_pool2d(frames.float(), _SIDE).round().to(torch.uint8).flatten(1)
 
 
 @dataclass(frozen=True)
 class TrainingIndex:
-    """Thumbnails uint8 (F, 192) of every training frame, the episodes end to end."""
+    """Thumbnails uint8 (F, 192) of every training frame, one episode after the other."""
 
     features: Tensor
     lengths: tuple[int, ...]
@@ -70,7 +70,7 @@ class TrainingIndex:
         return episode, offset, float((distance[best] / query.numel()).sqrt() / 255)
 
     def frames(self, episode: int, start: int, count: int, size: tuple[int, int]) -> Tensor:
-        """Return frames uint8 (count, 3, H, W) of an episode, read anew."""
+        """Read frames uint8 (count, 3, H, W) of an episode again."""
         source = self.episodes[episode]
         if isinstance(source, TokenEpisode):
             decoded = self.tokenizer.decode(source.tokens[start : start + count].long()).cpu()
@@ -125,7 +125,7 @@ def index_training(
 
 
 def _state(found: Sequence[VideoFile | TokenEpisode], tokenizer: Tokenizer, tokenizer_sha256: str, fps: float) -> str:
-    """Return a hash of all that thumbnails depend on; a video is known by its place, size and time of change."""
+    """Return a hash of all that thumbnails depend on; a video is identified by its path, size and time of change."""
     digest = hashlib.sha256(repr((_SIDE, tokenizer.frame_size, tokenizer_sha256, fps)).encode())
     for item in found:
         if isinstance(item, TokenEpisode):

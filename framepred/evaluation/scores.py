@@ -36,9 +36,9 @@ WITHOUT_WEIGHTS = tuple(measure for measure in MEASURES if measure != "lpips")
 class PixelScores:
     """S futures of T frames beside the truth: float64 (S, T), or (T,) of the truth and after `over_samples`.
 
-    `mse` and what is made of it are of pixels in [0, 1]. `moving_error` is weighted by the motion of the truth.
-    `gradient` is the mean image gradient, `change` the mean change from the frame before; the same of the truth
-    stands under `true_`. `frozen` is 1 where a frame repeats the one before it. `lpips` needs weights.
+    All values are of pixels in [0, 1]. `moving_error` is weighted by the motion of the truth.
+    `gradient` is the mean image gradient, `change` the mean change from the frame before; the fields `true_…` are
+    those of the truth. `frozen` is 1 where a frame repeats the one before it. `lpips` needs weights.
     """
 
     mse: Tensor
@@ -53,7 +53,10 @@ class PixelScores:
     lpips: Tensor | None = None
 
     def over_samples(self, best: bool = False) -> "PixelScores":
-        """Average over the samples; `best` takes each error's and likeness's best sample on the mean over frames."""
+        """Average over the samples; with `best`, take each error and similarity of its best sample instead.
+
+        The best sample is the one with the best mean over its frames.
+        """
         found: dict[str, Tensor] = {}
         for name, values in self.tensors().items():
             if values.ndim == 2:
@@ -64,7 +67,7 @@ class PixelScores:
         return replace(self, **found)
 
     def after(self, context: "PixelScores") -> "PixelScores":
-        """Put the scores of the context, of one sample, before those of errors and likenesses."""
+        """Prepend the errors and similarities of the context, which is one sample."""
         names = [name for name in ("mse", "psnr", "ssim", "lpips") if name in self.tensors()]
         pairs = {name: (getattr(context, name), getattr(self, name)) for name in names}
         joined = {name: torch.cat([given.expand(len(own), -1), own], 1) for name, (given, own) in pairs.items()}
@@ -137,7 +140,7 @@ def score_forecast(frames: Tensor, truth: Tensor, context: Tensor, tokenizer: To
     """Score predicted frames uint8 (S, T, 3, H, W) against the truth (T, 3, H, W) after `context` (C, 3, H, W).
 
     The ceiling is the truth encoded and decoded, after the context. Squared errors and SSIM are averaged over the
-    samples, so PSNR is of the mean error: what one future drawn at random is off by.
+    samples, so PSNR is that of the expected error of one future.
     """
     count, last = len(context), context[-1]
     decoded = tokenizer.decode(tokenizer.encode(torch.cat([context, truth]))).cpu()

@@ -33,9 +33,9 @@ _BRIEF = ("psnr", "ssim", "motion_psnr")
 
 
 def group_table(group: dict[str, Any], brief: bool = False) -> tuple[list[str], list[list[str]], dict[int, str]]:
-    """Return headers, rows, and the notes of those that have no numbers, by their place.
+    """Return headers, rows, and by row number the notes of rows without numbers.
 
-    `brief` leaves out the intervals of all but the pictures' metrics, so that a terminal holds a row.
+    `brief` shows intervals of PSNR, SSIM and motion-weighted PSNR alone, so that a row fits a terminal.
     """
     used = [c for c in _COLUMNS if any(c[0] in r["metrics"] for r in group["rows"].values())]
     headers = ["", *(label for _, label, _ in used)]
@@ -113,7 +113,7 @@ def _beaten(ahead: dict[str, Any]) -> list[str]:
 
 
 def spread_sentence(spread: dict[str, Any]) -> str:
-    """Say how far samples are from the truth and from each other, and how often the truth is outside them."""
+    """Say how far samples are from the truth and from each other, and how often the truth is outside their range."""
     error, between, score = (spread[name]["value"] for name in ("error", "spread", "energy"))
     return (
         f"Samples are {error:.4f} from the truth and {between:.4f} from each other (root mean square, pixels in "

@@ -1,4 +1,4 @@
-"""Baseline statistics: how high a run's features are on ordinary frames, and what counts as above that."""
+"""Baseline statistics: the features of ordinary frames, and the limits above which a frame is not ordinary."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from framepred.evaluation.surprise.features import Features
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of one feature on ordinary frames: median, robust standard deviation (1.4826 · MAD), and an upper limit."""
+    """One feature of ordinary frames: its median, robust standard deviation (1.4826 · MAD) and upper limit."""
 
     median: float
     deviation: float

@@ -1,4 +1,4 @@
-"""A run's calibration: what its probabilities are worth on held-out videos, and the file that keeps it."""
+"""A run's calibration: its probabilities and features on held-out videos, and the file that holds them."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -45,7 +45,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A run on `videos` held-out videos, without and with `actions`, and the `pasts` of other footage it was given."""
+    """A run on `videos` held-out videos, without and with `actions`; `pasts` are what it was given of other footage."""
 
     videos: int
     pasts: Pasts | None

@@ -40,10 +40,10 @@ class FrameScores:
     def features(self) -> Features:
         """The frame's features, each a mean over tokens.
 
-        `peak_nll` is over the sixteenth of the tokens with the highest −log p: something small can surprise, and after
-        its first tokens the model expects the rest of it. `excess_nll` is −log p less the entropy. `relative_nll` is
-        −log p less the mean of the entropy and of −log p after other pasts: a frame that is hard to predict is no
-        surprise, a frame that fits its own past no better than another is one.
+        `peak_nll` is over the sixteenth of the tokens with the highest −log p: a surprise can be small in the picture,
+        and after its first tokens the model expects the rest of it. `excess_nll` is −log p less the entropy.
+        `relative_nll` is −log p less the mean of the entropy and of −log p after other pasts: a frame that is hard to
+        predict is no surprise; a frame that follows from its past no better than from another past is one.
         """
         top = self.nll.topk(max(1, len(self.nll) // 16)).values
         nll, entropy = float(self.nll.mean()), float(self.entropy.mean())

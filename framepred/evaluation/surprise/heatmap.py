@@ -1,4 +1,4 @@
-"""Surprise as pictures: −log p of each token over its frame, entropy beside it, and the curve of the whole video."""
+"""Surprise as pictures: maps of −log p and of entropy over each frame, and the curve of the whole video."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ def colour(values: Tensor) -> Tensor:
 
 
 def overlay(frame: Tensor, heat: Tensor) -> Tensor:
-    """Lay heat in [0, 1], float (h, w), over a frame uint8 (3, H, W) in grey: the hotter, the less is seen of it."""
+    """Draw heat in [0, 1], float (h, w), over a grey frame uint8 (3, H, W): the hotter, the less transparent."""
     enlarged = F.interpolate(heat[None, None].float(), frame.shape[1:], mode="bilinear")[0, 0]
     grey = frame.float().mean(0)
     share = 0.15 + 0.75 * enlarged.clamp(0, 1)
@@ -53,8 +53,8 @@ def draw_surprise(
 ) -> Iterator[Tensor]:
     """Yield one picture uint8 (3, H', W') a frame: *video | surprise | entropy*, above the curve of the whole video.
 
-    `frames` are uint8 (3, H, W); `top` is the −log p in nats that is shown hottest; `limit` the surprise
-    that is no longer expected.
+    `frames` are uint8 (3, H, W); `top` is the −log p in nats of the hottest colour; `limit` the highest
+    surprise of an ordinary frame.
     """
     curve: Tensor | None = None
     for t, (frame, scored) in enumerate(zip(frames, scored_frames, strict=False)):
@@ -83,7 +83,7 @@ def _tint(verdict: str | None) -> tuple[int, int, int]:
 
 
 def _draw_curve(scored_frames: Sequence[ScoredFrame], limit: float, width: int) -> Tensor:
-    """Draw surprise over time, and the line above which it is not expected → uint8 (3, height, width)."""
+    """Draw surprise over time, and its limit as a dashed line → uint8 (3, height, width)."""
     from PIL import Image, ImageDraw
 
     canvas = Image.new("RGB", (width, _CURVE_HEIGHT), BACKGROUND)

@@ -1,4 +1,4 @@
-"""A video file and a run → when and where the world was not what was predicted, as distinct from unsure."""
+"""A video file and a run → the frames that surprised it, apart from those of which it was only unsure."""
 
 import math
 import warnings
@@ -31,7 +31,7 @@ _Watch = Callable[[Iterator[Any], int], Iterator[Any]]
 
 @dataclass(frozen=True)
 class TakenAction:
-    """Which action a frame looks like: `likeliest`, and by how many nats others explain it better than the given.
+    """The action that explains a frame best, and how much better than the given one others explain it, in nats.
 
     `odds` is log(mean p of the frame after the other actions / p after the given one): above 0 the video
     speaks against the action file.
@@ -43,7 +43,7 @@ class TakenAction:
 
 @dataclass(frozen=True)
 class Surprise:
-    """Scores of every frame of a video but the first, and what they are measured by."""
+    """Scores of every frame of a video but the first, and the baseline they are compared with."""
 
     run: Run
     video: Path
@@ -64,7 +64,7 @@ class Surprise:
         return [None, *(self.baseline.verdict(s.features) for s in self.scores)]
 
     def events(self) -> list[int]:
-        """The frames that were surprising: the highest of each run of neighbours, the most surprising first."""
+        """Return the surprising frames, the most surprising first; of neighbours only the highest."""
         curve, verdicts = self.curve(), self.verdicts()
         runs: list[list[int]] = []
         for t in (t for t, v in enumerate(verdicts) if v == "surprised"):
@@ -155,7 +155,7 @@ def measure_surprise(
 
 
 def _calibration(run: Run, given: str | None, with_actions: bool) -> Calibration | None:
-    """Return the calibration to measure by; None, with a word of why, where there is none that fits."""
+    """Return the calibration to compare with; None, with a warning that says why, where none fits."""
     if given == "none":
         return None
     file = Path(given) if given is not None else run.path / FILE_NAME
@@ -189,7 +189,9 @@ def _taken_actions(run: Run, tokens: Tensor, actions: Tensor, watch: _Watch) -> 
 
 
 def action_odds(log_p: Tensor, given: Tensor) -> float:
-    """Log p (K,) of a frame after K actions, and which was given, bool (K,) → log of mean p of the others over its."""
+    """Return log(mean p of a frame after the other actions / p after the given one).
+
+    `log_p` (K,) is of the frame after each of K actions; `given` bool (K,) is true for the given one."""
     others = log_p[~given]
     if not given.any() or not len(others):
         return 0.0
@@ -207,7 +209,7 @@ def write_surprise(surprise: Surprise, out: Path) -> None:
     shown = [ScoredFrame(None, None, None, None)]
     for scores, value, verdict in zip(surprise.scores, surprise.curve()[1:], surprise.verdicts()[1:], strict=True):
         shown.append(ScoredFrame(scores.nll.view(height, width), scores.entropy.view(height, width), value, verdict))
-    # No token is less likely than one guessed blindly among all codes, unless the model is sure and wrong.
+    # A blind guess among all codes has this −log p, but for the factor: only sure and wrong predictions are above.
     top = 1.5 * math.log(surprise.run.layout.vocabulary.visual_size)
     write_video(out, draw_surprise(frames, shown, top, surprise.baseline.limit), surprise.fps)
 
