@@ -97,10 +97,13 @@ def measure_loss(before: Run, after: Run, sources: Sequence[str | Path]) -> Iter
 
 def _bits(run: Run, video: VideoFile) -> tuple[int, float]:
     """Return how many frames of a video are predicted, and the bits that all of them take."""
-    tokens = run.tokenizer.encode(video.read(run.tokenizer.frame_size, run.fps).frames)
-    known = video.actions() if run.layout.actions else None
+    space = run.layout.actions
+    if space is not None:
+        video = video.ordered(space.names)
+    episode = video.read(run.tokenizer.frame_size, run.fps, with_actions=space is not None)
+    tokens = run.tokenizer.encode(episode.frames)
     total = 0.0
-    for frame, logits in token_logits(run, tokens, known[0] if known else None):
+    for frame, logits in token_logits(run, tokens, episode.actions):
         wanted = run.layout.steps(tokens)[frame]
         total += float(F.cross_entropy(logits.double(), wanted, reduction="sum")) / math.log(2)
     return len(tokens) - 1, total

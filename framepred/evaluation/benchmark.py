@@ -70,7 +70,8 @@ def evaluate(benchmark: Benchmark) -> Iterator[Progress | Evaluated]:
     device = choose_device(benchmark.device)
     run = load_run(benchmark.model, device)
     perceptual = load_perceptual(benchmark.lpips, benchmark.fid, benchmark.fvd, protocol.lpips, device)
-    groups = make_groups(benchmark.sources, benchmark.alterations, protocol, run.tokenizer_sha256)
+    names = run.layout.actions.names if run.layout.actions else None
+    groups = make_groups(benchmark.sources, benchmark.alterations, protocol, run.tokenizer_sha256, names)
     index: TrainingIndex | None = None
     if benchmark.train:
         for step in index_training(benchmark.train, run.tokenizer, run.tokenizer_sha256, run.fps, benchmark.cache):

@@ -11,11 +11,9 @@ from torch import Tensor
 
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.evaluation.protocol import Protocol
-from framepred.sources.actions_csv import read_actions
 from framepred.sources.episode import check_action_count
 from framepred.sources.folder import VideoFile, find_videos
 from framepred.tokens.store import TokenEpisode, is_store, read_store, read_store_info
-from framepred.video.read import probe_video, stream_video
 
 Alteration = Literal["mirrored", "reversed", "skipped"]
 ALTERATIONS: tuple[Alteration, ...] = get_args(Alteration)
@@ -46,7 +44,11 @@ class Group:
 
 
 def make_groups(
-    sources: Iterable[str], alterations: Iterable[Alteration], protocol: Protocol, tokenizer_sha256: str
+    sources: Iterable[str],
+    alterations: Iterable[Alteration],
+    protocol: Protocol,
+    tokenizer_sha256: str,
+    action_names: tuple[str, ...] | None,
 ) -> list[Group]:
     """Make a group of each `SOURCE` or `NAME=SOURCE`, and one of the first source for each alteration.
 
@@ -68,9 +70,9 @@ def make_groups(
                     "or a teacher-forced protocol (--set rollout=false)"
                 )
             check_store(source, tokenizer_sha256)
-            members = tuple(read_store(source))
+            members = tuple(read_store(source, action_names))
         else:
-            members = tuple(find_videos([source]))
+            members = tuple(video.ordered(action_names) for video in find_videos([source]))
         groups.append(Group(name, source, members))
     first = groups[0]
     altered = [Group(f"{first.name}, {kind}", first.source, first.members, kind) for kind in alterations]
@@ -131,7 +133,7 @@ def read_clips(group: Group, protocol: Protocol, size: tuple[int, int], fps: flo
 
 
 def _warn_resampled(video: VideoFile, rate: float) -> None:
-    own = probe_video(video.path).fps
+    own = video.info().fps
     message = f"{video.path.name} has {own:g} frames a second, not {rate:g}: videos of another rate are resampled"
     warnings.warn(FramepredWarning(message), stacklevel=3)
 
@@ -139,10 +141,10 @@ def _warn_resampled(video: VideoFile, rate: float) -> None:
 def _cut_video(
     video: VideoFile, protocol: Protocol, span: int, size: tuple[int, int], fps: float | None
 ) -> Iterator[EvalClip]:
-    actions = read_actions(video.actions_file)[0] if video.actions_file else None
-    rate = fps or probe_video(video.path).fps
+    actions, _ = video.actions() or (None, ())
+    rate = fps or video.info().fps
     held, first, start = torch.empty(0), 0, protocol.start
-    for chunk in stream_video(video.path, size, fps, chunk=min(64, start + span)):
+    for chunk in video.stream(size, fps, min(64, start + span)):
         held = torch.cat([held, chunk]) if len(held) else chunk
         while len(held) >= start - first + span:
             yield _clip(video.name, start, span, held[start - first : start - first + span], None, actions, rate)

@@ -22,7 +22,6 @@ from framepred.llm.text import prompt_ids
 from framepred.sources.episode import check_action_count
 from framepred.sources.folder import VideoFile
 from framepred.video.panels import draw_panels
-from framepred.video.read import Clip, read_video
 from framepred.video.write import write_video
 from framepred.world.device import choose_device
 from framepred.world.footage import given_actions, rate_of_run
@@ -130,8 +129,7 @@ def make_forecast(
     _check_engine(engine, decoder, server, sampling.temperature)
     _check_memory(count, horizon, run.tokenizer.frame_size)
     words = None if prompt is None else prompt_ids(run, prompt)
-    clip, taken = _read(Path(video), run, actions, start, context, horizon)
-    frames = clip.frames
+    frames, fps, taken = _read(Path(video), run, actions, start, context, horizon)
     tokens = run.tokenizer.encode(frames[:context]).cpu()
 
     began = time.perf_counter()
@@ -149,19 +147,19 @@ def make_forecast(
     scores = score_forecast(compared, truth, frames[:context], run.tokenizer) if len(truth) else None
     return Forecast(
         run, frames[:context], tokens, truth, taken, predicted, torch.stack([p.tokens for p in made], 1),
-        clip.fps, sampling, engine, _decoder(engine, decoder), made[-1].passes, seconds, scores, prompt, members,
+        fps, sampling, engine, _decoder(engine, decoder), made[-1].passes, seconds, scores, prompt, members,
         torch.stack(first) if first else None,
     )  # fmt: skip
 
 
 def _read(
     video: Path, run: Run, actions: str | None, start: int, context: int, horizon: int
-) -> tuple[Clip, Tensor | None]:
-    """Return a video's frames from `start` on, context + horizon at most, and the actions of all those steps."""
+) -> tuple[Tensor, float, Tensor | None]:
+    """Return context + horizon frames of a video from `start` on, or fewer, their rate and the actions between."""
     file = VideoFile(video, str(video))
     given = given_actions(file, actions, run)
     rate = None if given else rate_of_run(file, run)
-    clip = read_video(video, run.tokenizer.frame_size, rate, start + context + horizon)
+    clip = file.read(run.tokenizer.frame_size, rate, start + context + horizon, with_actions=False)
     frames = clip.frames[start:]
     if given and actions is None and len(clip.frames) < start + context + horizon:
         check_action_count(given[0], len(clip.frames), given[1])
@@ -172,10 +170,10 @@ def _read(
             + "; give a longer video or a smaller --context"
         )
     if given is None:
-        return Clip(frames, clip.fps), None
+        return frames, clip.fps, None
     taken = given[0][start : start + context + horizon - 1]
     check_actions(run, taken, context + horizon - 1, given[1])
-    return Clip(frames, clip.fps), taken
+    return frames, clip.fps, taken
 
 
 def _check_memory(samples: int, horizon: int, size: tuple[int, int]) -> None:

@@ -13,7 +13,6 @@ from framepred.decoding.sampling import Sampling
 from framepred.errors import FramepredError
 from framepred.llm.text import decode_text, encode_text, require_text
 from framepred.sources.folder import VideoFile
-from framepred.video.read import read_video
 from framepred.world.device import choose_device
 from framepred.world.footage import given_actions, rate_of_run
 from framepred.world.rollout import check_actions
@@ -84,7 +83,7 @@ def caption_video(
     file = VideoFile(Path(video), str(video))
     given = given_actions(file, actions, run)
     rate = None if given else rate_of_run(file, run)
-    clip = read_video(video, run.tokenizer.frame_size, rate, start + count)
+    clip = file.read(run.tokenizer.frame_size, rate, start + count, with_actions=False)
     frames = clip.frames[start:]
     if not len(frames) or (context is not None and len(frames) < context):
         raise FramepredError(

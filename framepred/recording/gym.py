@@ -74,7 +74,7 @@ def record(recording: Recording, out: str | os.PathLike[str]) -> Iterator[Path]:
             if not path.exists():
                 episode, moments = _play(env, recording, choices, skip, seed, path.stem)
                 if episode.actions is not None and len(episode.actions):
-                    write_actions(actions_path(path), episode.actions, _columns(env, episode.actions))
+                    write_actions(actions_path(path), episode.actions, episode.action_names)
                 if moments:
                     write_captions(captions_path(path), narrate(recording.env, moments, episode.fps))
                 write_video(path, episode.frames, episode.fps, lossless=True)
@@ -228,7 +228,9 @@ def _play(
         if ended:
             break
     fps = float(env.metadata.get("render_fps") or _TARGET_FPS * skip) / skip
-    return Episode(torch.stack(frames), _as_tensor(actions), fps, name), moments
+    taken = _as_tensor(actions)
+    times = torch.arange(len(frames), dtype=torch.float64) / fps
+    return Episode(name, torch.stack(frames), times, fps, taken, _columns(taken)), moments
 
 
 def _as_tensor(actions: list[Any]) -> Tensor:
@@ -268,5 +270,6 @@ def _choices(env: Any, recording: Recording) -> dict[int, int] | None:
     return choices
 
 
-def _columns(env: Any, actions: Tensor) -> list[str]:
-    return ["action"] if actions.ndim == 1 else [f"action_{d}" for d in range(actions.shape[1])]
+def _columns(actions: Tensor) -> tuple[str, ...]:
+    """Return the header of an actions file: an environment names its discrete actions, never its dimensions."""
+    return ("action",) if actions.ndim == 1 else tuple(f"action_{d}" for d in range(actions.shape[1]))

@@ -18,13 +18,15 @@ from torch import Tensor
 from framepred.errors import FramepredError
 from framepred.io.atomic import write_text
 from framepred.sources.captions_csv import Caption
+from framepred.sources.episode import order_actions
 
 
 @dataclass(frozen=True)
 class TokenEpisode:
     """One row of a store: tokens int32 of T frames, as the tokenizer gave them; actions as in an Episode, or None.
 
-    `captions` are what is said of it.
+    `captions` are what is said of it; `times` float64 (T,) in seconds those of its frames, which without are evenly
+    spaced.
     """
 
     name: str
@@ -33,6 +35,13 @@ class TokenEpisode:
     tokens: Tensor
     actions: Tensor | None
     captions: tuple[Caption, ...] = ()
+    times: Tensor | None = None
+
+    def first_frame(self, seconds: float) -> int:
+        """Return the first frame that is nearer to `seconds` than to any earlier time, or after it."""
+        if self.times is None:
+            return int(seconds * self.fps + 0.5)
+        return int((self.times <= seconds - 0.5 / self.fps).sum())
 
 
 @dataclass(frozen=True)
@@ -93,17 +102,19 @@ def write_store_info(path: Path, writer: str, info: StoreInfo) -> None:
     write_text(path / "framepred.json", json.dumps(about, indent=1) + "\n", writer)
 
 
-def read_store(path: str | os.PathLike[str]) -> list[TokenEpisode]:
-    """Read every episode of a token store into memory."""
+def read_store(path: str | os.PathLike[str], action_names: tuple[str, ...] | None = None) -> list[TokenEpisode]:
+    """Read every episode of a token store into memory, its actions in the order of `action_names` where given."""
     info = read_store_info(path)
     episodes = []
     for file in shard_files(Path(path)):
         columns = [name for name in store_schema(info).names if name != "actions" or info.action_kind]
         table = read_shard(file, columns)
         # As Python numbers, an hour of video would take gigabytes.
-        parts = {name: table[name] for name in ("tokens", "context_tokens") if name in columns}
+        parts = {name: table[name] for name in ("tokens", "context_tokens", "times") if name in table.column_names}
         for i, row in enumerate(table.drop_columns(list(parts)).to_pylist()):
-            flat = {name: torch.from_numpy(part[i].values.to_numpy().astype(np.int32)) for name, part in parts.items()}
+            values = {name: part[i].values.to_numpy() for name, part in parts.items()}
+            times = torch.from_numpy(values.pop("times").copy()) if "times" in values else None
+            flat = {name: torch.from_numpy(value.astype(np.int32)) for name, value in values.items()}
             tokens = flat["tokens"].view(row["num_frames"], row["grid_height"], row["grid_width"])
             if "context_tokens" in flat:
                 tokens = torch.cat([flat["context_tokens"].view(len(tokens), -1), tokens.flatten(1)], 1)
@@ -111,8 +122,10 @@ def read_store(path: str | os.PathLike[str]) -> list[TokenEpisode]:
             if actions is not None:
                 kind = torch.int64 if info.action_kind == "discrete" else torch.float32
                 actions = torch.tensor(actions, dtype=kind)
+                if action_names is not None:
+                    actions = order_actions(actions, info.action_names, action_names, f"token store {path}")
             captions = tuple(Caption(**caption) for caption in row.get("captions") or ())
-            episodes.append(TokenEpisode(row["episode"], row["source"], row["fps"], tokens, actions, captions))
+            episodes.append(TokenEpisode(row["episode"], row["source"], row["fps"], tokens, actions, captions, times))
     if not episodes:
         raise FramepredError(f"token store {path} holds no episode: tokenize videos into it first")
     return episodes
@@ -126,8 +139,9 @@ def shard_files(path: Path) -> list[Path]:
 def read_shard(file: Path, columns: list[str]) -> pa.Table:
     """Read columns of one Parquet file; FramepredError where it is broken."""
     try:
-        # Stores that were made before there were captions lack that column.
-        held = [c for c in columns if c != "captions" or c in pq.read_schema(file).names]
+        # Older stores lack these columns.
+        stored = pq.read_schema(file).names
+        held = [c for c in columns if c not in ("captions", "times") or c in stored]
         return pq.read_table(file, columns=held).select(held)
     except (pa.ArrowException, OSError, KeyError) as error:
         reason = str(error).splitlines()[0]
@@ -146,6 +160,7 @@ def store_schema(info: StoreInfo) -> pa.Schema:
     return pa.schema(
         [
             ("episode", pa.string()), ("source", pa.string()), ("fps", pa.float64()), ("num_frames", pa.int64()),
+            ("times", pa.list_(pa.float64())),
             ("grid_height", pa.int32()), ("grid_width", pa.int32()), ("tokens", pa.list_(token)), ("actions", action),
             *(keys if info.context_codebook_size else []),
             ("captions", pa.list_(caption)),

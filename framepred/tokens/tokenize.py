@@ -65,7 +65,7 @@ def tokenize(
     )  # fmt: skip
     info, stored = _open_store(folder, wanted)
     mine = videos[number - 1 :: shards]
-    missing = [v for v in mine if source_key(v) not in stored]
+    missing = [v.ordered(info.action_names) for v in mine if source_key(v) not in stored]
     if not missing:
         return
     files = _Files(folder, "episodes" if shards == 1 else f"episodes-{number}of{shards}", info)
@@ -145,7 +145,9 @@ def _open_store(folder: Path, wanted: StoreInfo) -> tuple[StoreInfo, set[str]]:
         raise FramepredError(f"token store {folder} has no actions, these are continuous: give another -o")
     if wanted.action_kind is None:
         wanted = replace(wanted, action_kind=old.action_kind, action_names=old.action_names)
-    elif old.action_kind and (old.action_kind, old.action_names) != (wanted.action_kind, wanted.action_names):
+    elif old.action_kind == wanted.action_kind and sorted(old.action_names) == sorted(wanted.action_names):
+        wanted = replace(wanted, action_names=old.action_names)
+    elif old.action_kind:
         raise FramepredError(
             f"token store {folder} has {old.action_kind} actions {list(old.action_names)}, "
             f"these are {wanted.action_kind} {list(wanted.action_names)}: give another -o"
@@ -175,7 +177,7 @@ class _Files:
 
 
 def _common_actions(videos: Sequence[VideoFile]) -> tuple[str | None, tuple[str, ...]]:
-    """Return the one kind and names of actions that the videos share, reading every sidecar once."""
+    """Return the one kind and the names of actions that the videos share, in the order of the first that has some."""
     kind: str | None = None
     names: tuple[str, ...] = ()
     first: VideoFile | None = None
@@ -190,7 +192,7 @@ def _common_actions(videos: Sequence[VideoFile]) -> tuple[str | None, tuple[str,
         mine = "discrete" if loaded[0].ndim == 1 and not loaded[0].is_floating_point() else "continuous"
         if first is None:
             first, kind, names = video, mine, loaded[1]
-        elif (kind, names) != (mine, loaded[1]):
+        elif (kind, sorted(names)) != (mine, sorted(loaded[1])):
             raise FramepredError(
                 f"{video.actions_file} has {mine} actions {list(loaded[1])}, {first.actions_file} has "
                 f"{kind} {list(names)}: one store holds one kind"

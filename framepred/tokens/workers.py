@@ -15,11 +15,9 @@ import torch
 from torch import Tensor
 
 from framepred.errors import FramepredError, FramepredWarning
-from framepred.sources.captions_csv import read_captions
 from framepred.sources.episode import check_action_count
-from framepred.sources.folder import VideoFile
+from framepred.sources.folder import VideoFile, VideoInfo
 from framepred.tokenizer.contract import Tokenizer
-from framepred.video.read import VideoInfo, probe_video
 
 
 @dataclass(frozen=True)
@@ -65,16 +63,26 @@ def encode_here(videos: Sequence[VideoFile], tokenizer: Tokenizer, fps: float | 
     """Encode videos one after the other; a video is streamed, so it may be longer than memory."""
     for index, video in enumerate(videos):
         try:
-            info = probe_video(video.path)
+            info, rate = video.info(), video.resampled_to(fps)
             parts: list[Tensor] = []
+            times: list[Tensor] = []
             seen = 0
-            for tokens in tokenizer.encode_stream(_ahead(video.stream(tokenizer.frame_size, fps))):
+            chunks = _noting_times(video.stream_timed(tokenizer.frame_size, fps), times)
+            for tokens in tokenizer.encode_stream(_ahead(chunks)):
                 parts.append(tokens.to(torch.int32).cpu())
                 seen += len(tokens)
-                yield News(index, len(tokens), min(1.0, seen / _expected_frames(info, video, fps, seen)))
-            yield News(index, row=_row(video, torch.cat(parts).flatten(1), tokenizer, info, fps))
+                yield News(index, len(tokens), min(1.0, seen / _expected_frames(info, rate, seen)))
+            row = _row(video, torch.cat(parts).flatten(1), torch.cat(times), tokenizer, rate or info.fps)
+            yield News(index, row=row)
         except FramepredError as error:
             yield News(index, error=error)
+
+
+def _noting_times(chunks: Iterator[tuple[Tensor, Tensor]], times: list[Tensor]) -> Iterator[Tensor]:
+    """Yield the frames of chunks, and add their times to a list."""
+    for frames, seconds in chunks:
+        times.append(seconds)
+        yield frames
 
 
 def _ahead(chunks: Iterator[Tensor]) -> Iterator[Tensor]:
@@ -86,25 +94,25 @@ def _ahead(chunks: Iterator[Tensor]) -> Iterator[Tensor]:
             yield chunk
 
 
-def _expected_frames(info: VideoInfo, video: VideoFile, fps: float | None, seen: int) -> float:
-    if fps and not video.actions_file and info.seconds:
-        return max(seen, info.seconds * fps)
+def _expected_frames(info: VideoInfo, rate: float | None, seen: int) -> float:
+    if rate and info.seconds:
+        return max(seen, info.seconds * rate)
     return max(seen, info.num_frames or 2 * seen)
 
 
-def _row(video: VideoFile, tokens: Tensor, tokenizer: Tokenizer, info: VideoInfo, fps: float | None) -> dict[str, Any]:
+def _row(video: VideoFile, tokens: Tensor, times: Tensor, tokenizer: Tokenizer, rate: float) -> dict[str, Any]:
     (height, width), (context_height, context_width) = tokenizer.grid, tokenizer.context_grid
     contexts, steps = tokens.split((context_height * context_width, height * width), 1)
     loaded = video.actions()
     if loaded:
         check_action_count(loaded[0], len(tokens), str(video.actions_file))
-    rate = fps if fps and not loaded else info.fps
-    captions = read_captions(video.path, len(tokens) / rate)
+    captions = video.captions(times, rate)
     return {
         "episode": video.name,
         "source": source_key(video),
         "fps": rate,
         "num_frames": len(tokens),
+        "times": times.numpy(),
         "grid_height": height,
         "grid_width": width,
         "tokens": steps.flatten().numpy(),

@@ -10,7 +10,6 @@ from torch import Tensor
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.sources.folder import VideoFile
 from framepred.training.windows import step_generator
-from framepred.video.read import probe_video
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def sample_frames(videos: Sequence[VideoFile], size: tuple[int, int], most: int,
             break
         kept: list[Tensor] = []
         try:
-            stride = max(1, (probe_video(videos[i].path).num_frames or 0) // share)
+            stride = max(1, (videos[i].info().num_frames or 0) // share)
             seen = 0
             for chunk in videos[i].stream(size, None):
                 place = torch.arange(seen, seen + len(chunk))

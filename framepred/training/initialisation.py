@@ -92,11 +92,12 @@ def fit_layout(
 
     Raises FramepredError where the stores' actions differ.
     """
-    kinds = {(i.action_kind, i.action_names) for i in map(read_store_info, stores) if i.action_kind}
+    infos = [i for i in map(read_store_info, stores) if i.action_kind]
+    kinds = {(i.action_kind, tuple(sorted(i.action_names))) for i in infos}
     if len(kinds) > 1:
         raise FramepredError(f"the sources' actions differ: {sorted(map(str, kinds))}; one run has one action space")
     actions = [e.actions for e in episodes if e.actions is not None and len(e.actions)]
-    space = fit_action_space(actions, next(iter(kinds))[1], recipe.predictor.action_bins) if actions else None
+    space = fit_action_space(actions, infos[0].action_names, recipe.predictor.action_bins) if actions else None
     vocabulary = Vocabulary(
         text_size, tokenizer.codebook_size, space.size if space else 0, context_size=tokenizer.context_codebook_size
     )

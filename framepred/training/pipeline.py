@@ -111,7 +111,8 @@ def _train(job: Job) -> Iterator[Progress]:
         accelerator.wait_for_everyone()
     # A run's own store holds the episodes of all its sources, each of which is drawn as often as the recipe says.
     origin = {str(v.path.resolve()): v.source for v in videos}
-    episodes = [(e, origin.get(e.source, store)) for store in stores for e in read_store(store)]
+    names = _action_names(init, stores)
+    episodes = [(e, origin.get(e.source, store)) for store in stores for e in read_store(store, names)]
     yield from _train_predictor(job, stores, episodes, tokenizer, sha256, init, accelerator, started)
 
 
@@ -164,6 +165,14 @@ def _check_tokenizer(
                 f"token store {store} is of frames of {info.frame_size}, the run's tokenizer takes "
                 f"{tokenizer.frame_size}: tokenize again with that --size"
             )
+
+
+def _action_names(init: Run | LanguageModel | None, stores: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the order of actions: that of the run to go on from, else of the first store that has actions."""
+    if isinstance(init, Run):
+        return init.layout.actions.names if init.layout.actions else None
+    named = (info.action_names for info in map(read_store_info, stores) if info.action_kind)
+    return next(named, None)
 
 
 def _load_init(job: Job) -> Run | LanguageModel | None:

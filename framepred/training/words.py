@@ -49,8 +49,7 @@ class Words:
             return known[text]
 
         spans = tuple(
-            tuple(Span(int(c.start * e.fps + 0.5), int(c.end * e.fps + 0.5), ids(c.text)) for c in e.captions)
-            for e in kept
+            tuple(Span(e.first_frame(c.start), e.first_frame(c.end), ids(c.text)) for c in e.captions) for e in kept
         )
         flat = [id for text in texts for id in (*encode(text), end)]
         return Words(layout, spans, torch.tensor(flat, dtype=torch.int64), end, recipe)

@@ -144,32 +144,48 @@ def _resample(timed: Iterator[tuple[float, Tensor]], fps: float, last_period: fl
         k += 1
 
 
+def stream_timed(
+    path: str | os.PathLike[str],
+    size: tuple[int, int] | None = None,
+    fps: float | None = None,
+    chunk: int = 64,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield a video's frames in order as uint8 (n, 3, H, W), n ≤ chunk, with their times, float64 (n,).
+
+    Times are in seconds from the first; no more than a chunk is in memory. `size` is (height, width): scaled to cover
+    it, then centre-cropped. `fps` resamples by timestamp, so variable frame rates come out right; None keeps every
+    frame. Rotation metadata is applied.
+    """
+    path = Path(path)
+    with _open(path) as (container, stream):
+        timed = _decode(container, stream, path)
+        rate = _rate(stream)
+        if fps is not None:
+            timed = ((k / fps, frame) for k, frame in enumerate(_resample(timed, fps, 1.0 / rate)))
+        held: list[Tensor] = []
+        times: list[float] = []
+        first: float | None = None
+        for seconds, frame in timed:
+            first = seconds if first is None else first
+            times.append(seconds - first)
+            # Scaled one by one, while a processor's cache still holds them; all must be as large as the first.
+            height, width = size or (held[0] if held else frame).shape[-2:]
+            held.append(fit_frames(frame[None], (height, width)))
+            if len(held) == chunk:
+                yield torch.cat(held).contiguous(), torch.tensor(times, dtype=torch.float64)
+                held, times = [], []
+        if held:
+            yield torch.cat(held).contiguous(), torch.tensor(times, dtype=torch.float64)
+
+
 def stream_video(
     path: str | os.PathLike[str],
     size: tuple[int, int] | None = None,
     fps: float | None = None,
     chunk: int = 64,
 ) -> Iterator[Tensor]:
-    """Yield a video's frames in order as uint8 (≤ chunk, 3, H, W), never holding more than a chunk.
-
-    `size` is (height, width): scaled to cover it, then centre-cropped. `fps` resamples by timestamp,
-    so variable frame rates come out right; None keeps every frame. Rotation metadata is applied.
-    """
-    path = Path(path)
-    with _open(path) as (container, stream):
-        timed = _decode(container, stream, path)
-        rate = _rate(stream)
-        frames = (frame for _, frame in timed) if fps is None else _resample(timed, fps, 1.0 / rate)
-        held: list[Tensor] = []
-        for frame in frames:
-            # Scaled one by one, while a processor's cache still holds them; all must be as large as the first.
-            height, width = size or (held[0] if held else frame).shape[-2:]
-            held.append(fit_frames(frame[None], (height, width)))
-            if len(held) == chunk:
-                yield torch.cat(held).contiguous()
-                held = []
-        if held:
-            yield torch.cat(held).contiguous()
+    """Yield a video's frames, as `stream_timed` does, without their times."""
+    return (frames for frames, _ in stream_timed(path, size, fps, chunk))
 
 
 def read_video(
@@ -186,11 +202,20 @@ def read_video(
         size = (size, size)
     if fps is not None and not fps > 0:
         raise FramepredError(f"fps {fps} is not allowed: give a positive number of frames a second")
-    chunks: list[Tensor] = []
+    frames, _ = read_timed(path, size, fps, max_frames)
+    return Clip(frames, float(fps) if fps else probe_video(path).fps)
+
+
+def read_timed(
+    path: str | os.PathLike[str], size: tuple[int, int] | None, fps: float | None, max_frames: int | None
+) -> tuple[Tensor, Tensor]:
+    """Read a video's frames uint8 (T, 3, H, W) and their times float64 (T,), as `stream_timed` yields them."""
+    chunks: list[tuple[Tensor, Tensor]] = []
     total = 0
-    for frames in stream_video(path, size, fps):
-        chunks.append(frames)
+    for frames, times in stream_timed(path, size, fps):
+        chunks.append((frames, times))
         total += len(frames)
         if max_frames is not None and total >= max_frames:
             break
-    return Clip(torch.cat(chunks)[:max_frames], float(fps) if fps else probe_video(path).fps)
+    frames, times = (torch.cat(parts)[:max_frames] for parts in zip(*chunks, strict=True))
+    return frames, times

@@ -6,9 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from framepred.errors import FramepredWarning
-from framepred.sources.actions_csv import read_actions
 from framepred.sources.folder import VideoFile
-from framepred.video.read import probe_video
 from framepred.world.run import Run
 
 
@@ -22,14 +20,16 @@ def given_actions(file: VideoFile, actions: str | None, run: Run) -> tuple[Tenso
     if run.layout.actions is None and actions is None:
         warnings.warn(FramepredWarning(f"{path} is not used: the model was trained without actions"), stacklevel=2)
         return None
-    return read_actions(path)[0], str(path)
+    space = run.layout.actions
+    loaded = file.ordered(space.names if space else None).actions(path)
+    return (loaded[0], str(path)) if loaded else None
 
 
 def rate_of_run(file: VideoFile, run: Run) -> float | None:
     """Return the rate to resample a video to, with a warning; None where it keeps its own frames."""
     rate = file.resampled_to(run.fps)
     if rate is not None:
-        own = probe_video(file.path).fps
+        own = file.info().fps
         message = f"{file.path.name} has {own:g} frames a second, the model {rate:g}: resampled"
         warnings.warn(FramepredWarning(message), stacklevel=2)
     return rate

@@ -6,11 +6,9 @@ from typing import Any
 
 from framepred.errors import FramepredError
 from framepred.io import hub, zoo
-from framepred.sources.actions_csv import actions_path, read_actions
-from framepred.sources.folder import find_videos
+from framepred.sources.folder import VideoFile, find_videos
 from framepred.tokenizer.foreign import AdaptedTokenizer
 from framepred.tokens.store import is_store, read_store, read_store_info
-from framepred.video.read import probe_video
 from framepred.world.run import KINDS, load_run, load_tokenizer, tokenizer_sha256
 
 
@@ -44,11 +42,10 @@ def _is_tokenizer(path: Path) -> bool:
 
 
 def _video(path: Path) -> dict[str, Any]:
-    facts = probe_video(path)
-    side = actions_path(path)
-    actions = None
-    if side.is_file():
-        rows, names = read_actions(side)
+    video = VideoFile(path, str(path))
+    facts, loaded, actions = video.info(), video.actions(), None
+    if loaded is not None:
+        rows, names = loaded
         kind = "continuous" if rows.is_floating_point() else f"discrete, ids up to {int(rows.max())}"
         actions = f"{len(rows)} rows of {', '.join(names)} ({kind})"
     return {"path": str(path), "kind": "video", **vars(facts), "actions": actions}
@@ -56,7 +53,7 @@ def _video(path: Path) -> dict[str, Any]:
 
 def _folder(path: Path) -> dict[str, Any]:
     videos = find_videos([path])
-    first = probe_video(videos[0].path)
+    first = videos[0].info()
     return {
         "path": str(path), "kind": "video folder", "videos": len(videos),
         "with_actions": sum(v.actions_file is not None for v in videos),

@@ -164,8 +164,10 @@ def tiny_settings() -> list[str]:
     [
         ("action\n" + "1\n" * 5, "5 actions for 24 frames"),
         ("action\n" + "1\n" * 40, "40 actions for 24 frames"),
-        ("x,y\n" + "1,2\n" * 24, "one integer column"),
-        ("x\n" + "0.5\n" * 24, "one integer column"),
+        ("x,y\n" + "1,2\n" * 24, "has no action named 'action': its columns are x, y; give action"),
+        ("action,y\n" + "1,2\n" * 24, "has an action 'y' that is not known"),
+        ("x\n" + "1\n" * 24, "has no action named 'action'"),
+        ("action\n" + "0.5\n" * 24, "one integer column"),
         ("action\n" + "1\n" * 23 + "77\n", None),
         ("action\n77\n" + "1\n" * 23, "77"),
         ("action\n" + "1\n" * 22 + "-4\n1\n", "-4"),

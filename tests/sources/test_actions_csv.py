@@ -118,7 +118,7 @@ def test_an_episode_has_an_action_between_every_two_frames(rows: int, fits: bool
     frames = torch.zeros(7, 3, 8, 8, dtype=torch.uint8)
     actions = torch.zeros(rows, dtype=torch.int64)
     if fits:
-        assert Episode(frames, actions, 10.0, "a").actions is actions
+        assert Episode("a", frames, torch.arange(len(frames)) / 10, 10.0, actions).actions is actions
         return
     with pytest.raises(FramepredError, match=f"{rows} actions for 7 frames.*6 or 7"):
-        Episode(frames, actions, 10.0, "a")
+        Episode("a", frames, torch.arange(len(frames)) / 10, 10.0, actions)

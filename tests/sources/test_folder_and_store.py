@@ -130,8 +130,8 @@ def test_datasets_opens_the_store_and_the_tokens_are_the_encoded_frames(
     from datasets import load_dataset
 
     rows = load_dataset(str(tmp_path / "store"), split="train", cache_dir=str(tmp_path / "hf"))
-    columns = ["episode", "source", "fps", "num_frames", "grid_height", "grid_width", "tokens", "actions", "captions"]
-    assert rows.column_names == columns
+    columns = ["episode", "source", "fps", "num_frames", "times", "grid_height", "grid_width", "tokens", "actions"]
+    assert rows.column_names == [*columns, "captions"]
     assert rows.features["tokens"].feature.dtype == "uint16"
     assert sorted(rows["episode"]) == [f"clip{i}" for i in range(5)]
     for row in rows:

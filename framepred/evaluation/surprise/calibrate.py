@@ -13,7 +13,6 @@ from framepred.evaluation.surprise.features import Features, FrameScores, score_
 from framepred.evaluation.surprise.reliability import BINS, Reliability, bin_confidence
 from framepred.sources.episode import check_action_count
 from framepred.sources.folder import VideoFile
-from framepred.video.read import stream_video
 from framepred.world.counterfactual import join_pasts, take_past
 from framepred.world.footage import rate_of_run
 from framepred.world.run import Run
@@ -46,6 +45,8 @@ def calibrate(run: Run, videos: Sequence[VideoFile]) -> Iterator[Progress | Cali
     Yields progress after each frame, and at last the calibration. Raises FramepredError for what is no video, too
     short, or has actions that do not fit.
     """
+    if run.layout.actions is not None:
+        videos = [video.ordered(run.layout.actions.names) for video in videos]
     with_actions = run.layout.actions is not None and all(v.actions_file for v in videos)
     rates = [rate_of_run(video, run) for video in videos]
     places = sorted({i * len(videos) // _OTHER_PASTS for i in range(_OTHER_PASTS)}) if len(videos) > 1 else []
@@ -71,7 +72,7 @@ def calibrate(run: Run, videos: Sequence[VideoFile]) -> Iterator[Progress | Cali
 
 def _read(run: Run, video: VideoFile, rate: float | None, with_actions: bool) -> tuple[Tensor, Tensor | None]:
     """Return a video's tokens and its actions, checked against each other."""
-    chunks = stream_video(video.path, run.tokenizer.frame_size, rate)
+    chunks = video.stream(run.tokenizer.frame_size, rate)
     tokens = torch.cat([part.cpu() for part in run.tokenizer.encode_stream(chunks)])
     if len(tokens) < 2:
         raise FramepredError(f"{video.path} has {len(tokens)} frame, 2 are needed: give longer videos")

@@ -19,7 +19,6 @@ from framepred.evaluation.surprise.heatmap import ScoredFrame, draw_surprise
 from framepred.io.atomic import writing
 from framepred.sources.episode import check_action_count
 from framepred.sources.folder import VideoFile
-from framepred.video.read import probe_video, stream_video
 from framepred.video.write import write_video
 from framepred.world.counterfactual import after_other_actions, candidate_actions
 from framepred.world.device import choose_device
@@ -130,7 +129,7 @@ def measure_surprise(
         raise FramepredError(f"{given[1]}: the model {run.path} was trained without actions; give --actions none")
     known = _calibration(run, calibration, given is not None)
     rate = None if given else rate_of_run(file, run)
-    chunks = stream_video(file.path, run.tokenizer.frame_size, rate)
+    chunks = file.stream(run.tokenizer.frame_size, rate)
     tokens = torch.cat([part.cpu() for part in run.tokenizer.encode_stream(chunks)])
     if len(tokens) < 2:
         raise FramepredError(f"{video} has {len(tokens)} frame, 2 are needed: the first has nothing before it")
@@ -150,7 +149,7 @@ def measure_surprise(
         assert condition is not None
         baseline = condition.baseline
     answers = list(_taken_actions(run, tokens, taken, watch)) if inverse and taken is not None else None
-    fps = rate or probe_video(file.path).fps
+    fps = rate or file.info().fps
     return Surprise(run, file.path, fps, rate, tokens, taken, scores, baseline, known, answers)
 
 
@@ -203,7 +202,7 @@ def write_surprise(surprise: Surprise, out: Path) -> None:
     if out.suffix.lower() == ".npz":
         _write_arrays(surprise, out)
         return
-    chunks = stream_video(surprise.video, surprise.run.tokenizer.frame_size, surprise.rate)
+    chunks = VideoFile(surprise.video, str(surprise.video)).stream(surprise.run.tokenizer.frame_size, surprise.rate)
     frames = (frame for chunk in chunks for frame in chunk)
     height, width = surprise.run.layout.grid
     shown = [ScoredFrame(None, None, None, None)]
