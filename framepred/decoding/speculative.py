@@ -1,5 +1,7 @@
 """Decoding one frame in few passes: a guess of it is verified, and the tokens are those of one at a time."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -9,28 +11,17 @@ from framepred.decoding.stream import Stream, frame_logits
 from framepred.predictor.llama import Llama
 from framepred.sequence.layout import SequenceLayout
 
-_GPU_REACH = 16384
-"""Tokens that a pass reads at most on a GPU."""
-_FIRST = 64
-"""Tokens that a frame's first pass reads at least: what it samples for those far off settles sooner."""
+ROOM = {"cpu": 64, "cuda": 16384}
+"""Tokens of all samples that a pass reads in hardly more time than a few: below it waits for weights or launches."""
 
 
 def pass_length(rows: int, rate: float, device: torch.device) -> int:
     """Return how many slots of each row a pass reads, if a guess that follows right ones is right at this rate.
 
-    On a GPU all that it is fast with. On a CPU what gives most right tokens for its time, which is that of each token,
-    of 16 more, of one a row, and of another where rows part: from as far as a guess settles in (bench_rollout) on.
+    As far as the guess is right on the average, or as there is room; by eights at least, of which products are made.
     """
-    if device.type != "cpu":
-        return max(1, _GPU_REACH // rows)
-    near = max(1, int(min(24 * rows**0.5, 96)) // rows)
-    rate = min(rate, 0.999)
-
-    def right_for_its_time(length: int) -> float:
-        parted = length > 1 and rows > 1
-        return (1 - rate**length) / (16 + rows * (length + 1 + parted))
-
-    return max((near * 2**i for i in range(8)), key=right_for_its_time)
+    expected = 1 / (1 - min(rate, 0.999))
+    return max(8, ROOM.get(device.type, ROOM["cuda"]) // rows, math.ceil(expected))
 
 
 @torch.inference_mode()
@@ -57,8 +48,7 @@ def decode_speculative(
     while rows:
         # Left over is read in eights, some of it again: a product of a new shape takes oneDNN longer than its rows do.
         left = -(-(count - min(settled[row] for row in rows)) // 8) * 8
-        reach = pass_length(len(rows), rate, device)
-        length = min(max(reach, _FIRST // samples) if first_pass else reach, left, count)
+        length = min(pass_length(len(rows), rate, device), left, count)
         starts = [min(settled[row], count - length) for row in rows]
         where, at, some = _slots(starts, rows, samples, length, device)
         ids = line[where]

@@ -130,6 +130,17 @@ def test_top_k_draws_all_of_the_k_likeliest_and_no_other(top_k: int) -> None:
     assert set(draws(LOGITS, Sampling(1.0, top_k=top_k)).tolist()) == kept
 
 
+@pytest.mark.parametrize("top_k", [1, 2, 3, 5])
+def test_of_equal_logits_top_k_keeps_the_first(top_k: int) -> None:
+    logits = torch.tensor([0.0, 2.0, 1.0, 1.0, 0.0, 1.0, 1.0, -1.0])
+    kept = [1, 2, 3, 5, 6, 0, 4, 7][:top_k]
+    assert set(draws(logits, Sampling(1.0, top_k=top_k)).tolist()) == set(kept)
+
+
+def test_of_equal_logits_top_p_keeps_the_first() -> None:
+    assert set(draws(torch.zeros(8), Sampling(1.0, top_p=0.3)).tolist()) == {0, 1, 2}
+
+
 @pytest.mark.parametrize("top_k", [0, 8, 1000])
 def test_top_k_of_all_changes_nothing(top_k: int) -> None:
     assert torch.equal(draws(LOGITS, Sampling(1.0, top_k=top_k)), draws(LOGITS, Sampling(1.0)))
