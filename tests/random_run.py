@@ -7,7 +7,9 @@ import torch
 from conftest import tiny_recipe
 
 from framepred.predictor.llama import Llama
-from framepred.sequence.layout import ActionSpace, SequenceLayout, Vocabulary
+from framepred.sequence.actions import ActionSpace
+from framepred.sequence.layout import SequenceLayout
+from framepred.sequence.vocabulary import Vocabulary
 from framepred.tokenizer.image import Autoencoder
 from framepred.training.objectives import llama_config
 from framepred.world.run import save_run, save_tokenizer

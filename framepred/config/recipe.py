@@ -87,7 +87,8 @@ class PredictorRecipe:
     """The Llama predictor: `window` is its context in frames, `batch_size` counts windows.
 
     `optimizer` "muon" trains the hidden matrices by Muon (arXiv 2502.16982) and all other weights by AdamW. `scan` is
-    the order of a frame's tokens: "raster" is learned sooner, "interlaced" takes fewer passes to decode.
+    the order of a frame's tokens: "raster" is learned sooner, "interlaced" takes fewer passes to decode. In training, a
+    share of up to `context_noise` of a window's context tokens are replaced by random ones.
     """
 
     width: int = at_least(1, 256)
@@ -103,6 +104,7 @@ class PredictorRecipe:
     weight_decay: float = at_least(0, 0.1)
     ema_decay: float = below_one(0.995)
     action_dropout: float = fraction(0.15)
+    context_noise: float = fraction(0.3)
     action_bins: int = allow(32, (lambda bins: 2 <= bins <= 1024, "2 to 1024"))
 
 

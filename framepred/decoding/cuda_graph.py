@@ -20,12 +20,13 @@ class FramePass:
     """
 
     def __init__(self, model: Llama, stream: Stream, layout: SequenceLayout, sampling: Sampling, like: Tensor) -> None:
-        samples, device, (first, stop) = len(like), like.device, layout.vocabulary.visual
+        samples, device, codes = len(like), like.device, layout.codes
         self.pending, self.tokens = torch.empty_like(stream.pending), torch.empty_like(like)
-        self.noise = None if sampling.temperature == 0 else torch.empty(*like.shape, stop - first, device=device)
+        self.noise = None if sampling.temperature == 0 else torch.empty(*like.shape, codes, device=device)
         self.storage = stream.cache.data, stream.cache.prefix
         self.at, self.right = (torch.empty(samples, dtype=torch.int64, device=device) for _ in range(2))
-        self._model, self._cache, self._legal, self._sampling = model, stream.cache, (first, stop), sampling
+        self._model, self._cache, self._layout, self._sampling = model, stream.cache, layout, sampling
+        self._offsets = layout.offsets(device)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._ran = False
 
@@ -57,8 +58,8 @@ class FramePass:
         return int(self.right.min())
 
     def _pass(self) -> None:
-        ids = torch.cat([self.pending, self.tokens[:, :-1] + self._legal[0]], 1)
-        logits = frame_logits(self._model, self._cache, ids, self.tokens.shape[1], self._legal, self.at)
+        ids = torch.cat([self.pending, self.tokens[:, :-1] + self._offsets[:-1]], 1)
+        logits = frame_logits(self._model, self._cache, ids, self.tokens.shape[1], self._layout, 0, self.at)
         chosen = choose(logits, self.noise, self._sampling)
         self.right.copy_((chosen == self.tokens).long().cumprod(1).sum(1))
         self.tokens.copy_(chosen)
@@ -78,5 +79,5 @@ def decode_by_replay(
         right = one.run()
         stream.passes += 1
     stream.cache.length += stream.pending.shape[1] - 1 + layout.frame_tokens
-    stream.pending = one.tokens[:, -1:] + layout.vocabulary.visual[0]
+    stream.pending = one.tokens[:, -1:] + layout.offsets(guess.device)[-1]
     return one.tokens.clone()

@@ -8,7 +8,7 @@ from torch import Tensor
 from framepred.decoding.sampling import Sampling, choose, gumbel_noise
 from framepred.decoding.sequential import decode_sequential
 from framepred.decoding.speculative import decode_speculative
-from framepred.decoding.stream import Stream, frame_logits, frame_noise, prefill, share
+from framepred.decoding.stream import Stream, frame_noise, prefill, range_logits, share
 from framepred.errors import FramepredError
 from framepred.predictor.llama import Llama
 from framepred.sequence.layout import SequenceLayout
@@ -71,7 +71,7 @@ class LlamaEngine:
         noise = frame_noise(self._layout, self._sampling, self._samples, frame)
         decode = DECODERS["speculative" if self._decoder == "auto" else self._decoder]
         tokens = decode(self._model, stream, self._layout, self._sampling, noise, guess)
-        self._note(past, tokens + self._layout.vocabulary.visual[0])
+        self._note(past, tokens + self._layout.offsets(tokens.device))
         return tokens
 
     @torch.inference_mode()
@@ -79,7 +79,7 @@ class LlamaEngine:
         size, end = self._layout.vocabulary.text_size, self._model.config.end_of_text
         stream, made = self._continue(past, len(self._samples)), past[:, :0].expand(len(self._samples), -1)
         while made.shape[1] < most and (end is None or not bool((made == end).any(1).all())):
-            logits = frame_logits(self._model, stream.cache, stream.pending, 1, (0, size))
+            logits = range_logits(self._model, stream.cache, stream.pending, 1, (0, size))
             stream.passes += 1
             position = torch.tensor([made.shape[1]], device=past.device)
             greedy = self._sampling.temperature == 0
@@ -94,7 +94,7 @@ class LlamaEngine:
         rows = max(len(past), len(new))
         stream = self._continue(past, rows)
         ids = torch.cat([stream.pending, new[:, :-1].expand(len(stream.pending), -1)], 1)
-        logits = frame_logits(self._model, stream.cache, ids, new.shape[1], legal)
+        logits = range_logits(self._model, stream.cache, ids, new.shape[1], legal)
         stream.passes += 1
         self._note(past, new)
         return logits[:rows]

@@ -14,12 +14,12 @@ def decode_sequential(
     model: Llama, stream: Stream, layout: SequenceLayout, sampling: Sampling, noise: Tensor | None, guess: Tensor
 ) -> Tensor:
     """Sample the next frame's tokens (S, N) one pass a token: the reference. `guess` is not used."""
-    first = layout.vocabulary.visual[0]
+    offsets = layout.offsets(guess.device)
     tokens = torch.empty_like(guess)
     for slot in range(layout.frame_tokens):
-        logits = frame_logits(model, stream.cache, stream.pending, 1, layout.vocabulary.visual)
+        logits = frame_logits(model, stream.cache, stream.pending, 1, layout, slot)
         stream.passes += 1
         chosen = choose(logits, None if noise is None else noise[:, slot : slot + 1], sampling)
         tokens[:, slot] = chosen[:, 0]
-        stream.pending = chosen + first
+        stream.pending = chosen + offsets[slot]
     return tokens

@@ -38,17 +38,18 @@ def decode_speculative(
     """
     if guess.is_cuda and guess.numel() <= MOST_REPLAYED:
         return decode_by_replay(model, stream, layout, sampling, noise, guess)
-    first, count = layout.vocabulary.visual[0], layout.frame_tokens
+    offsets, count = layout.offsets(guess.device), layout.frame_tokens
     device, samples = guess.device, len(guess)
     # A slot's input, and behind it what is guessed or sampled there, which is the next slot's input.
-    line = torch.cat([stream.pending[:, -1:], guess + first], 1)
+    line = torch.cat([stream.pending[:, -1:], guess + offsets], 1)
     sampled = line[:, 1:]
     base = stream.cache.length + stream.pending.shape[1] - 1
     settled, rows, first_pass, rate = [0] * samples, list(range(samples)), True, stream.rate
     while rows:
         # Left over is read in eights, some of it again: a product of a new shape takes oneDNN longer than its rows do.
         left = -(-(count - min(settled[row] for row in rows)) // 8) * 8
-        length = min(pass_length(len(rows), rate, device), left, count)
+        # Cells have weights of their own, which all rows read alike: a frame of those is read whole.
+        length = count if layout.cells else min(pass_length(len(rows), rate, device), left, count)
         starts = [min(settled[row], count - length) for row in rows]
         where, at, some = _slots(starts, rows, samples, length, device)
         ids = line[where]
@@ -57,9 +58,9 @@ def decode_speculative(
         elif at is None:
             stream.cache.length = base + starts[0]
         at = None if at is None else at + base
-        logits = frame_logits(model, stream.cache, ids, length, layout.vocabulary.visual, at, some)
+        logits = frame_logits(model, stream.cache, ids, length, layout, starts[0], at, some)
         stream.passes += 1
-        chosen = choose(logits, None if noise is None else noise[where], sampling) + first
+        chosen = choose(logits, None if noise is None else noise[where], sampling) + offsets[where[1]]
         matched = (chosen == sampled[where]).long().cumprod(1).sum(1).tolist()
         sampled[where] = chosen
         rate = sum(matched) / (sum(matched) + sum(right < length for right in matched))
@@ -75,7 +76,7 @@ def decode_speculative(
         first_pass = False
     stream.cache.length = base + count
     stream.pending = line[:, -1:]
-    return sampled - first
+    return sampled - offsets
 
 
 def _slots(

@@ -48,19 +48,28 @@ def share(stream: Stream, samples: int) -> Stream:
     return stream
 
 
+def range_logits(model: Llama, cache: KVCache, ids: Tensor, count: int, legal: tuple[int, int]) -> Tensor:
+    """Run ids (S, L) through the model → logits (S, count, legal ids) after each of the last `count`."""
+    return linear(model.hidden(ids, cache)[:, -count:], model.head.weight, legal)
+
+
 def frame_logits(
-    model: Llama, cache: KVCache, ids: Tensor, count: int, legal: tuple[int, int],
+    model: Llama, cache: KVCache, ids: Tensor, count: int, layout: SequenceLayout, slot: int,
     at: Tensor | None = None, rows: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """Run ids (S, L) through the model → logits (S, count, legal ids) after each of the last `count`."""
+    """Run ids (S, L) through the model → logits (S, count, V) of a frame's codes in `count` slots from `slot` on."""
     hidden = model.hidden(ids, cache, at, rows)[:, -count:]
-    return linear(hidden, model.head.weight, legal)
+    if not layout.cells:
+        return linear(hidden, model.head.weight, layout.vocabulary.visual)
+    places = scan_order(layout.scan, layout.grid)[slot : slot + count]
+    weights = model.head.weight[slice(*layout.vocabulary.visual)].unflatten(0, (layout.frame_tokens, layout.codes))
+    weights = weights[slot : slot + count] if layout.scan == "raster" else weights[places.to(weights.device)]
+    return (hidden.transpose(0, 1) @ weights.mT).transpose(0, 1)
 
 
 def frame_noise(layout: SequenceLayout, sampling: Sampling, samples: Tensor, frame: int) -> Tensor | None:
     """Return the noise (S, N, legal ids) of one frame in the order of its scan; None where decoding is greedy."""
     if sampling.temperature == 0:
         return None
-    start, stop = layout.vocabulary.visual
     positions = scan_order(layout.scan, layout.grid).to(samples.device)
-    return gumbel_noise(sampling.seed, samples, frame, positions, stop - start)
+    return gumbel_noise(sampling.seed, samples, frame, positions, layout.codes)

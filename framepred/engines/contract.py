@@ -173,20 +173,29 @@ class CompletionEngine:
         self.passes = 0
 
     def frame(self, past: Tensor, frame: int, guess: Tensor) -> Tensor:
-        legal, count = self._run.layout.vocabulary.visual, self._run.layout.frame_tokens
-        rows = []
+        layout, rows = self._run.layout, []
         for sample, ids in enumerate(past.expand(len(guess), -1).tolist()):
             # A seed that fits the 32 bits of every engine.
             seed = random.Random(f"{self._seed} {sample} {frame}").getrandbits(31)
-            made = self._complete(ids, count, legal, seed)
-            if len(made) != count or not all(legal[0] <= id < legal[1] for id in made):
-                raise FramepredError(
-                    f"engine {self._name} gave {len(made)} ids {str(made)[:60]}, not {count} from {legal[0]} to "
-                    f"{legal[1] - 1}: it runs another model than {self._run.path}"
+            made: list[int] = []
+            # Where cells have ids of their own, what is legal changes with every token: each is a request.
+            count = 1 if layout.cells else layout.frame_tokens
+            for slot in range(0, layout.frame_tokens, count):
+                made += self._legal_ids(
+                    ids + made, count, layout.legal(layout.context_tokens + slot), (seed + slot) % 2**31
                 )
             rows.append(made)
-        self.passes += len(rows) * count
-        return torch.tensor(rows, device=guess.device) - legal[0]
+        self.passes += len(rows) * layout.frame_tokens
+        return torch.tensor(rows, device=guess.device) - layout.offsets(guess.device)
+
+    def _legal_ids(self, ids: list[int], count: int, legal: tuple[int, int], seed: int) -> list[int]:
+        made = self._complete(ids, count, legal, seed)
+        if len(made) != count or not all(legal[0] <= id < legal[1] for id in made):
+            raise FramepredError(
+                f"engine {self._name} gave {len(made)} ids {str(made)[:60]}, not {count} from {legal[0]} to "
+                f"{legal[1] - 1}: it runs another model than {self._run.path}"
+            )
+        return made
 
     def text(self, past: Tensor, most: int) -> Tensor:
         raise self._frames_alone()

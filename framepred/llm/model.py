@@ -15,7 +15,8 @@ from framepred.llm.token_names import TOKENIZER_JSON, read_text_files, tokenizer
 from framepred.predictor import gguf as gguf_file
 from framepred.predictor.huggingface import to_hugging_face
 from framepred.predictor.llama import Llama
-from framepred.sequence.layout import SequenceLayout, Vocabulary
+from framepred.sequence.layout import SequenceLayout
+from framepred.sequence.vocabulary import Vocabulary
 from framepred.world.run import Run, make_predictor
 
 _INDEX = "model.safetensors.index.json"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from framepred.errors import FramepredError
-from framepred.sequence.layout import Vocabulary
+from framepred.sequence.vocabulary import Vocabulary
 
 TOKENIZER_JSON = "tokenizer.json"
 TEXT_FILES = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json")

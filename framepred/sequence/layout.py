@@ -8,152 +8,15 @@ Where words stand beside frames, `<frames>` and `</frames>` mark where those beg
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
 from framepred.config.recipe import Scan
-from framepred.errors import FramepredError
-
-
-@dataclass(frozen=True)
-class ActionSpace:
-    """What actions a run knows: `count` discrete ids, or `edges` (D, bins - 1) of continuous dimensions."""
-
-    kind: Literal["discrete", "continuous"]
-    names: tuple[str, ...]
-    count: int = 0
-    edges: tuple[tuple[float, ...], ...] = ()
-
-    @property
-    def slots(self) -> int:
-        """Tokens an action takes."""
-        return 1 if self.kind == "discrete" else len(self.edges)
-
-    @property
-    def size(self) -> int:
-        """Ids that all action tokens need together."""
-        return self.count if self.kind == "discrete" else sum(len(e) + 1 for e in self.edges)
-
-    def ranges(self) -> list[tuple[int, int]]:
-        """Return the half-open range of action ids legal in each slot."""
-        if self.kind == "discrete":
-            return [(0, self.count)]
-        stops = torch.tensor([len(e) + 1 for e in self.edges]).cumsum(0).tolist()
-        return list(zip([0, *stops[:-1]], stops, strict=True))
-
-    def encode(self, actions: Tensor, where: str = "actions") -> Tensor:
-        """Actions int64 (T,) or float32 (T, D) → action ids int64 (T, slots)."""
-        if self.kind == "discrete":
-            if actions.ndim != 1 or actions.is_floating_point():
-                raise FramepredError(
-                    f"{where}: these are continuous, the model takes one integer column: ids 0 to {self.count - 1}"
-                )
-            if len(actions) and not 0 <= int(actions.min()) <= int(actions.max()) < self.count:
-                bad = int(actions.max()) if int(actions.max()) >= self.count else int(actions.min())
-                raise FramepredError(
-                    f"{where}: action id {bad} is not allowed; the model knows ids 0 to {self.count - 1}"
-                )
-            return actions[:, None].long()
-        values = actions[:, None].float() if actions.ndim == 1 else actions.float()
-        if values.shape[1] != len(self.edges):
-            raise FramepredError(
-                f"{where}: {values.shape[1]} columns, the model takes {len(self.edges)}: {', '.join(self.names)}"
-            )
-        if not bool(values.isfinite().all()):
-            raise FramepredError(f"{where}: a value is not finite; every action must be a number")
-        columns = [
-            torch.bucketize(values[:, d].contiguous(), torch.tensor(edge)) + start
-            for d, (edge, (start, _)) in enumerate(zip(self.edges, self.ranges(), strict=True))
-        ]
-        return torch.stack(columns, 1)
-
-    def to_json(self) -> dict[str, Any]:
-        shape: dict[str, Any] = (
-            {"count": self.count} if self.kind == "discrete" else {"edges": [list(e) for e in self.edges]}
-        )
-        return {"kind": self.kind, "names": list(self.names), **shape}
-
-    @staticmethod
-    def from_json(value: dict[str, Any]) -> "ActionSpace":
-        edges = tuple(tuple(e) for e in value.get("edges", ()))
-        return ActionSpace(value["kind"], tuple(value["names"]), value.get("count", 0), edges)
-
-
-def fit_action_space(actions: list[Tensor], names: tuple[str, ...], bins: int) -> ActionSpace:
-    """Return the action space of a data set: the ids that occur, or bins of equal mass per dimension."""
-    if actions[0].ndim == 1 and not actions[0].is_floating_point():
-        return ActionSpace("discrete", names, count=1 + max(int(a.max()) for a in actions if len(a)))
-    values = torch.cat(actions)
-    quantiles = torch.linspace(0, 1, bins + 1)[1:-1]
-    # torch.quantile refuses more than 16 million values; a regular subsample keeps the quantiles.
-    sample = values[:: max(1, len(values) // 1_000_000)]
-    edges = tuple(tuple(sorted(set(torch.quantile(column, quantiles).tolist()))) for column in sample.T.contiguous())
-    return ActionSpace("continuous", names, edges=edges)
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """One id space: `[text | visual | context | action | special]`, each a half-open range; specials are single ids.
-
-    `visual` are the codes of frames, which are predicted; `context` those of the pictures that frames are given.
-    """
-
-    text_size: int
-    visual_size: int
-    action_size: int
-    context_size: int = 0
-
-    @property
-    def visual(self) -> tuple[int, int]:
-        return self.text_size, self.text_size + self.visual_size
-
-    @property
-    def context(self) -> tuple[int, int]:
-        return self.visual[1], self.visual[1] + self.context_size
-
-    @property
-    def action(self) -> tuple[int, int]:
-        return self.context[1], self.context[1] + self.action_size
-
-    @property
-    def no_action(self) -> int:
-        """The id that stands for an action that is not given."""
-        return self.action[1]
-
-    @property
-    def markers(self) -> tuple[int, int]:
-        """The ids of `<frames>` and `</frames>`, which a vocabulary with text has."""
-        assert self.text_size
-        return self.no_action + 1, self.no_action + 2
-
-    @property
-    def size(self) -> int:
-        return self.no_action + (3 if self.text_size else 1)
-
-    def to_json(self) -> dict[str, Any]:
-        special = {"no_action": self.no_action}
-        if self.text_size:
-            special |= dict(zip(("frames", "/frames"), self.markers, strict=True))
-        return {
-            "text": [0, self.text_size],
-            "visual": list(self.visual),
-            **({"context": list(self.context)} if self.context_size else {}),
-            "action": list(self.action),
-            "special": special,
-        }
-
-    @staticmethod
-    def from_json(value: dict[str, Any]) -> "Vocabulary":
-        sizes = [
-            stop - start for start, stop in (value.get(p, (0, 0)) for p in ("text", "visual", "action", "context"))
-        ]
-        vocabulary = Vocabulary(*sizes)
-        if vocabulary.to_json() != value:
-            raise ValueError(f"vocabulary ranges {value} are not contiguous")
-        return vocabulary
+from framepred.sequence.actions import ActionSpace
+from framepred.sequence.vocabulary import Vocabulary
 
 
 @cache
@@ -176,7 +39,8 @@ class SequenceLayout:
     The tokens of T frames come as (T, h, w), or as rows (T, K + N) where there are context tokens: for each frame those
     of the picture it is given, then its own, in raster order; in ids they stand in the order of the `scan`. Context
     tokens are known before their frame is predicted. They say what the frame before looks like, so that a model need
-    not add up all that was said since (arXiv 2406.19320).
+    not add up all that was said since (arXiv 2406.19320). With `cells`, each place of the grid has ids of its own: a
+    token then says where it stands, and no slot can be taken for another.
     """
 
     vocabulary: Vocabulary
@@ -184,6 +48,12 @@ class SequenceLayout:
     actions: ActionSpace | None = None
     context_grid: tuple[int, int] = (0, 0)
     scan: Scan = "raster"
+    cells: bool = False
+
+    @property
+    def codes(self) -> int:
+        """V, the codes that a frame's token may have."""
+        return self.vocabulary.visual_size // (self.frame_tokens if self.cells else 1)
 
     @property
     def frame_tokens(self) -> int:
@@ -230,10 +100,25 @@ class SequenceLayout:
     def legal(self, slot: int) -> tuple[int, int]:
         """Return the half-open range of ids that may stand at position `slot` of a stride."""
         if slot < self.row_tokens:
-            return self.vocabulary.context if slot < self.context_tokens else self.vocabulary.visual
+            if slot < self.context_tokens:
+                return self.vocabulary.context
+            first = int(self.offsets()[slot - self.context_tokens])
+            return first, first + self.codes
         assert self.actions is not None
         start, stop = self.actions.ranges()[slot - self.row_tokens]
         return self.vocabulary.action[0] + start, self.vocabulary.action[0] + stop
+
+    def offsets(self, device: torch.device | str = "cpu") -> Tensor:
+        """Return what is added to the code in each slot of a frame to make its id, int64 (N,)."""
+        places = scan_order(self.scan, self.grid).to(device)
+        return self.vocabulary.visual[0] + places * (self.codes if self.cells else 0)
+
+    def own_logits(self, logits: Tensor) -> Tensor:
+        """Logits of all visual ids in a frame's slots (R, N, visual ids) → of the codes of each slot (R, N, V)."""
+        if not self.cells:
+            return logits
+        slots, places = torch.arange(self.frame_tokens), scan_order(self.scan, self.grid)
+        return logits.unflatten(-1, (self.frame_tokens, self.codes))[:, slots, places]
 
     def action_ids(self, actions: Tensor | None, length: int, where: str = "actions") -> Tensor:
         """Actions (T or T-1) or None → vocabulary ids int64 (length, slots), `<no_action>` where none is given."""
@@ -253,7 +138,7 @@ class SequenceLayout:
     def row_ids(self, rows: Tensor) -> Tensor:
         """Flat tokens (T, K + N) of frames → ids int64 (T, K + N) in the order of the scan."""
         own = self.scanned(rows[:, self.context_tokens :].long())
-        return torch.cat([self.context_ids(rows[:, : self.context_tokens]), own + self.vocabulary.visual[0]], 1)
+        return torch.cat([self.context_ids(rows[:, : self.context_tokens]), own + self.offsets(own.device)], 1)
 
     def context_ids(self, contexts: Tensor) -> Tensor:
         """Tokens (T, K) of contexts → ids int64 of the same shape."""
@@ -270,16 +155,21 @@ class SequenceLayout:
         )
         contexts, own = rows.tensor_split((self.context_tokens,), 1)
         height, width = self.grid
-        tokens = rearrange(self.unscanned(own), "t (h w) -> t h w", h=height, w=width) - self.vocabulary.visual[0]
+        own = self.unscanned(own - self.offsets(own.device))
+        tokens = rearrange(own, "t (h w) -> t h w", h=height, w=width)
         return contexts - self.vocabulary.context[0], tokens, steps[:, self.row_tokens :]
 
     def to_json(self) -> dict[str, Any]:
         contexts = {"context_grid": list(self.context_grid)} if self.context_tokens else {}
         scan = {"scan": self.scan} if self.scan != "raster" else {}
+        cells = {"cells": True} if self.cells else {}
         order = [*(["context"] if self.context_tokens else []), "frame", "action"]
         return {
             "vocabulary": self.vocabulary.to_json(),
-            "layout": {"order": order, "grid": list(self.grid), "action_slots": self.action_slots} | contexts | scan,
+            "layout": {"order": order, "grid": list(self.grid), "action_slots": self.action_slots}
+            | contexts
+            | scan
+            | cells,
             "actions": self.actions.to_json() if self.actions else None,
         }
 
@@ -291,7 +181,9 @@ class SequenceLayout:
         scan = value["layout"].get("scan", "raster")
         if scan not in get_args(Scan):
             raise ValueError(f"layout scan {scan!r} is not known; it is one of {', '.join(get_args(Scan))}")
-        layout = SequenceLayout(vocabulary, (grid[0], grid[1]), actions, (context[0], context[1]), scan)
+        layout = SequenceLayout(
+            vocabulary, (grid[0], grid[1]), actions, (context[0], context[1]), scan, bool(value["layout"].get("cells"))
+        )
         if layout.to_json()["layout"]["order"] != value["layout"]["order"]:
             raise ValueError(f"layout order {value['layout']['order']} is not known: train the run again")
         return layout

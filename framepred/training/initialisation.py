@@ -1,5 +1,6 @@
 """What training begins with: a new tokenizer, predictor and layout, or those of a run or a language model."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -12,7 +13,9 @@ from framepred.io import zoo
 from framepred.llm.model import LanguageModel, check_names, extend
 from framepred.llm.token_names import TOKENIZER_JSON, read_text_files, text_ids, text_tokenizer
 from framepred.predictor.llama import Llama
-from framepred.sequence.layout import SequenceLayout, Vocabulary, fit_action_space
+from framepred.sequence.actions import fit_action_space
+from framepred.sequence.layout import SequenceLayout
+from framepred.sequence.vocabulary import Vocabulary
 from framepred.sources.captions_csv import find_texts, read_text
 from framepred.tokenizer.contract import Tokenizer
 from framepred.tokenizer.delta import DeltaAutoencoder
@@ -98,10 +101,13 @@ def fit_layout(
         raise FramepredError(f"the sources' actions differ: {sorted(map(str, kinds))}; one run has one action space")
     actions = [e.actions for e in episodes if e.actions is not None and len(e.actions)]
     space = fit_action_space(actions, infos[0].action_names, recipe.predictor.action_bins) if actions else None
+    # A frame coded given several pictures has few tokens, and each place of it its own meaning.
+    cells = tokenizer.past > 1
+    visual_size = tokenizer.codebook_size * (math.prod(tokenizer.grid) if cells else 1)
     vocabulary = Vocabulary(
-        text_size, tokenizer.codebook_size, space.size if space else 0, context_size=tokenizer.context_codebook_size
+        text_size, visual_size, space.size if space else 0, context_size=tokenizer.context_codebook_size
     )
-    return SequenceLayout(vocabulary, tokenizer.grid, space, tokenizer.context_grid, recipe.predictor.scan)
+    return SequenceLayout(vocabulary, tokenizer.grid, space, tokenizer.context_grid, recipe.predictor.scan, cells)
 
 
 def common_fps(episodes: list[TokenEpisode]) -> float:

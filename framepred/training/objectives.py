@@ -169,8 +169,10 @@ class _PredictorObjective:
         # frame makes a word less likely.
         vocabulary = self.layout.vocabulary
         first, last = vocabulary.visual
-        frames = first, last if self.layout.context_tokens else vocabulary.size
-        ranges = frames, vocabulary.context, (0, vocabulary.text_size)
+        frames = [(first, last if self.layout.context_tokens else vocabulary.size)]
+        if self.layout.cells:
+            frames = [self.layout.legal(self.layout.context_tokens + slot) for slot in range(self.layout.frame_tokens)]
+        ranges = *frames, vocabulary.context, (0, vocabulary.text_size)
         self.ranges = [(first, stop) for first, stop in ranges if first < stop]
         # Context tokens are known too, but by predicting them a model learns what the few tokens of a frame change in a
         # picture. Together they weigh as much as a frame.
@@ -183,9 +185,11 @@ class _PredictorObjective:
         ids, real = self.train.gather(*places)
         dropped = torch.rand(len(ids), generator=generator) < self.pred.action_dropout
         ids, weights = self._without_actions(ids, dropped), self._weights(real, self.context_weight)
+        seen = self._corrupted(ids, generator)
         if self.words:
             ids, weights = self.words.add(ids, weights, real, *places, generator)
-        return self._cross_entropy(run, ids[self.mine], weights[self.mine]), {}
+            seen = ids
+        return self._cross_entropy(run, ids[self.mine], weights[self.mine], seen[self.mine]), {}
 
     def validate(self, run: nn.Module) -> dict[str, float]:
         """Return the losses of windows spread evenly over the held-out episodes: with actions, without, of captions."""
@@ -201,15 +205,34 @@ class _PredictorObjective:
             values["validation_caption_loss"] = self._mean_loss(run, *captioned)
         return values
 
-    def _cross_entropy(self, run: nn.Module, ids: Tensor, weights: Tensor) -> Tensor:
-        """Return the weighted mean over the ids int64 (B, L) whose weights float32 (B, L) are not 0."""
+    def _corrupted(self, ids: Tensor, generator: torch.Generator) -> Tensor:
+        """Replace context tokens of ids (B, L) by random ones, in each window a share of up to `context_noise`.
+
+        A rollout's own pictures are not those of training; a model that has seen wrong ones leans less on them.
+        """
+        layout, most = self.layout, self.pred.context_noise
+        if not (most and layout.context_tokens):
+            return ids
+        rows = ids.unflatten(1, (-1, layout.stride)).clone()
+        share = most * torch.rand(len(ids), 1, 1, generator=generator)
+        context = rows[:, :, : layout.context_tokens]
+        wrong = torch.rand(context.shape, generator=generator) < share
+        drawn = torch.randint(*layout.vocabulary.context, context.shape, generator=generator)
+        rows[:, :, : layout.context_tokens] = torch.where(wrong, drawn, context)
+        return rows.flatten(1)
+
+    def _cross_entropy(self, run: nn.Module, ids: Tensor, weights: Tensor, seen: Tensor | None = None) -> Tensor:
+        """Return the weighted mean over the ids int64 (B, L) whose weights float32 (B, L) are not 0.
+
+        The model reads `seen` (B, L), the ids themselves where it is None.
+        """
         flat, weight, device = ids.flatten(), weights.flatten(), self.accelerator.device
         places = [((weight > 0) & (first <= flat) & (flat < stop)).nonzero()[:, 0] for first, stop in self.ranges]
         wanted = [
             ((at - 1).to(device), legal, (flat[at] - legal[0]).to(device))
             for at, legal in zip(places, self.ranges, strict=True)
         ]
-        losses = run(ids.to(device), wanted)
+        losses = run((ids if seen is None else seen).to(device), wanted)
         by = weight[torch.cat(places)].to(device)
         return (torch.cat(losses) * by).sum() / by.sum().clamp(min=1e-6)
 

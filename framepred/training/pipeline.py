@@ -264,7 +264,10 @@ def _train_predictor(
     # Foreign tokenizers do not say what digits their ids have.
     fresh = None if isinstance(init, Run) else generator
     for (first, _), digits in ((layout.vocabulary.visual, "digits"), (layout.vocabulary.context, "context_digits")):
-        share_digits(model, getattr(tokenizer, digits, ()), first, fresh)
+        parts = getattr(tokenizer, digits, ())
+        # A cell is one more digit: a code means something alike wherever it stands.
+        cells = (layout.frame_tokens,) if layout.cells and digits == "digits" and parts else ()
+        share_digits(model, (*parts, *cells), first, fresh)
     if layout.vocabulary.text_size:
         adapt(model, recipe.llm, recipe.training.seed)
     model.to(accelerator.device)

@@ -274,7 +274,8 @@ def load_run(name_or_dir: str | Path = zoo.DEFAULT, device: str = "cpu") -> Run:
     except (KeyError, ValueError, TypeError) as error:
         raise FramepredError(f"{folder}/framepred.json is not valid ({error!r}): restore it") from error
     sizes = layout.vocabulary.visual_size, layout.vocabulary.context_size
-    codes = tokenizer.codebook_size, tokenizer.context_codebook_size
+    cells = layout.frame_tokens if layout.cells else 1
+    codes = tokenizer.codebook_size * cells, tokenizer.context_codebook_size
     if layout.vocabulary.size > predictor.config.vocab_size or sizes != codes:
         raise FramepredError(f"{folder}: vocabulary, weights and tokenizer do not fit each other; restore the run")
     return Run(

@@ -107,10 +107,11 @@ class Session:
         """
         pictures, taken, action_ids = self._given(action)
         context = self._tokenizer.encode_context(pictures, taken)
-        guess = self._at.ids[:, -self._layout.frame_tokens :] - self._layout.vocabulary.visual[0]
+        offsets = self._layout.offsets(self._at.ids.device)
+        guess = self._at.ids[:, -self._layout.frame_tokens :] - offsets
         past = self._past(action_ids, context)
         own = self._engine.frame(past, self.frame, guess.expand(self.samples, -1))
-        ids = torch.cat(_together(past, own + self._layout.vocabulary.visual[0]), 1)
+        ids = torch.cat(_together(past, own + offsets), 1)
         self._go_on(ids, torch.cat(_together(context, self._layout.unscanned(own)), 1))
         return self._show(pictures, taken)
 
@@ -159,7 +160,8 @@ class Session:
         self._go_on(torch.cat(_together(past, new), 1), tokens[:, -1], count)
         observed = []
         for i in range(count):
-            own = layout.unscanned(logits[:, i * layout.stride :][:, : layout.frame_tokens])
+            own = layout.own_logits(logits[:, i * layout.stride :][:, : layout.frame_tokens])
+            own = layout.unscanned(own)
             came = tokens[:, i, layout.context_tokens :].to(own.device).expand(len(own), -1)
             observed.append(Observation(frame + i, came, own))
         return observed

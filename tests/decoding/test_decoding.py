@@ -15,7 +15,9 @@ from framepred.decoding.speculative import decode_speculative, pass_length
 from framepred.decoding.stream import Stream, frame_noise, prefill
 from framepred.predictor.config import LlamaConfig
 from framepred.predictor.llama import Llama
-from framepred.sequence.layout import ActionSpace, SequenceLayout, Vocabulary
+from framepred.sequence.actions import ActionSpace
+from framepred.sequence.layout import SequenceLayout
+from framepred.sequence.vocabulary import Vocabulary
 
 FRAMES = 3
 CONTINUOUS = ActionSpace("continuous", ("x", "y"), edges=((0.0,), (-1.0, 1.0)))
@@ -23,6 +25,8 @@ LAYOUTS = {
     "no actions": SequenceLayout(Vocabulary(0, 12, 0), (3, 4)),
     "discrete": SequenceLayout(Vocabulary(5, 12, 3), (3, 4), ActionSpace("discrete", ("a",), count=3)),
     "continuous": SequenceLayout(Vocabulary(0, 12, 5), (3, 4), CONTINUOUS),
+    "cells": SequenceLayout(Vocabulary(5, 144, 3), (3, 4), ActionSpace("discrete", ("a",), count=3), cells=True),
+    "interlaced cells": SequenceLayout(Vocabulary(0, 144, 0), (3, 4), scan="interlaced", cells=True),
     "one token": SequenceLayout(Vocabulary(0, 12, 0), (1, 1)),
 }  # fmt: skip
 SAMPLINGS = [
@@ -49,7 +53,7 @@ def build(layout: SequenceLayout, scale: float = 0.3, seed: int = 0) -> Llama:
 def begin(model: Llama, layout: SequenceLayout, samples: int) -> tuple[Stream, Tensor]:
     """Return a stream that has read a history with actions, and that history (S, T, N)."""
     generator = torch.Generator().manual_seed(9)
-    tokens = torch.randint(0, layout.vocabulary.visual_size, (FRAMES, *layout.grid), generator=generator)
+    tokens = torch.randint(0, layout.codes, (FRAMES, *layout.grid), generator=generator)
     actions = None
     if layout.actions is not None:
         discrete = layout.actions.kind == "discrete"
@@ -95,7 +99,7 @@ def test_speculative_decoding_gives_the_sequential_tokens(
     assert slow == layout.frame_tokens
     assert expected.shape == (samples, layout.frame_tokens)
     generator = torch.Generator().manual_seed(1)
-    odd = torch.randint(0, layout.vocabulary.visual_size, expected.shape, generator=generator)
+    odd = torch.randint(0, layout.codes, expected.shape, generator=generator)
     half = torch.where(torch.rand(expected.shape, generator=generator) < 0.5, expected, odd)
     for guess in (None, odd, half, torch.zeros_like(expected)):
         tokens, stream, fast = decode(way, model, layout, sampling, samples, guess)
@@ -127,7 +131,7 @@ def test_each_sample_goes_on_from_where_its_own_guess_failed(reach: int, monkeyp
     expected, _, _ = decode("sequential", model, layout, sampling, samples)
     generator = torch.Generator().manual_seed(2)
     wrong = torch.rand(expected.shape, generator=generator) < 0.3
-    guess = torch.where(wrong, (expected + 1) % layout.vocabulary.visual_size, expected)
+    guess = torch.where(wrong, (expected + 1) % layout.codes, expected)
 
     alone = []
     monkeypatch.setattr(speculative, "pass_length", lambda rows, *_: max(1, reach // rows))
@@ -162,7 +166,7 @@ def test_many_samples_read_on_as_far_as_their_guesses_are_right() -> None:
     layout, sampling, samples = LAYOUTS["discrete"], Sampling(1, seed=2), 64
     model = build(layout)
     expected, _, slow = decode("sequential", model, layout, sampling, samples)
-    wrong = (expected + 1) % layout.vocabulary.visual_size
+    wrong = (expected + 1) % layout.codes
     _, stream, passes = decode("speculative", model, layout, sampling, samples, wrong)
     assert passes <= slow and stream.rate == 0
     # The first pass reads eight tokens of each, to learn that they are right.
@@ -234,7 +238,7 @@ def test_sampling_never_leaves_the_visual_range(name: str) -> None:
         model.head.weight[:start] *= 1000
         model.head.weight[stop:] *= 1000
     tokens, _, _ = decode(name, model, layout, Sampling(5, seed=1), 20)
-    assert 0 <= int(tokens.min()) <= int(tokens.max()) < layout.vocabulary.visual_size
+    assert 0 <= int(tokens.min()) <= int(tokens.max()) < layout.codes
     assert len(tokens.unique()) > 6
 
 

@@ -19,7 +19,7 @@ from framepred.io.compat import ensure_torchvision
 from framepred.llm.token_names import token_names, tokenizer_json
 from framepred.predictor import gguf as gguf_file
 from framepred.predictor.huggingface import to_hugging_face
-from framepred.sequence.layout import Vocabulary
+from framepred.sequence.vocabulary import Vocabulary
 from framepred.sources.actions_csv import write_actions
 from framepred.video.write import write_video
 from framepred.world.run import load_run

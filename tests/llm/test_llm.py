@@ -32,7 +32,9 @@ from framepred.llm.text import prompt_ids
 from framepred.predictor import gguf as gguf_file
 from framepred.predictor.config import LlamaConfig
 from framepred.predictor.llama import Llama
-from framepred.sequence.layout import ActionSpace, SequenceLayout, Vocabulary
+from framepred.sequence.actions import ActionSpace
+from framepred.sequence.layout import SequenceLayout
+from framepred.sequence.vocabulary import Vocabulary
 from framepred.sources.folder import VideoFile
 from framepred.training.embedding import merge_rows, separate_text, share_digits
 from framepred.training.finetune import adapt, inherited, merge_updates

@@ -29,7 +29,9 @@ from framepred.llm.text import encode_text, prompt_ids, text_loss
 from framepred.llm.token_names import token_names
 from framepred.predictor.llama import Llama
 from framepred.recording.narration import Moment, Watcher, facts_of, narrate, scenario, tell
-from framepred.sequence.layout import ActionSpace, SequenceLayout, Vocabulary
+from framepred.sequence.actions import ActionSpace
+from framepred.sequence.layout import SequenceLayout
+from framepred.sequence.vocabulary import Vocabulary
 from framepred.sources.captions_csv import Caption, find_texts, read_captions, write_captions
 from framepred.sources.folder import find_videos
 from framepred.tokens.store import TokenEpisode, read_store

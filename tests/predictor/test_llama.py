@@ -18,7 +18,8 @@ from framepred.predictor.cpu import ONEDNN, TORCH, PackedLayer, PackedNorm, Prod
 from framepred.predictor.huggingface import from_hugging_face, to_hugging_face
 from framepred.predictor.kv_cache import KVCache
 from framepred.predictor.llama import Llama
-from framepred.sequence.layout import SequenceLayout, Vocabulary
+from framepred.sequence.layout import SequenceLayout
+from framepred.sequence.vocabulary import Vocabulary
 from framepred.world.run import load_predictor, save_run
 
 CONFIG = LlamaConfig(

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from framepred.config.recipe import Scan
 from framepred.errors import FramepredError
-from framepred.sequence.layout import ActionSpace, SequenceLayout, Vocabulary, fit_action_space, scan_order
+from framepred.sequence.actions import ActionSpace, fit_action_space
+from framepred.sequence.layout import SequenceLayout, scan_order
+from framepred.sequence.vocabulary import Vocabulary
 
 
 @st.composite
@@ -33,15 +35,18 @@ def layouts(draw: st.DrawFn) -> SequenceLayout:
     vocabulary = Vocabulary(draw(st.integers(0, 50)), draw(st.integers(1, 300)), space.size if space else 0)
     grid = draw(st.integers(1, 5)), draw(st.integers(1, 5))
     scan = draw(st.sampled_from(get_args(Scan)))
+    cells = draw(st.booleans())
+    if cells:
+        vocabulary = replace(vocabulary, visual_size=draw(st.integers(1, 20)) * grid[0] * grid[1])
     if not draw(st.booleans()):
-        return SequenceLayout(vocabulary, grid, space, scan=scan)
+        return SequenceLayout(vocabulary, grid, space, scan=scan, cells=cells)
     keys = draw(st.integers(1, 300)), (draw(st.integers(1, 5)), draw(st.integers(1, 5)))
-    return SequenceLayout(replace(vocabulary, context_size=keys[0]), grid, space, keys[1], scan)
+    return SequenceLayout(replace(vocabulary, context_size=keys[0]), grid, space, keys[1], scan, cells)
 
 
 def random_tokens(layout: SequenceLayout, frames: int, generator: torch.Generator) -> Tensor:
     """Return tokens of frames as a tokenizer gives them: (T, h, w), or (T, K + N) where there are keys."""
-    own = torch.randint(0, layout.vocabulary.visual_size, (frames, layout.frame_tokens), generator=generator)
+    own = torch.randint(0, layout.codes, (frames, layout.frame_tokens), generator=generator)
     most = max(1, layout.vocabulary.context_size)
     keys = torch.randint(0, most, (frames, layout.context_tokens), generator=generator)
     return layout.rows(torch.cat([keys, own], 1))
@@ -89,7 +94,8 @@ def test_ranges_partition_the_vocabulary(layout: SequenceLayout) -> None:
     vocabulary = layout.vocabulary
     owners = [0] * vocabulary.size
     ranges = [(0, vocabulary.text_size), (vocabulary.no_action, vocabulary.no_action + 1)]
-    ranges += [layout.legal(slot) for slot in {0, layout.context_tokens, *range(layout.row_tokens, layout.stride)}]
+    own = range(layout.context_tokens, layout.row_tokens if layout.cells else layout.context_tokens + 1)
+    ranges += [layout.legal(slot) for slot in {0, *own, *range(layout.row_tokens, layout.stride)}]
     ranges += [(marker, marker + 1) for marker in (vocabulary.markers if vocabulary.text_size else ())]
     for start, stop in ranges:
         for i in range(start, stop):

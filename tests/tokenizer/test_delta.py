@@ -27,7 +27,9 @@ from framepred.evaluation.metrics import mse
 from framepred.evaluation.scores import score_forecast
 from framepred.predictor.config import LlamaConfig
 from framepred.predictor.llama import Llama
-from framepred.sequence.layout import ActionSpace, SequenceLayout, Vocabulary
+from framepred.sequence.actions import ActionSpace
+from framepred.sequence.layout import SequenceLayout
+from framepred.sequence.vocabulary import Vocabulary
 from framepred.sources.folder import find_videos
 from framepred.tokenizer.contract import Tokenizer
 from framepred.tokenizer.delta import DeltaAutoencoder, begun
@@ -374,6 +376,7 @@ def test_frames_are_learned_and_what_they_make_of_the_picture_too(run: Run) -> N
     episodes = [TokenEpisode(f"e{i}", "s", 10.0, rows, actions_of(len(rows))) for i, rows in enumerate(clips)]
     windows = Windows.build(episodes, ["s"] * 4, layout, WINDOW, 1.0)
     settings = ["training.precision=fp32", "predictor.batch_size=4", "predictor.action_dropout=0"]
+    settings.append("predictor.context_noise=0")
     model = Llama(run.predictor.config)
     model.load_state_dict(run.predictor.state_dict())
     stage = predictor_stage(model, windows, windows, apply_settings(recipe_of(), settings), make_accelerator())

@@ -24,7 +24,9 @@ from framepred.config.recipe import Recipe, TrainingRecipe, apply_settings, load
 from framepred.errors import FramepredError, FramepredWarning, Interrupted
 from framepred.evaluation.metrics import copy_last, mse, psnr_of
 from framepred.predictor.llama import Llama
-from framepred.sequence.layout import ActionSpace, SequenceLayout, Vocabulary
+from framepred.sequence.actions import ActionSpace
+from framepred.sequence.layout import SequenceLayout
+from framepred.sequence.vocabulary import Vocabulary
 from framepred.sources.actions_csv import read_actions, write_actions
 from framepred.sources.folder import find_videos
 from framepred.tokens.store import TokenEpisode

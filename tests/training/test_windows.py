@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from framepred.sequence.layout import ActionSpace, SequenceLayout, Vocabulary
+from framepred.sequence.actions import ActionSpace
+from framepred.sequence.layout import SequenceLayout
+from framepred.sequence.vocabulary import Vocabulary
 from framepred.tokens.store import TokenEpisode
 from framepred.training.windows import Windows, group_weights, split_episodes, step_generator
 

@@ -11,7 +11,9 @@ from torch import Tensor
 from framepred.config.recipe import Scan
 from framepred.predictor.config import LlamaConfig
 from framepred.predictor.llama import Llama
-from framepred.sequence.layout import ActionSpace, SequenceLayout, Vocabulary
+from framepred.sequence.actions import ActionSpace
+from framepred.sequence.layout import SequenceLayout
+from framepred.sequence.vocabulary import Vocabulary
 from framepred.world.counterfactual import (
     Pasts,
     after_other_actions,

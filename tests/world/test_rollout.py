@@ -18,7 +18,9 @@ from framepred.decoding.sampling import Sampling
 from framepred.errors import FramepredError
 from framepred.predictor.config import LlamaConfig
 from framepred.predictor.llama import Llama
-from framepred.sequence.layout import ActionSpace, SequenceLayout, Vocabulary
+from framepred.sequence.actions import ActionSpace
+from framepred.sequence.layout import SequenceLayout
+from framepred.sequence.vocabulary import Vocabulary
 from framepred.tokenizer.image import Autoencoder
 from framepred.video.read import Clip
 from framepred.world.rollout import check_actions, ensemble_mean, predict, rollout

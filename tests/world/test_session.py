@@ -13,7 +13,9 @@ from framepred.errors import FramepredError
 from framepred.predictor.config import LlamaConfig
 from framepred.predictor.kv_cache import KVCache
 from framepred.predictor.llama import Llama
-from framepred.sequence.layout import ActionSpace, SequenceLayout, Vocabulary
+from framepred.sequence.actions import ActionSpace
+from framepred.sequence.layout import SequenceLayout
+from framepred.sequence.vocabulary import Vocabulary
 from framepred.tokenizer.contract import FrameByFrame, Tokenizer, actions_before
 from framepred.video.read import Clip
 from framepred.world.likelihood import token_logits
@@ -103,8 +105,12 @@ def build(space: ActionSpace | None = DISCRETE, tokenizer: Any = None, text: int
     """Return a run of random weights in float64: no two logits are nearly equal."""
     torch.manual_seed(0)
     tokenizer = tokenizer or Pixels()
-    vocabulary = Vocabulary(text, CODES, space.size if space else 0, tokenizer.context_codebook_size)
-    layout = SequenceLayout(vocabulary, (2, 3), space, tokenizer.context_grid, scan="interlaced")
+    # As where a run of a temporal tokenizer is trained.
+    cells = tokenizer.past > 1
+    vocabulary = Vocabulary(
+        text, CODES * (6 if cells else 1), space.size if space else 0, tokenizer.context_codebook_size
+    )
+    layout = SequenceLayout(vocabulary, (2, 3), space, tokenizer.context_grid, "interlaced", cells)
     predictor = Llama(LlamaConfig(vocabulary.size, 16, 24, 2, 2, 2, WINDOW * layout.stride + 9))
     for parameter in predictor.parameters():
         if parameter.ndim > 1:
@@ -179,7 +185,8 @@ def test_a_greedy_frame_is_what_one_plain_pass_says(space: ActionSpace | None, t
         start = window_start(frame, WINDOW)
         sequence = run.layout.pack(whole[start : frame + 1], ids[start:frame])
         with torch.inference_mode():
-            logits = run.predictor(sequence[None])[0, -7:-1, slice(*run.layout.vocabulary.visual)]
+            logits = run.predictor(sequence[None])[:, -7:-1, slice(*run.layout.vocabulary.visual)]
+            logits = run.layout.own_logits(logits)[0]
         assert torch.equal(run.layout.unscanned(logits.argmax(-1)[None])[0], run.layout.steps(whole)[frame])
 
 
@@ -254,7 +261,8 @@ def test_what_is_observed_is_weighed_as_in_one_teacher_forced_pass(
         start = window_start(frame, WINDOW)
         sequence = run.layout.pack(tokens[start : frame + 1], ids[start:frame])
         with torch.inference_mode():
-            plain = run.predictor(sequence[None])[0, -7:-1, slice(*run.layout.vocabulary.visual)]
+            plain = run.predictor(sequence[None])[:, -7:-1, slice(*run.layout.vocabulary.visual)]
+            plain = run.layout.own_logits(plain)[0]
         plain = run.layout.unscanned(plain[None])[0].log_softmax(-1)
         assert torch.allclose(seen.nll[0], -plain.gather(1, seen.tokens.T)[:, 0], atol=1e-9)
         assert torch.allclose(seen.entropy[0], -(plain.exp() * plain).sum(1), atol=1e-9)

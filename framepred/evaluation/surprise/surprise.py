@@ -209,7 +209,7 @@ def write_surprise(surprise: Surprise, out: Path) -> None:
     for scores, value, verdict in zip(surprise.scores, surprise.curve()[1:], surprise.verdicts()[1:], strict=True):
         shown.append(ScoredFrame(scores.nll.view(height, width), scores.entropy.view(height, width), value, verdict))
     # A blind guess among all codes has this −log p, but for the factor: only sure and wrong predictions are above.
-    top = 1.5 * math.log(surprise.run.layout.vocabulary.visual_size)
+    top = 1.5 * math.log(surprise.run.layout.codes)
     write_video(out, draw_surprise(frames, shown, top, surprise.baseline.limit), surprise.fps)
 
 
