@@ -179,7 +179,7 @@ def train_baseline(
     """
     began, tok, loop = time.monotonic(), recipe.tokenizer, recipe.training
     most = recipe.data.max_tokenizer_frames
-    train = sample_frames(videos, recipe.data.size, most, length=1, lenient=len(videos) > 1)
+    train = sample_frames(videos, recipe.data.size, most, lenient=len(videos) > 1)
     weights = group_weights(train.groups, [1] * len(train.groups), recipe.data.source_power)
     model.to(accelerator.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=tok.weight_decay, betas=(0.9, 0.95))
@@ -188,7 +188,7 @@ def train_baseline(
     while (spent := elapsed / (60 * loop.minutes)) < 1:
         optimizer.param_groups[0]["lr"] = _LEARNING_RATE * min(1.0, (spent + 1e-4) / loop.warmup) * (1 - spent)
         index = torch.multinomial(weights, tok.batch_size, replacement=True, generator=generator)
-        batch = to_float(train.clips(index, 1).to(accelerator.device))
+        batch = to_float(train.frames[index].to(accelerator.device))
         with arithmetic(accelerator, loop):
             reconstruction, auxiliary = model(batch)
             loss = reconstruction_loss(reconstruction, batch) + auxiliary

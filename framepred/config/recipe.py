@@ -16,6 +16,9 @@ _REMOVED: dict[str, tuple[Any, ...]] = {
     "tokenizer.attention": (False,),
     "tokenizer.gradient": ("straight",),
     "tokenizer.residual_depth": (2,),
+    "tokenizer.delta_downsampling": (0,),
+    "tokenizer.delta_levels": ([8] * 4, [8] * 5),
+    "tokenizer.clip_frames": (8,),
     "tokenizer.entropy_weight": (0.1, 0.02),
     "draft": ({"width": 128, "blocks": 3, "batch_size": 8, "learning_rate": 2e-3},),
 }
@@ -47,9 +50,6 @@ class DataRecipe:
 class TokenizerRecipe:
     """The image tokenizer: grid = size / downsampling; `levels` are FSQ's, `codebook_size` and `distance` EMA VQ's.
 
-    With `delta_downsampling` 16 or 32, each frame is coded given the frame before it, in a grid of
-    size / `delta_downsampling` with FSQ's `delta_levels` (or `codebook_size`), and training uses clips of
-    `clip_frames` frames; the other settings then describe the tokenizer of the context tokens.
     `augment` is the probability of each of three changes to a training frame (a pasted rectangle, other light, another
     view): it keeps a tokenizer from depending on the few scenes it was trained on.
     `perceptual`, a safetensors file of torchvision's `perceptual_net`, adds LPIPS with `perceptual_weight`. With
@@ -63,9 +63,6 @@ class TokenizerRecipe:
     code_dim: int = at_least(1, 16)
     distance: Literal["euclidean", "cosine"] = "euclidean"
     downsampling: int = allow(8, ((4, 8, 16).__contains__, "4, 8 or 16"))
-    delta_downsampling: int = allow(0, ((0, 16, 32).__contains__, "0 (each frame for itself), 16 or 32"))
-    delta_levels: tuple[int, ...] = _levels((8, 8, 8, 8))
-    clip_frames: int = at_least(2, 8)
     width: int = allow(64, (lambda n: n % 8 == 0, "a multiple of 8"), (lambda n: n >= 1, "at least 1"))
     encoder_blocks: int = at_least(1, 2)
     decoder_blocks: int = at_least(1, 3)
@@ -173,10 +170,9 @@ class Recipe:
             check(getattr(self, part.name), f"recipe: {part.name}.")
         # What one value allows another one.
         size, pred, text = self.data.size, self.predictor, self.text
-        for name in ("downsampling", "delta_downsampling"):
-            pixels = getattr(self.tokenizer, name)
-            multiples = not pixels or not (size[0] % pixels or size[1] % pixels)
-            require(multiples, "recipe: data.size", size, f"multiples of tokenizer.{name} = {pixels}")
+        pixels = self.tokenizer.downsampling
+        multiples = not (size[0] % pixels or size[1] % pixels)
+        require(multiples, "recipe: data.size", size, f"multiples of tokenizer.downsampling = {pixels}")
         even = pred.width % pred.heads == 0 and (pred.width // pred.heads) % 2 == 0
         require(even, "recipe: predictor.width", pred.width, f"an even multiple of predictor.heads = {pred.heads}")
         divides = pred.heads % pred.kv_heads == 0

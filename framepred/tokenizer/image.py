@@ -39,8 +39,6 @@ class Autoencoder(FrameByFrame, nn.Module):
     Below that the grid halves log2(downsampling / 4) times while the width doubles.
     """
 
-    clip_frames = 1
-
     def __init__(self, recipe: TokenizerRecipe, frame_size: tuple[int, int]) -> None:
         super().__init__()
         self.recipe = recipe

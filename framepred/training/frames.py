@@ -1,4 +1,4 @@
-"""Training frames of tokenizers: single frames, or clips of consecutive frames."""
+"""Training frames of tokenizers."""
 
 import warnings
 from collections.abc import Sequence
@@ -14,61 +14,45 @@ from framepred.training.windows import step_generator
 
 @dataclass(frozen=True)
 class Frames:
-    """Frames uint8 (T, 3, H, W) of videos: `runs` are the lengths of consecutive parts, in order.
-
-    A clip may begin at `starts` int64 (n,); `groups` names the source of each.
-    """
+    """Frames uint8 (T, 3, H, W) of videos, of which `runs` are the lengths; `groups` names the source of each frame."""
 
     frames: Tensor
     runs: tuple[int, ...]
-    starts: Tensor
     groups: tuple[str, ...]
 
-    def clips(self, index: Tensor, length: int) -> Tensor:
-        """Return the clips that begin at `starts[index]`, uint8 (B, length · 3, H, W): frames as channels."""
-        return self.frames[self.starts[index][:, None] + torch.arange(length)].flatten(1, 2)
 
+def sample_frames(videos: Sequence[VideoFile], size: tuple[int, int], most: int, lenient: bool) -> Frames:
+    """Read up to `most` frames; of a video longer than its share, every so many.
 
-def sample_frames(videos: Sequence[VideoFile], size: tuple[int, int], most: int, length: int, lenient: bool) -> Frames:
-    """Read up to `most` frames for clips of `length`; with 1, the frames of a video are one run, whatever is left out.
-
-    Sources take turns, so that each is there; a video longer than its share is read in parts: every so many
-    single frames, or stretches of `length`² frames. A bad file is skipped with a warning if `lenient`.
+    Sources take turns, so that each is there. A bad file is skipped with a warning if `lenient`.
     """
-    turns: dict[str, int] = {}
-    order = []
-    generator = step_generator(0, 3)
-    for i in torch.randperm(len(videos), generator=generator).tolist():
-        source = videos[i].source
-        order.append((turns.get(source, 0), i))
-        turns[source] = turns.get(source, 0) + 1
     share = max(256, most // max(1, len(videos)))
-    parts, runs, starts, groups, total = [], list[int](), list[Tensor](), list[str](), 0
-    for _, i in sorted(order):
-        if total >= most:
+    parts, runs, groups = list[Tensor](), list[int](), list[str]()
+    for video in in_turns(videos):
+        if sum(runs) >= most:
             break
-        kept: list[Tensor] = []
+        seen = kept = 0
         try:
-            stride = max(1, (videos[i].info().num_frames or 0) // share)
-            seen = 0
-            for chunk in videos[i].stream(size, None):
-                place = torch.arange(seen, seen + len(chunk))
-                seen += len(chunk)
-                chosen = place // length**2 % stride == 0
-                parts.append(chunk[chosen].clone())
-                kept.append(place[chosen])
+            stride = max(1, (video.info().num_frames or 0) // share)
+            for chunk in video.stream(size, None):
+                parts.append(chunk[-seen % stride :: stride].clone())
+                seen, kept = seen + len(chunk), kept + len(parts[-1])
         except FramepredError as error:
             if not lenient:
                 raise
             warnings.warn(FramepredWarning(f"skipped: {error}"), stacklevel=2)
-        places = torch.cat(kept) if kept else torch.empty(0, dtype=torch.int64)
-        breaks = (places.diff() > 1).nonzero().flatten() + 1 if length > 1 else torch.empty(0, dtype=torch.int64)
-        for run in places.tensor_split(breaks) if len(places) else ():
-            first = torch.arange(total, total + max(0, len(run) - length + 1))
-            runs.append(len(run))
-            starts.append(first)
-            groups += [videos[i].source] * len(first)
-            total += len(run)
+        runs.append(kept)
+        groups += [video.source] * kept
     frames = torch.cat(parts) if parts else torch.empty(0, 3, *size, dtype=torch.uint8)
-    begins = torch.cat(starts) if starts else torch.empty(0, dtype=torch.int64)
-    return Frames(frames, tuple(runs), begins, tuple(groups))
+    return Frames(frames, tuple(runs), tuple(groups))
+
+
+def in_turns(videos: Sequence[VideoFile]) -> list[VideoFile]:
+    """Return videos in random order, one of each source after the other."""
+    turns: dict[str, int] = {}
+    order = []
+    for i in torch.randperm(len(videos), generator=step_generator(0, 3)).tolist():
+        source = videos[i].source
+        order.append((turns.get(source, 0), i))
+        turns[source] = turns.get(source, 0) + 1
+    return [videos[i] for _, i in sorted(order)]

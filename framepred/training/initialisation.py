@@ -18,7 +18,6 @@ from framepred.sequence.layout import SequenceLayout
 from framepred.sequence.vocabulary import Vocabulary
 from framepred.sources.captions_csv import find_texts, read_text
 from framepred.tokenizer.contract import Tokenizer
-from framepred.tokenizer.delta import DeltaAutoencoder
 from framepred.tokenizer.foreign import AdaptedTokenizer
 from framepred.tokenizer.image import Autoencoder
 from framepred.tokens.store import TokenEpisode, read_store_info
@@ -27,8 +26,8 @@ from framepred.training.words import Words
 from framepred.world.run import Run, load_tokenizer
 
 
-def tokenizer_to_train(recipe: Recipe, origin: str | None) -> Autoencoder | DeltaAutoencoder:
-    """Return a new tokenizer or the one of `origin`; with a delta recipe, a plain origin codes the context tokens."""
+def tokenizer_to_train(recipe: Recipe, origin: str | None) -> Autoencoder:
+    """Return a new tokenizer, or the one of `origin`."""
     loaded = load_tokenizer(zoo.tokenizer_folder(origin)) if origin else None
     if isinstance(loaded, AdaptedTokenizer):
         raise FramepredError(
@@ -37,24 +36,11 @@ def tokenizer_to_train(recipe: Recipe, origin: str | None) -> Autoencoder | Delt
         )
     if loaded and loaded.frame_size != recipe.data.size:
         raise FramepredError(f"tokenizer {origin} takes frames of {loaded.frame_size}, data.size is {recipe.data.size}")
-    given = recipe.tokenizer.delta_downsampling and isinstance(loaded, Autoencoder)
-    if loaded and not given:
+    if loaded:
         return loaded.requires_grad_(True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
-        if not recipe.tokenizer.delta_downsampling:
-            return Autoencoder(recipe.tokenizer, recipe.data.size)
-        delta = DeltaAutoencoder(recipe.tokenizer, recipe.data.size)
-    if loaded:
-        try:
-            delta.key.load_state_dict(loaded.state_dict())
-        except RuntimeError as error:
-            raise FramepredError(
-                f"tokenizer {origin} does not have the shape that the recipe gives context tokens: "
-                "give --recipe its levels, downsampling, width and blocks"
-            ) from error
-        delta.begin_like_key()
-    return delta
+        return Autoencoder(recipe.tokenizer, recipe.data.size)
 
 
 def make_model(

@@ -52,11 +52,6 @@ class Budget:
     steps: int
     seconds: float | None = None
 
-    @property
-    def half(self) -> "Budget":
-        """Return the budget of each of two stages that share this one."""
-        return Budget((self.steps + 1) // 2, self.seconds and self.seconds / 2)
-
     def fraction(self, step: int, elapsed: float) -> float:
         """Return how much of the budget is used, in [0, 1]."""
         return min(1.0, elapsed / max(self.seconds, 1e-9) if self.seconds is not None else step / self.steps)

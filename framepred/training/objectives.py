@@ -12,8 +12,7 @@ from framepred.errors import FramepredError, FramepredWarning
 from framepred.predictor.config import LlamaConfig
 from framepred.predictor.llama import Llama
 from framepred.sequence.layout import SequenceLayout
-from framepred.tokenizer.delta import DeltaAutoencoder, begun
-from framepred.tokenizer.discriminator import WithAdversary, as_pictures
+from framepred.tokenizer.discriminator import WithAdversary
 from framepred.tokenizer.image import Autoencoder, reconstruction_loss, to_float
 from framepred.tokenizer.lpips import load_lpips
 from framepred.training.augment import augment
@@ -36,9 +35,9 @@ def _share(accelerator: Accelerator, batch: int) -> slice:
 
 
 def tokenizer_stage(
-    model: Autoencoder | DeltaAutoencoder, train: Frames, held_out: Frames, recipe: Recipe, accelerator: Accelerator
+    model: Autoencoder, train: Frames, held_out: Frames, recipe: Recipe, accelerator: Accelerator
 ) -> Stage:
-    """Train `model` to reconstruct clips of frames; a clip is one frame where the model codes each by itself."""
+    """Train `model` to reconstruct frames."""
     tok, seed = recipe.tokenizer, recipe.training.seed
     mine = _share(accelerator, tok.batch_size)
     weights = group_weights(train.groups, [1] * len(train.groups), recipe.data.source_power)
@@ -52,15 +51,12 @@ def tokenizer_stage(
     def loss(run: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
         generator = step_generator(seed, 1, step)
         index = torch.multinomial(weights, tok.batch_size, replacement=True, generator=generator)
-        # The frames of a clip are channels of one picture here, so all are augmented in the same way.
-        drawn = augment(train.clips(index, model.clip_frames), tok.augment, generator)
-        if isinstance(model, DeltaAutoencoder):
-            drawn = begun(drawn)
+        drawn = augment(train.frames[index], tok.augment, generator)
         batch = to_float(drawn[mine].to(accelerator.device))
         weight = torch.tensor(tok.adversarial if step >= tok.adversarial_after else 0.0, device=batch.device)
         reconstruction, ids, auxiliary = run(batch, weight) if tok.adversarial else run(batch)
         if lpips:
-            pair = (as_pictures(x.float().clamp(-1, 1)) for x in (reconstruction, batch))
+            pair = (x.float().clamp(-1, 1) for x in (reconstruction, batch))
             auxiliary = auxiliary + tok.perceptual_weight * lpips(*pair).mean()
         seen.mul_(0.98).add_(torch.bincount(ids.flatten().cpu(), minlength=len(seen)))
         used = int((seen > 1e-3).sum())
@@ -80,11 +76,11 @@ def tokenizer_stage(
         error = (decoded.float() - held_out.frames.float()).div(255).square().mean()
         return {"validation_psnr": float(-10 * error.clamp(min=1e-10).log10())}
 
-    shown = tok.batch_size * model.clip_frames
     # Layers next to pixels or codes have few channels on one side: AdamW trains them.
     hidden = tuple(p for p in model.parameters() if p.ndim == 4 and min(p.shape[:2]) >= 32 and p.requires_grad)
     return Stage(
-        "tokenizer", trained, loss, validate, tok.learning_rate, tok.weight_decay, tok.ema_decay, shown, "frames",
+        "tokenizer", trained, loss, validate, tok.learning_rate, tok.weight_decay, tok.ema_decay, tok.batch_size,
+        "frames",
         hidden if tok.optimizer == "muon" else (),
     )  # fmt: skip
 

@@ -1,9 +1,8 @@
-"""Training a tokenizer on the frames of videos; a new delta tokenizer's context tokens are trained first."""
+"""Training a tokenizer on the frames of videos."""
 
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -11,8 +10,7 @@ from accelerate import Accelerator
 from framepred.config.recipe import Recipe, to_toml
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.sources.folder import VideoFile
-from framepred.tokenizer.delta import DeltaAutoencoder
-from framepred.training.frames import Frames, sample_frames
+from framepred.training.frames import sample_frames
 from framepred.training.initialisation import tokenizer_to_train
 from framepred.training.loop import Budget, TrainProgress, fit
 from framepred.training.objectives import tokenizer_stage
@@ -31,7 +29,7 @@ def train_tokenizer(
     train_index, held_index = split_episodes([v.name for v in videos], recipe.data.validation_fraction)
     model = tokenizer_to_train(recipe, origin)
     frames = (
-        sample_frames([videos[i] for i in index], recipe.data.size, most, model.clip_frames, len(videos) > 1)
+        sample_frames([videos[i] for i in index], recipe.data.size, most, len(videos) > 1)
         for index, most in ((train_index, recipe.data.max_tokenizer_frames), (held_index, 512))
     )
     train, held_out = frames
@@ -39,35 +37,13 @@ def train_tokenizer(
         raise FramepredError(
             f"no training video of {len(videos)} videos could be read: give videos that FFmpeg can read"
         )
-    if not len(train.starts):
-        raise FramepredError(
-            f"no training video has {model.clip_frames} frames in a row (tokenizer.clip_frames): give longer videos"
-        )
     warn_unvalidated(held_index)
     model.to(accelerator.device)
     budget = Budget(recipe.training.tokenizer_steps, deadline and max(1.0, deadline - time.monotonic()))
-    if isinstance(model, DeltaAutoencoder) and not origin:
-        budget = budget.half
-        yield from _train_keys(model, train, held_out, recipe, out, accelerator, budget)
     stage = tokenizer_stage(model, train, held_out, recipe, accelerator)
     yield from fit(stage, accelerator, budget, recipe.training, out)
     if accelerator.is_main_process:
         save_tokenizer(out / "tokenizer", model, to_toml(recipe))
-
-
-def _train_keys(
-    model: DeltaAutoencoder, train: Frames, held_out: Frames, recipe: Recipe, out: Path, accelerator: Accelerator,
-    budget: Budget,
-) -> Iterator[TrainProgress]:  # fmt: skip
-    """Train the plain tokenizer of a delta tokenizer's context tokens, and initialise the rest from its weights.
-
-    Without that initialisation the rest collapses to few codes.
-    """
-    tok = recipe.tokenizer
-    plain = replace(tok, delta_downsampling=0, batch_size=tok.batch_size * tok.clip_frames)
-    stage = tokenizer_stage(model.key, train, held_out, replace(recipe, tokenizer=plain), accelerator)
-    yield from fit(replace(stage, name="keys"), accelerator, budget, recipe.training, out)
-    model.begin_like_key()
 
 
 def warn_unvalidated(held_index: Sequence[int]) -> None:

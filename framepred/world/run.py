@@ -24,7 +24,6 @@ from framepred.predictor.huggingface import from_hugging_face, to_hugging_face
 from framepred.predictor.llama import Llama
 from framepred.sequence.layout import SequenceLayout
 from framepred.tokenizer.contract import Tokenizer, actions_before, last_pictures
-from framepred.tokenizer.delta import DeltaAutoencoder
 from framepred.tokenizer.foreign import AdaptedTokenizer, is_foreign, load_adapted
 from framepred.tokenizer.image import Autoencoder
 from framepred.video.resize import fit_frames
@@ -32,10 +31,7 @@ from framepred.world.session import Moment, Session, window_start
 
 _ADAPTER = "adapter.json"
 
-KINDS: dict[str, type[Autoencoder] | type[DeltaAutoencoder]] = {
-    "framepred-autoencoder": Autoencoder,
-    "framepred-delta": DeltaAutoencoder,
-}
+KINDS: dict[str, type[Autoencoder]] = {"framepred-autoencoder": Autoencoder}
 """framepred's own tokenizers, which it trains, by the `kind` in their config.json."""
 
 
@@ -135,9 +131,7 @@ def _is_foreign(folder: Path) -> bool:
         return False
 
 
-def save_tokenizer(
-    folder: Path, tokenizer: Autoencoder | DeltaAutoencoder, recipe_toml: str, dtype: torch.dtype = torch.float32
-) -> str:
+def save_tokenizer(folder: Path, tokenizer: Autoencoder, recipe_toml: str, dtype: torch.dtype = torch.float32) -> str:
     """Write a tokenizer folder; return its sha256."""
     config = {
         "kind": next(kind for kind, made in KINDS.items() if isinstance(tokenizer, made)),
@@ -162,7 +156,7 @@ def save_tokenizer(
 
 def load_tokenizer(
     name_or_dir: str | Path = zoo.DEFAULT, size: tuple[int, int] | None = None, device: str = "cpu"
-) -> Autoencoder | DeltaAutoencoder | AdaptedTokenizer:
+) -> Autoencoder | AdaptedTokenizer:
     """Load a tokenizer by its name in the zoo, its folder, or the folder of a run that has it.
 
     Folders of `diffusers` and `transformers` tokenizers are read too. Those take frames of many sizes:
@@ -172,6 +166,8 @@ def load_tokenizer(
     config = read_json(folder / "config.json", "tokenizer")
     if is_foreign(config) and "kind" not in config:
         return load_adapted(folder, config, _stored_size(folder) or size).to(device)
+    if config.get("kind") == "framepred-delta":
+        raise FramepredError(f"{folder} is a delta tokenizer, a kind that is gone: train one with --recipe temporal")
     if config.get("kind") not in KINDS:
         raise FramepredError(f"{folder} is no framepred tokenizer: its config.json says kind {config.get('kind')!r}")
     weights, about = read_weights(folder / "model.safetensors")

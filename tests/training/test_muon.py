@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from framepred.config.recipe import Recipe, apply
-from framepred.tokenizer.delta import DeltaAutoencoder
 from framepred.training.frames import Frames
 from framepred.training.initialisation import tokenizer_to_train
 from framepred.training.loop import Stage, make_accelerator
@@ -66,11 +65,10 @@ def test_what_has_no_gradient_stays() -> None:
     assert torch.equal(weights[1], torch.ones(3, 3))
 
 
-@pytest.mark.parametrize("delta", [0, 16])
-def test_a_tokenizer_moves_by_it_but_where_it_meets_pixels_and_codes(delta: int) -> None:
-    recipe = apply(Recipe(), {"data": {"size": [32, 32]}, "tokenizer": {"width": 32, "delta_downsampling": delta}})
+def test_a_tokenizer_moves_by_it_but_where_it_meets_pixels_and_codes() -> None:
+    recipe = apply(Recipe(), {"data": {"size": [32, 32]}, "tokenizer": {"width": 32}})
     model = tokenizer_to_train(recipe, None)
-    frames = Frames(torch.zeros(8, 3, 32, 32, dtype=torch.uint8), (8,), torch.arange(1), ("",))
+    frames = Frames(torch.zeros(8, 3, 32, 32, dtype=torch.uint8), (8,), ("",) * 8)
 
     def stage(recipe: Recipe) -> Stage:
         return tokenizer_stage(model, frames, frames, recipe, make_accelerator())
@@ -79,8 +77,7 @@ def test_a_tokenizer_moves_by_it_but_where_it_meets_pixels_and_codes(delta: int)
     names = {name: p for name, p in model.named_parameters() if id(p) in moved}
     assert len(names) == len(moved)
     assert sum(p.numel() for p in names.values()) > 0.9 * sum(p.numel() for p in model.parameters())
-    key = model.key if isinstance(model, DeltaAutoencoder) else model
-    at_ends = [p for layer in (key.encoder[-1], key.decoder[0], key.decoder[-2]) for p in layer.parameters()]
+    at_ends = [p for layer in (model.encoder[-1], model.decoder[0], model.decoder[-2]) for p in layer.parameters()]
     assert not moved & {id(p) for p in at_ends}
     by_adam = apply(recipe, {"tokenizer": {"optimizer": "adamw"}})
     assert not stage(by_adam).matrices

@@ -180,6 +180,10 @@ _BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
         overwrite("tokenizer/config.json", '{"kind": "vqgan"}'),
         "is no framepred tokenizer: its config.json says kind 'vqgan'",
     ),
+    "a delta tokenizer": (
+        overwrite("tokenizer/config.json", '{"kind": "framepred-delta"}'),
+        "is a delta tokenizer, a kind that is gone: train one with --recipe temporal",
+    ),
 }
 
 
