@@ -4,10 +4,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from framepred.llm.caption import log_likelihoods
-from framepred.recording.narration import FACTS, facts_of, tell
+from framepred.decoding.sampling import Sampling
+from framepred.llm.caption import frames_to_read
+from framepred.llm.text import encode_text, require_text
+from framepred.recording.narration import EVENTS, FACTS, tell
 from framepred.sources.captions_csv import Caption
 from framepred.tokens.store import TokenEpisode
 from framepred.world.run import Run
@@ -73,3 +77,30 @@ def _windows(run: Run, episode: TokenEpisode) -> Iterable[tuple[Caption, Tensor]
 def _swapped(facts: dict[str, list[str]], kind: str, known: Sequence[str]) -> list[str]:
     """Return the caption with another first fact of a kind, in all ways that do not say what it says already."""
     return [tell(facts | {kind: [other, *facts[kind][1:]]}) for other in known if other not in facts[kind]]
+
+
+def facts_of(caption: str) -> dict[str, list[str]]:
+    """Return a caption's phrases by their kind: the inverse of `tell`."""
+    facts: dict[str, list[str]] = {}
+    for place, sentence in enumerate(caption.strip().removesuffix(".").split(". ")):
+        phrases = f"{sentence[:1].lower()}{sentence[1:]}".split(", ")
+        event = phrases[0] in {words for _, _, words in EVENTS}
+        facts["event" if event else "action" if place else "scene"] = phrases
+    return facts
+
+
+@torch.inference_mode()
+def log_likelihoods(run: Run, tokens: Tensor, actions: Tensor | None, texts: Sequence[str]) -> Tensor:
+    """Return the log-likelihood, float64 (n,) in nats, of each of n texts behind frames, tokens int64 (T, h, w).
+
+    A text ends with the id that ends text, which counts too: a short text is not likelier for being short.
+    """
+    require_text(run)
+    end = run.predictor.config.end_of_text
+    said = [torch.tensor([*encode_text(run, text), *([] if end is None else [end])]) for text in texts]
+    wanted = pad_sequence(said, batch_first=True, padding_value=-1).to(run.predictor.embed.weight.device)
+    past = frames_to_read(run, tokens, actions, wanted.shape[1])
+    engine = run.engine(Sampling(temperature=0), len(texts), past.shape[1] + wanted.shape[1])
+    logits = engine.score(past, wanted.clamp(min=0), (0, run.layout.vocabulary.text_size))
+    losses = F.cross_entropy(logits.double().transpose(1, 2), wanted, reduction="none", ignore_index=-1)
+    return -losses.sum(1).cpu()

@@ -39,3 +39,9 @@ def test_no_file_is_longer_than_300_lines() -> None:
 
 def test_only_packages_and_three_files_stand_at_the_top() -> None:
     assert {f.name for f in ROOT.glob("*.py")} == {"__init__.py", "__main__.py", "errors.py"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_no_function_is_longer_than_60_lines(file: Path) -> None:
+    functions = [n for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.FunctionDef)]
+    assert [f.name for f in functions if (f.end_lineno or 0) - f.lineno + 1 > 60] == []

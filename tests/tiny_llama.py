@@ -31,7 +31,7 @@ def byte_tokenizer(size: int = TEXT, cut: str = "smollm", extra: tuple[str, ...]
                 "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
             }
         ],
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": gguf_file._CUTS[cut]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": gguf_file.PRE_TOKENIZERS[cut]},
         "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
         "model": {
             "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,

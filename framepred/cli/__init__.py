@@ -1,4 +1,7 @@
-"""The commands, one file each, thin: parse, call the library, show. A script could call all that they call."""
+"""The commands, one file each: parse, call the library, show. A script can call everything that they call.
+
+The top package: it may import all others, none imports it, and only it knows click and rich.
+"""
 
 from framepred.cli import (
     calibrate,

@@ -23,7 +23,6 @@ def calibrate(
 
     `framepred surprise` compares with this baseline. Use videos that the run was not trained on.
     """
-    from framepred.evaluation.progress import Progress
     from framepred.evaluation.surprise.calibrate import calibrate as run_calibration
     from framepred.evaluation.surprise.calibration import FILE_NAME, Calibration, write_calibration
     from framepred.sources.folder import find_videos
@@ -35,12 +34,7 @@ def calibrate(
     out = out or run.path / FILE_NAME
     options.check_output(out, overwrite)
 
-    def describe(p: Progress | Calibration) -> tuple[float, str]:
-        if isinstance(p, Calibration):
-            return 1.0, "done"
-        return p.done / p.total, f"video {p.done + 1} of {p.total}, {p.name}"
-
-    made = consume(run_calibration(run, videos), describe)
+    made = consume(run_calibration(run, videos))
     assert isinstance(made, Calibration)
     write_calibration(out, run, made)
     if as_json:

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from framepred.io.progress import Progress
+
 T = TypeVar("T")
 
 
@@ -74,7 +76,15 @@ def track(items: Iterator[T], describe: Callable[[T], tuple[float, str]]) -> Ite
             yield item
 
 
-def consume(items: Iterator[T], describe: Callable[[T], tuple[float, str]]) -> T | None:
+def show_progress(item: Any) -> tuple[float, str]:
+    """Describe the library's Progress for `track`; anything else is a result, which comes last."""
+    if not isinstance(item, Progress):
+        return 1.0, "done"
+    left = "" if item.remaining is None else f", {duration(item.remaining)} left"
+    return item.done / item.total, f"{item.done} of {item.total}{left}, {item.name}"
+
+
+def consume(items: Iterator[T], describe: Callable[[T], tuple[float, str]] = show_progress) -> T | None:
     """Run items to their end under a bar; return the last."""
     last = None
     for last in track(items, describe):  # noqa: B007

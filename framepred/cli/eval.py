@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from framepred.cli import options
-from framepred.cli.console import consume, duration, print_json, print_table
+from framepred.cli.console import consume, print_json, print_table
 from framepred.cli.group import cli, terminate_like_interrupt
 from framepred.errors import Interrupted
 
@@ -62,21 +62,14 @@ def evaluate(
     home = out or report
     benchmark = Benchmark(sources, model, chosen, cache=home / "clips" if home else None, **values)
 
-    def describe(p: Any) -> tuple[float, str]:
-        if isinstance(p, Evaluated):
-            return 1.0, "done"
-        left = "" if p.remaining is None else f", {duration(p.remaining)} left"
-        return p.done / p.total, f"{p.done} of {p.total} videos{left}, {p.name}"
-
     try:
         with terminate_like_interrupt():
-            evaluated = consume(run_benchmark(benchmark), describe)
+            evaluated = consume(run_benchmark(benchmark))
             assert isinstance(evaluated, Evaluated)
             if report:
                 from framepred.evaluation.report import write_report
 
-                pages = write_report(evaluated, report / "index.html")
-                consume(pages, lambda p: (p.done / p.total, f"report: {p.done} of {p.total} clips, {p.name}"))
+                consume(write_report(evaluated, report / "index.html"))
     except KeyboardInterrupt:
         kept = f"the scored clips are in {home}: give the same command to go on" if home else "give -o to keep clips"
         raise Interrupted(f"stopped; {kept}") from None

@@ -37,7 +37,7 @@ def export(
     with replacing(out, overwrite, run, measure):
         exported = run_export(run, out, format, quantize)
         steps = measure_loss(load_run(run), exported, [measure]) if measure else iter(())
-        last = consume(steps, lambda p: (p.done / p.total, f"{p.done} of {p.total} videos, {p.frames} frames"))
+        last = consume(steps)
     size = sum(file.stat().st_size for file in out.glob("model.*"))
     loss = last and {"frames": last.frames, "bits_before": last.before, "bits_after": last.after}
     if as_json:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from framepred.cli import options
-from framepred.cli.console import consume, duration, print_json
+from framepred.cli.console import consume, print_json
 from framepred.cli.group import cli, terminate_like_interrupt
 from framepred.cli.memory import keep_memory
 from framepred.errors import FramepredError, Interrupted
@@ -76,7 +76,7 @@ def tokenize(
     )  # fmt: skip
     try:
         with terminate_like_interrupt(), replacing(out, overwrite, *sources, str(folder)):
-            last = consume(steps, lambda p: (p.done / p.total, _tokenizing(p)))
+            last = consume(steps)
     except KeyboardInterrupt:
         steps.close()
         raise Interrupted(f"stopped; what was done is in {out}: give the same command again to go on") from None
@@ -91,8 +91,3 @@ def tokenize(
     else:
         bad = f", {skipped} skipped" if skipped else ""
         click.echo(f"{out}: {done} episodes, {frames} frames added, {tokens} tokens a frame, {rate:,.0f} frames/s{bad}")
-
-
-def _tokenizing(p: Any) -> str:
-    left = duration(p.remaining)
-    return f"{p.done} of {p.total} videos, {p.frames} frames, {p.rate:,.0f} frames/s, {left} left, {p.episode}"

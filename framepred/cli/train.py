@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from framepred.cli import options
-from framepred.cli.console import consume, duration, print_json
+from framepred.cli.console import consume, duration, print_json, show_progress
 from framepred.cli.group import cli, terminate_like_interrupt
 from framepred.cli.memory import keep_memory
 from framepred.errors import Interrupted
@@ -101,7 +101,7 @@ def _watch(progress: Iterator[Any]) -> dict[str, dict[str, float]]:
 
     def describe(p: Any) -> tuple[float, str]:
         if not isinstance(p, TrainProgress):
-            return p.done / p.total, f"tokens: {p.done} of {p.total} videos, {p.frames} frames"
+            return show_progress(p)
         shown = " ".join(f"{k} {v:.3f}" for k, v in results[p.stage].items() if k.startswith("validation"))
         return (
             p.fraction,

@@ -14,15 +14,15 @@ from safetensors.torch import save_file
 from framepred.errors import FramepredError
 from framepred.io.atomic import writing_folder
 from framepred.io.model_files import copy_model_files
+from framepred.io.progress import Progress
 from framepred.llm.token_names import TEXT_FILES, TOKENIZER_JSON, read_text_tokenizer, tokenizer_json
 from framepred.predictor import gguf as gguf_file
 from framepred.predictor.huggingface import to_hugging_face
 from framepred.sources.folder import VideoFile, find_videos
 from framepred.world.likelihood import token_logits
-from framepred.world.run import Run, load_run
+from framepred.world.run import Run, load_run, weights_file
 
 Format = Literal["hf", "gguf"]
-_WEIGHTS = "model.safetensors"
 _TOKENIZER_CONFIG = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
 
 
@@ -57,10 +57,10 @@ def export(model: str | Path, out: Path, format: str, quantize: str | None = Non
             stored = json.loads((folder / "config.json").read_text())
             config = run.predictor.config.to_json() | {k: v for k, v in stored.items() if v is not None}
             gguf_file.write_gguf(folder / gguf_file.NAME, weights, config, names, quantize)
-        elif (run.path / _WEIGHTS).is_file():
-            shutil.copyfile(run.path / _WEIGHTS, folder / _WEIGHTS)
+        elif weights_file(run.path).name == gguf_file.NAME:
+            save_file(weights, weights_file(folder), {"format": "pt"})
         else:
-            save_file(weights, folder / _WEIGHTS, {"format": "pt"})
+            shutil.copyfile(weights_file(run.path), weights_file(folder))
     return load_run(out)
 
 
@@ -69,14 +69,12 @@ def _write_json(file: Path, value: object) -> None:
 
 
 @dataclass(frozen=True)
-class Loss:
+class Loss(Progress):
     """What two runs expect of the same frames, so far: bits a frame, before and after an export."""
 
-    done: int
-    total: int
-    frames: int
-    before: float
-    after: float
+    frames: int = 0
+    before: float = 0.0
+    after: float = 0.0
 
 
 def measure_loss(before: Run, after: Run, sources: Sequence[str | Path]) -> Iterator[Loss]:
@@ -92,7 +90,7 @@ def measure_loss(before: Run, after: Run, sources: Sequence[str | Path]) -> Iter
         bits = [total + score[1] for total, score in zip(bits, scores, strict=True)]
         if not frames and done == len(videos):
             raise FramepredError(f"{video.path} has one frame: nothing to predict; give longer videos")
-        yield Loss(done, len(videos), frames, *(b / max(frames, 1) for b in bits))
+        yield Loss(done, len(videos), video.name, None, frames, *(b / max(frames, 1) for b in bits))
 
 
 def _bits(run: Run, video: VideoFile) -> tuple[int, float]:

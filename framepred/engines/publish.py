@@ -11,6 +11,7 @@ from framepred.io import hub, zoo
 from framepred.io.atomic import writing_folder
 from framepred.io.model_files import copy_model_files
 from framepred.world.info import describe
+from framepred.world.run import weights_file
 
 _ROWS = {
     "frame_size": "frame, pixels (height, width)",
@@ -36,7 +37,7 @@ def push(model: str | Path, address: str, private: bool = False) -> str:
     folder = zoo.resolve("models", model)
     with tempfile.TemporaryDirectory(prefix="framepred-") as scratch:
         staged = Path(scratch) / "run"
-        if (folder / "model.gguf").is_file() and not (folder / "model.safetensors").is_file():
+        if weights_file(folder).suffix == ".gguf":
             copy_model_files(folder, staged)
         else:
             export(folder, staged, "hf")

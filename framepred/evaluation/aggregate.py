@@ -17,7 +17,6 @@ from framepred.evaluation.scores import MEASURES
 from framepred.world.run import Run
 
 _TOKEN_MEASURES = ("repetition", "cross_entropy", "accuracy", "bits")
-METRICS = (*MEASURES, *_TOKEN_MEASURES)
 COMPARED = ("psnr", "ssim", "motion_psnr", "cross_entropy")
 
 

@@ -18,11 +18,11 @@ from framepred.evaluation.clip_scores import ClipScores, score_clip
 from framepred.evaluation.clips import ALTERATIONS, Alteration, EvalClip, Group, make_groups, other_actions, read_clips
 from framepred.evaluation.futures import Scorer
 from framepred.evaluation.perceptual import load_perceptual
-from framepred.evaluation.progress import Progress
 from framepred.evaluation.protocol import Protocol
 from framepred.evaluation.retrieval import TrainingIndex, index_training
 from framepred.io.atomic import write_text
 from framepred.io.files import file_sha256
+from framepred.io.progress import Progress
 from framepred.world.device import choose_device
 from framepred.world.run import Run, load_run, weights_file
 

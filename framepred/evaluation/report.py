@@ -17,9 +17,9 @@ from framepred.evaluation.benchmark import Evaluated, selected_clips
 from framepred.evaluation.clips import EvalClip
 from framepred.evaluation.futures import Scorer, action_variants, make_futures, own_row
 from framepred.evaluation.plots import groups_plot, horizon_curves, rank_plot
-from framepred.evaluation.progress import Progress
 from framepred.evaluation.tables import ROW_NAMES, group_table, groups_table, header_facts, spread_sentence, verdict
 from framepred.io.atomic import write_text
+from framepred.io.progress import Progress
 from framepred.video.panels import draw_filmstrip, draw_moments
 from framepred.video.resize import fit_frames
 from framepred.video.write import write_video

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.evaluation.clips import check_store
-from framepred.evaluation.progress import Progress
 from framepred.io.atomic import writing
+from framepred.io.progress import Progress
 from framepred.sources.folder import VideoFile, find_videos
 from framepred.tokenizer.contract import Tokenizer
 from framepred.tokens.store import TokenEpisode, is_store, read_store

@@ -1,4 +1,4 @@
-"""Files and names: reading and writing files, TOML, the Hub, the zoo, and the torchvision repair.
+"""Files and names: reading and writing files, TOML, the Hub, the zoo, progress, and the torchvision repair.
 
-Every package uses it. It imports nothing of framepred but `errors`.
+The lowest package: every other one may use it. It imports `errors` only.
 """

@@ -1,4 +1,4 @@
 """Text beside frames: language models, names of ids, prompts and captions.
 
-It imports `world` and below.
+After `world`: it adds words to a run. It imports `world`, and `decoding`, `predictor`, `sequence`, `sources`, `io`.
 """

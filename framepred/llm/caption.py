@@ -1,17 +1,14 @@
 """Frames → words: text sampled or weighed behind frames, by the same weights that predict how they go on."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from framepred.decoding.sampling import Sampling
 from framepred.errors import FramepredError
-from framepred.llm.text import decode_text, encode_text, require_text
+from framepred.llm.text import decode_text, require_text
 from framepred.sources.folder import VideoFile
 from framepred.world.device import choose_device
 from framepred.world.footage import given_actions, rate_of_run
@@ -28,13 +25,13 @@ def caption(
     `actions` (≥ T - 1) or None for none. Raises FramepredError where the run knows no text, and where frames and
     text are more than its context.
     """
-    past = _frames_to_read(run, tokens, actions, most)
+    past = frames_to_read(run, tokens, actions, most)
     made = run.engine(sampling or Sampling(temperature=0), samples, past.shape[1] + most).text(past, most).tolist()
     end = run.predictor.config.end_of_text
     return [decode_text(run, row[: row.index(end)] if end in row else row) for row in made]
 
 
-def _frames_to_read(run: Run, tokens: Tensor, actions: Tensor | None, most: int) -> Tensor:
+def frames_to_read(run: Run, tokens: Tensor, actions: Tensor | None, most: int) -> Tensor:
     """Return the ids (1, L) of frames between their markers, behind which at most `most` tokens of text are to fit."""
     require_text(run)
     layout, model = run.layout, run.predictor
@@ -47,23 +44,6 @@ def _frames_to_read(run: Run, tokens: Tensor, actions: Tensor | None, most: int)
             f"{model.config.max_position_embeddings}: give a smaller context"
         )
     return ids
-
-
-@torch.inference_mode()
-def log_likelihoods(run: Run, tokens: Tensor, actions: Tensor | None, texts: Sequence[str]) -> Tensor:
-    """Return the log-likelihood, float64 (n,) in nats, of each of n texts behind frames, as `caption` would draw it.
-
-    Frames are as there. A text counts with its end: the shorter of two has no advantage but what is left unsaid.
-    """
-    require_text(run)
-    end = run.predictor.config.end_of_text
-    said = [torch.tensor([*encode_text(run, text), *([] if end is None else [end])]) for text in texts]
-    wanted = pad_sequence(said, batch_first=True, padding_value=-1).to(run.predictor.embed.weight.device)
-    past = _frames_to_read(run, tokens, actions, wanted.shape[1])
-    engine = run.engine(Sampling(temperature=0), len(texts), past.shape[1] + wanted.shape[1])
-    logits = engine.score(past, wanted.clamp(min=0), (0, run.layout.vocabulary.text_size))
-    losses = F.cross_entropy(logits.double().transpose(1, 2), wanted, reduction="none", ignore_index=-1)
-    return -losses.sum(1).cpu()
 
 
 def caption_video(

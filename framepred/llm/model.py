@@ -10,21 +10,19 @@ from torch import Tensor
 
 from framepred.errors import FramepredError
 from framepred.io import zoo
-from framepred.io.files import read_json, read_weights, replace_files
+from framepred.io.files import read_json, read_weights
 from framepred.llm.token_names import TOKENIZER_JSON, read_text_files, tokenizer_json
 from framepred.predictor import gguf as gguf_file
-from framepred.predictor.huggingface import to_hugging_face
 from framepred.predictor.llama import Llama
 from framepred.sequence.layout import SequenceLayout
 from framepred.sequence.vocabulary import Vocabulary
-from framepred.world.run import Run, make_predictor
+from framepred.world.run import make_predictor
 
 _INDEX = "model.safetensors.index.json"
 # Rows of a number that matrix products of GPUs and blocks of quantized formats like.
 _ROWS = 64
 # New rows differ by this part of what text rows differ: told apart, and none stands out.
 _SPREAD = 0.3
-_ROWS_OF = ("embed.weight", "head.weight")
 
 
 @dataclass(frozen=True)
@@ -78,23 +76,6 @@ def load_language_model(path: Path, layers: int = 0) -> LanguageModel:
     if TOKENIZER_JSON not in files:
         raise FramepredError(f"{path} has no {TOKENIZER_JSON}: put that of the model there, its text needs it")
     return LanguageModel(path, predictor, files)
-
-
-def save_language_model(llm: LanguageModel, folder: Path) -> LanguageModel:
-    """Write a language model as a checkpoint folder, which `load_language_model` reads; return it as that."""
-    config = llm.predictor.config
-    weights = to_hugging_face({k: v.detach().cpu() for k, v in llm.predictor.state_dict().items()}, config)
-    replace_files(folder, dict(llm.files) | {"config.json": json.dumps(config.to_json(), indent=1) + "\n"}, weights, {})
-    return replace(llm, path=folder)
-
-
-def text_part(run: Run) -> LanguageModel:
-    """Return the language model inside a run that knows text: its layers, and the rows of text alone."""
-    size, config = run.layout.vocabulary.text_size, run.predictor.config
-    predictor = Llama(replace(config, vocab_size=size))
-    weights = {k: v[:size] if k in _ROWS_OF else v for k, v in run.predictor.state_dict().items()}
-    predictor.load_state_dict(weights)
-    return LanguageModel(run.path, predictor.eval().requires_grad_(False), read_text_files(run.path))
 
 
 def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Path]:

@@ -3,13 +3,10 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from framepred.errors import FramepredError
 from framepred.llm.token_names import TOKENIZER_JSON, read_text_files, text_ids, text_tokenizer
-from framepred.predictor.cpu import linear
-from framepred.predictor.llama import Llama
 from framepred.world.run import Run
 
 
@@ -49,20 +46,3 @@ def _tokenizer(run: Run) -> Any:
     if TOKENIZER_JSON not in files:
         raise FramepredError(f"{run.path} has no {TOKENIZER_JSON}: copy that of its LLM there")
     return text_tokenizer(files[TOKENIZER_JSON])
-
-
-@torch.inference_mode()
-def text_loss(model: Llama, ids: Tensor, size: int, length: int = 128) -> float:
-    """Return the mean cross-entropy, in nats, of text ids int64 (n,) among the first `size` ids, those of text.
-
-    They are read in stretches of `length`, of which the first id is given; a rest at the end is not read. So a
-    language model and the runs that began with it are measured alike. Raises FramepredError for less than a stretch.
-    """
-    rows = ids[: len(ids) // length * length].view(-1, length)
-    if not len(rows):
-        raise FramepredError(f"{len(ids)} tokens of text are too few to be measured on: give at least {length}")
-    losses = []
-    for row in rows.to(model.embed.weight.device):
-        logits = linear(model.hidden(row[None, :-1])[0], model.head.weight, (0, size))
-        losses.append(F.cross_entropy(logits.float(), row[1:]))
-    return float(torch.stack(losses).double().mean())

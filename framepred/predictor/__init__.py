@@ -1,4 +1,4 @@
-"""The Llama: configuration, layers, attention, KV cache, CPU paths, and GGUF files.
+"""The Llama: configuration, layers, attention, KV cache, fast CPU layers, and its weights in other formats.
 
-It sees ids, never pixels. It imports `io` only.
+After `sequence` on the line. It imports `io`; it sees ids, never pixels.
 """

@@ -21,14 +21,14 @@ _IN_LAYERS = (
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
     "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj", "input_layernorm", "post_attention_layernorm",
 )  # fmt: skip
-# Byte-level BPE differs in how it cuts text before merging; llama.cpp knows the ways by name.
+# Byte-level BPE first splits text into words, in one of several ways; llama.cpp has a name for each.
 _DIGITS = "Digits"
 _LLAMA_3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
     r"\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-_CUTS: dict[str, list[dict[str, Any]]] = {
+PRE_TOKENIZERS: dict[str, list[dict[str, Any]]] = {
     "gpt-2": [_BYTES],
     "smollm": [{"type": _DIGITS, "individual_digits": True}, _BYTES],
     "llama-bpe": [
@@ -53,8 +53,8 @@ def write_gguf(
 ) -> None:  # fmt: skip
     """Write LlamaForCausalLM's weights, config.json and tokenizer.json as one file, appearing whole.
 
-    `quantize` stores the matrices as "f16", "q8_0" or "q4_0" (embeddings and head then as q8_0, which
-    cost most when coarse); norms stay fp32, and so does all of it with None.
+    `quantize` stores the matrices as "f16", "q8_0" or "q4_0"; norms stay fp32. With q4_0, embeddings and head are
+    stored as q8_0: in 4 bits they would cost the most accuracy. None stores everything as fp32.
     """
     gguf = require_gguf()
     with writing(path) as temporary, closing(gguf.GGUFWriter(temporary, "llama")) as writer:
@@ -91,7 +91,7 @@ def read_gguf(path: Path) -> dict[str, Tensor]:
 
 
 def read_gguf_config(path: Path) -> dict[str, Any]:
-    """Return what a Llama's GGUF says of its shape, as the content of a config.json."""
+    """Return the configuration that a Llama's GGUF holds, as the content of a config.json."""
     with _opened(path) as reader:
         tensors = {t.name: t for t in reader.tensors}
         scaling = "llama3" if "rope_freqs.weight" in tensors else _value(reader, "llama.rope.scaling.type", "none")
@@ -106,7 +106,7 @@ def read_gguf_config(path: Path) -> dict[str, Any]:
             "num_key_value_heads": _value(reader, "llama.attention.head_count_kv", heads),
             "head_dim": _value(reader, "llama.attention.key_length", None),
             "max_position_embeddings": _value(reader, "llama.context_length"),
-            # Stored in fp32, where 1e-5 is 9.99999974e-06.
+            # Stored as fp32, in which 1e-5 reads 9.99999974e-06.
             "rms_norm_eps": float(f"{_value(reader, 'llama.attention.layer_norm_rms_epsilon'):.6g}"),
             "rope_parameters": {
                 "rope_type": "default" if scaling == "none" else scaling,
@@ -124,11 +124,11 @@ def read_gguf_tokenizer(path: Path) -> dict[str, Any]:
     """Return a GGUF's text tokenizer as a tokenizer.json; FramepredError where it is no byte-level BPE."""
     kinds = require_gguf().TokenType
     with _opened(path) as reader:
-        model, cut = _value(reader, "tokenizer.ggml.model", None), _value(reader, "tokenizer.ggml.pre", "gpt-2")
-        if model != "gpt2" or cut not in _CUTS:
+        model, pre = _value(reader, "tokenizer.ggml.model", None), _value(reader, "tokenizer.ggml.pre", "gpt-2")
+        if model != "gpt2" or pre not in PRE_TOKENIZERS:
             raise FramepredError(
-                f"{path} has a text tokenizer {model!r}, {cut!r}; from a GGUF are read byte-level BPE's "
-                f"{', '.join(_CUTS)}: put the model's tokenizer.json beside it"
+                f"{path} has a text tokenizer {model!r}, {pre!r}; framepred reads byte-level BPE from a GGUF, "
+                f"one of {', '.join(PRE_TOKENIZERS)}: put the model's tokenizer.json beside it"
             )
         names, types = _value(reader, "tokenizer.ggml.tokens"), _value(reader, "tokenizer.ggml.token_type")
         merges = _value(reader, "tokenizer.ggml.merges")
@@ -142,11 +142,11 @@ def read_gguf_tokenizer(path: Path) -> dict[str, Any]:
             for id, (name, type) in enumerate(zip(names, types, strict=True))
             if type in (kinds.CONTROL, kinds.USER_DEFINED)
         ],
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": _CUTS[cut]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": PRE_TOKENIZERS[pre]},
         "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
         "model": {
             "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-            "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": cut == "llama-bpe",
+            "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": pre == "llama-bpe",
             "vocab": {n: id for id, (n, type) in enumerate(zip(names, types, strict=True)) if type != kinds.UNUSED},
             "merges": merges,
         },
@@ -155,7 +155,7 @@ def read_gguf_tokenizer(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Give a reader of a Llama's GGUF; what it lacks or is not is a FramepredError."""
+    """Open a Llama's GGUF; raise FramepredError for a broken file or another architecture."""
     gguf = require_gguf()
     try:
         reader = gguf.GGUFReader(path)
@@ -202,7 +202,7 @@ def _stored_as(gguf: ModuleType, name: str, array: np.ndarray, quantize: str | N
     if quantize == "q4_0" and ("embed" in name or "lm_head" in name):
         quantize = "q8_0"
     kind = kinds[quantize.upper()]
-    # A quantized block is 32 values of a row; a row of another length stays as fine as it can.
+    # A quantized block is 32 values of a row; a row that blocks do not fill is stored as f16.
     block = 1 if kind == kinds.F16 else gguf.GGML_QUANT_SIZES[kind][0]
     return kind if array.shape[1] % block == 0 else kinds.F16
 
@@ -237,14 +237,14 @@ def _add_tokenizer(writer: Any, gguf: ModuleType, config: dict[str, Any], tokeni
         for id in range(size)
     ]  # fmt: skip
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(_cuts_text(tokenizer))
+    writer.add_tokenizer_pre(_pre_tokenizer(tokenizer))
     writer.add_token_list([names.get(id, f"<|unused_{id}|>") for id in range(size)])
     writer.add_token_types(types)
-    # llama.cpp wants merges, and takes none for an answer only from a pair that cannot occur.
+    # llama.cpp requires merges: a tokenizer without any gets one of a pair that no text contains.
     merges = tokenizer["model"].get("merges") or [["\x00", "\x00"]]
     writer.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in merges])
     writer.add_add_bos_token(False)
-    # Where nothing ends a text, an id that is never sampled does: llama.cpp would take id 11.
+    # A model without an end-of-text id gets one that is never sampled; llama.cpp would take id 11.
     last = max(added)
     writer.add_bos_token_id(_first(config.get("bos_token_id"), last))
     writer.add_eos_token_id(_first(config.get("eos_token_id"), last))
@@ -254,10 +254,11 @@ def _first(value: int | list[int] | None, otherwise: int) -> int:
     return otherwise if value is None else value[0] if isinstance(value, list) else value
 
 
-def _cuts_text(tokenizer: dict[str, Any]) -> str:
+def _pre_tokenizer(tokenizer: dict[str, Any]) -> str:
+    """Return llama.cpp's name for how a tokenizer.json splits text into words."""
     described = str(tokenizer["pre_tokenizer"])
     if tokenizer["model"]["type"] == "WordLevel":
         return "default"
     if "ByteLevel" not in described:
-        raise FramepredError("the run's text tokenizer is no byte-level BPE, which --format gguf can write; use hf")
+        raise FramepredError("the run's text tokenizer is not byte-level BPE, which a GGUF needs: give --format hf")
     return "smollm" if _DIGITS in described else "llama-bpe" if _LLAMA_3[:30] in described else "gpt-2"

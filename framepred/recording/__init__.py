@@ -1,4 +1,4 @@
 """Gymnasium environments → video folders with actions and captions.
 
-It makes what the line begins with. It imports `sources` and `video`.
+It makes the videos with which the line begins. It imports `sources`, `video` and `io`.
 """

@@ -1,4 +1,4 @@
 """Tokens and actions ⇄ one flat sequence of ids.
 
-Between tokens and model. It imports `config` and knows no pixels.
+Between tokens and model on the line. It imports `config`; it knows neither pixels nor files.
 """

@@ -1,4 +1,4 @@
-"""SOURCE arguments → videos with their actions and captions.
+"""SOURCE arguments → episodes: frames with their times, actions and captions.
 
-After `video` on the line. It imports `video` and below. Nothing after it should know of files.
+After `video` on the line. It imports `video` and `io`. Packages after it take episodes, not files.
 """

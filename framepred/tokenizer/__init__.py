@@ -1,4 +1,4 @@
 """Frames ⇄ discrete tokens: framepred's own tokenizers and those of other libraries.
 
-It knows pixels and codes, never sequences. It imports `io` and `config`.
+After `sources` on the line. It imports `config` and `io`; it knows neither sequences nor video files.
 """

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.io.atomic import writing
+from framepred.io.progress import Progress
 from framepred.sources.folder import VideoFile
 from framepred.tokenizer.contract import Tokenizer
 from framepred.tokens.store import StoreInfo, read_shard, read_store_info, shard_files, store_schema, write_store_info
@@ -23,19 +24,12 @@ _FLUSH_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class TokenizeProgress:
-    """How far tokenizing is: episodes of `total` in the store; frames, frames a second and skipped by this call.
+class TokenizeProgress(Progress):
+    """How many episodes are in the store, and what this call did: frames, frames a second, videos skipped."""
 
-    `remaining` is in seconds, None where nothing is known yet.
-    """
-
-    episode: str
-    done: int
-    total: int
-    frames: int
-    rate: float
-    remaining: float | None
-    skipped: int
+    frames: int = 0
+    rate: float = 0.0
+    skipped: int = 0
 
 
 def tokenize(
@@ -71,41 +65,34 @@ def tokenize(
     files = _Files(folder, "episodes" if shards == 1 else f"episodes-{number}of{shards}", info)
     meter = _Meter([file_bytes(v) for v in missing])
     news = encode_in_processes(missing, workers, fps) if workers else encode_here(missing, tokenizer, fps)
-    rows: list[dict[str, Any]] = []
-    held, since, skipped = 0, time.monotonic(), 0
-    done = len(mine) - len(missing)
+    skipped, done = 0, len(mine) - len(missing)
     try:
         for item in news:
             if item.error:
-                # One bad file among many must not stop the rest.
-                if len(videos) == 1:
-                    raise item.error
                 skipped += 1
-                if skipped == len(videos):
-                    raise FramepredError(
-                        f"none of the {len(videos)} videos could be tokenized; the last: {item.error}"
-                    ) from item.error
-                warnings.warn(FramepredWarning(f"skipped: {item.error}"), stacklevel=2)
+                _skip(item.error, skipped, len(videos))
             elif item.row:
-                rows.append(item.row)
-                held += item.row["tokens"].size + item.row["context_tokens"].size
+                files.add(item.row)
                 done += 1
-            if rows and (held > _FLUSH_TOKENS or time.monotonic() - since > _FLUSH_SECONDS):
-                files.write(rows)
-                rows, held, since = [], 0, time.monotonic()
+            if files.due():
+                files.write()
             meter.note(item)
             yield meter.progress(missing[item.index].name, done, len(mine), skipped)
     except (KeyboardInterrupt, GeneratorExit):
-        # An interrupt may fall between a file's appearing and its rows' being let go.
-        stored = _stored_sources(folder)
-        rows = [row for row in rows if row["source"] not in stored]
-        if rows:
-            files.write(rows)
+        files.write_what_is_missing()
         raise
     finally:
         news.close()
-    if rows:
-        files.write(rows)
+    files.write()
+
+
+def _skip(error: FramepredError, skipped: int, videos: int) -> None:
+    """Warn of a video that cannot be tokenized: it must not stop the others. Raise where it is the last of all."""
+    if videos == 1:
+        raise error
+    if skipped == videos:
+        raise FramepredError(f"none of the {videos} videos could be tokenized; the last: {error}") from error
+    warnings.warn(FramepredWarning(f"skipped: {error}"), stacklevel=3)
 
 
 class _Meter:
@@ -123,7 +110,7 @@ class _Meter:
     def progress(self, episode: str, done: int, total: int, skipped: int) -> TokenizeProgress:
         elapsed = max(time.monotonic() - self.began, 1e-9)
         left = elapsed * (sum(self.sizes) / self.bytes - 1) if self.bytes else None
-        return TokenizeProgress(episode, done, total, self.frames, self.frames / elapsed, left, skipped)
+        return TokenizeProgress(done, total, episode, left, self.frames, self.frames / elapsed, skipped)
 
 
 def _open_store(folder: Path, wanted: StoreInfo) -> tuple[StoreInfo, set[str]]:
@@ -160,16 +147,37 @@ def _stored_sources(folder: Path) -> set[str]:
 
 
 class _Files:
-    """Where one process's rows go: PREFIX-00000.parquet and on, beside the store's framepred.json."""
+    """Holds one process's rows, and writes them to PREFIX-00000.parquet and on, beside the store's framepred.json."""
 
     def __init__(self, folder: Path, prefix: str, info: StoreInfo) -> None:
         self.folder, self.prefix, self.info = folder, prefix, info
+        self.rows: list[dict[str, Any]] = []
+        self.tokens, self.since = 0, time.monotonic()
 
-    def write(self, rows: list[dict[str, Any]]) -> None:
+    def add(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+        self.tokens += row["tokens"].size + row["context_tokens"].size
+
+    def due(self) -> bool:
+        return self.tokens > _FLUSH_TOKENS or time.monotonic() - self.since > _FLUSH_SECONDS
+
+    def write(self) -> None:
+        """Write the rows that are held, if any, as one more file."""
+        if self.rows:
+            self._write_file()
+            self.rows, self.tokens, self.since = [], 0, time.monotonic()
+
+    def _write_file(self) -> None:
         write_store_info(self.folder, self.prefix, self.info)
-        table = pa.Table.from_pylist(rows, schema=store_schema(self.info))
+        table = pa.Table.from_pylist(self.rows, schema=store_schema(self.info))
         with writing(self.folder / f"{self.prefix}-{self._next():05d}.parquet") as temporary:
             pq.write_table(table, temporary, compression="zstd")
+
+    def write_what_is_missing(self) -> None:
+        """Write the rows that no file holds: an interrupt may come after their file was written."""
+        stored = _stored_sources(self.folder)
+        self.rows = [row for row in self.rows if row["source"] not in stored]
+        self.write()
 
     def _next(self) -> int:
         taken = [p.stem.rsplit("-", 1) for p in shard_files(self.folder)]

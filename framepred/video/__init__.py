@@ -1,4 +1,4 @@
 """Video files ⇄ frames: read, write, resize, and pictures with labels.
 
-The first station of the line. It imports `io`.
+The first and the last station of the line: pixels and times, nothing else. It imports `io`.
 """

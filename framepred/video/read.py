@@ -178,16 +178,6 @@ def stream_timed(
             yield torch.cat(held).contiguous(), torch.tensor(times, dtype=torch.float64)
 
 
-def stream_video(
-    path: str | os.PathLike[str],
-    size: tuple[int, int] | None = None,
-    fps: float | None = None,
-    chunk: int = 64,
-) -> Iterator[Tensor]:
-    """Yield a video's frames, as `stream_timed` does, without their times."""
-    return (frames for frames, _ in stream_timed(path, size, fps, chunk))
-
-
 def read_video(
     path: str | os.PathLike[str],
     size: tuple[int, int] | int | None = None,

@@ -1,4 +1,4 @@
-"""A run and what it predicts: loading, rollouts, likelihoods.
+"""A run and what it predicts: loading, sessions, rollouts, likelihoods.
 
-The line from video to video, put together. It imports everything above it on the line.
+It puts the line together, from frames to frames. It imports every package before it, from `decoding` to `io`.
 """

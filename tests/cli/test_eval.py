@@ -22,8 +22,8 @@ from framepred.engines.export import export
 from framepred.evaluation.benchmark import Benchmark, evaluate
 from framepred.evaluation.forecast import make_forecast
 from framepred.evaluation.futures import ROWS
-from framepred.evaluation.progress import Progress
 from framepred.evaluation.protocol import load_protocol
+from framepred.io.progress import Progress
 from framepred.sources.actions_csv import read_actions
 from framepred.video.read import read_video
 from framepred.video.write import write_video

@@ -11,6 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import TINY_SETTINGS, tiny_recipe
+from language import save_language_model, text_part
 from tiny_llama import TEXT, byte_tokenizer, tokenizers, transformers, write_llama
 
 from framepred.cli import cli
@@ -25,8 +26,6 @@ from framepred.llm.model import (
     extend,
     find_checkpoint,
     load_language_model,
-    save_language_model,
-    text_part,
 )
 from framepred.llm.text import prompt_ids
 from framepred.predictor import gguf as gguf_file

@@ -15,7 +15,8 @@ from click.testing import CliRunner
 from conftest import TINY_SETTINGS, tiny_recipe
 from documents import documents
 from doubles import Blocks
-from grounding import fact_accuracy
+from grounding import fact_accuracy, facts_of, log_likelihoods
+from language import text_loss
 from tiny_llama import write_llama
 from torch import Tensor
 
@@ -24,11 +25,10 @@ from framepred.config.recipe import Recipe, TextRecipe, apply_settings
 from framepred.decoding.sampling import Sampling
 from framepred.engines.contract import predict_by
 from framepred.errors import FramepredError, FramepredWarning
-from framepred.llm.caption import log_likelihoods
-from framepred.llm.text import encode_text, prompt_ids, text_loss
+from framepred.llm.text import encode_text, prompt_ids
 from framepred.llm.token_names import token_names
 from framepred.predictor.llama import Llama
-from framepred.recording.narration import Moment, Watcher, facts_of, narrate, scenario, tell
+from framepred.recording.narration import Moment, Watcher, narrate, scenario, tell
 from framepred.sequence.actions import ActionSpace
 from framepred.sequence.layout import SequenceLayout
 from framepred.sequence.vocabulary import Vocabulary

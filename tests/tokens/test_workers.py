@@ -198,14 +198,14 @@ def test_an_interrupt_after_a_file_appeared_doubles_no_row(
     grey_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(token_store, "_FLUSH_TOKENS", 0)
-    write = token_store._Files.write
+    write = token_store._Files._write_file
 
-    def interrupted(files: Any, made: Any) -> None:
-        write(files, made)
-        monkeypatch.setattr(token_store._Files, "write", write)
+    def interrupted(files: Any) -> None:
+        write(files)
+        monkeypatch.setattr(token_store._Files, "_write_file", write)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(token_store._Files, "write", interrupted)
+    monkeypatch.setattr(token_store._Files, "_write_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(grey_dir, tmp_path / "s")
     assert len(rows(tmp_path / "s")) == 1

@@ -16,7 +16,7 @@ from media import encode, shades, write_audio, write_noise_mp4
 from PIL import Image
 
 from framepred.errors import FramepredError, FramepredWarning
-from framepred.video.read import probe_video, read_video, stream_video
+from framepred.video.read import probe_video, read_video, stream_timed
 from framepred.video.resize import fit_frames
 from framepred.video.write import write_video
 
@@ -145,7 +145,7 @@ def test_other_pixel_formats_read_as_rgb_uint8(tmp_path: Path, codec: str, pix_f
 
 def test_streaming_holds_at_most_a_chunk(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", shades(150, 16, 16), 10.0, lossless=True)
-    chunks = list(stream_video(tmp_path / "a.mp4"))
+    chunks = [frames for frames, _ in stream_timed(tmp_path / "a.mp4")]
     assert [len(c) for c in chunks] == [64, 64, 22]
     assert torch.equal(torch.cat(chunks), shades(150, 16, 16))
     assert len(read_video(tmp_path / "a.mp4", max_frames=70).frames) == 70
@@ -248,7 +248,7 @@ def _bad_file(kind: str, folder: Path) -> Path:
         ("header", "cannot read|no frame"),
     ],
 )
-@pytest.mark.parametrize("reader", [read_video, probe_video, lambda path: list(stream_video(path))])
+@pytest.mark.parametrize("reader", [read_video, probe_video, lambda path: list(stream_timed(path))])
 def test_what_is_no_video_is_refused_in_one_line_that_names_it(tmp_path: Path, kind: str, says: str, reader) -> None:
     path = _bad_file(kind, tmp_path)
     with pytest.raises(FramepredError, match=says) as caught:

@@ -1,4 +1,4 @@
 """Surprise: when and where the world was not what a run predicted.
 
-It imports the rest of `evaluation` and below.
+A part of `evaluation`. It imports `world` and what that imports.
 """

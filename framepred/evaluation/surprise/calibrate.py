@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from framepred.errors import FramepredError
-from framepred.evaluation.progress import Progress
 from framepred.evaluation.surprise.baseline import Baseline
 from framepred.evaluation.surprise.calibration import Calibration, Condition
 from framepred.evaluation.surprise.features import Features, FrameScores, score_frames
 from framepred.evaluation.surprise.reliability import BINS, Reliability, bin_confidence
+from framepred.io.progress import Progress
 from framepred.sources.episode import check_action_count
 from framepred.sources.folder import VideoFile
 from framepred.world.counterfactual import join_pasts, take_past
