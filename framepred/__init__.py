@@ -12,7 +12,7 @@ _HOMES = {
     "Clip": "video.read",
     "read_video": "video.read",
     "write_video": "video.write",
-    "load_tokenizer": "world.run",
+    "load_tokenizer": "tokenizer.checkpoint",
     "load_run": "world.run",
     "Run": "world.run",
     "rollout": "world.rollout",

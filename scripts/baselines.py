@@ -62,12 +62,12 @@ class Baseline(FrameByFrame, nn.Module):
         return next(self.parameters()).device
 
     @torch.inference_mode()
-    def encode(self, frames: Tensor) -> Tensor:
+    def encode(self, frames: Tensor, actions: Tensor | None = None) -> Tensor:
         """Frames uint8 (T, 3, H, W) → tokens int64 (T, h, w) in [0, V)."""
         return encode_in_parts(self, frames, _CHUNK, lambda part: self.quantize(self.encoder(part))[1])
 
     @torch.inference_mode()
-    def decode(self, tokens: Tensor) -> Tensor:
+    def decode(self, tokens: Tensor, actions: Tensor | None = None, first: Tensor | None = None) -> Tensor:
         """Tokens int64 (T, h, w) in [0, V) → frames uint8 (T, 3, H, W)."""
         return decode_in_parts(self, tokens, _CHUNK, lambda part: self.decoder(self.lookup(part)))
 

@@ -19,7 +19,7 @@ class Blocks(FrameByFrame):
     grid = (1, 1)
     frame_size = (16, 16)
 
-    def encode(self, frames: Tensor) -> Tensor:
+    def encode(self, frames: Tensor, actions: Tensor | None = None) -> Tensor:
         return frames.float().mean((1, 2, 3)).long().view(-1, 1, 1)
 
 
@@ -29,7 +29,7 @@ class Deadly(Blocks):
     def __init__(self, fuse: Path) -> None:
         self.fuse = fuse
 
-    def encode(self, frames: Tensor) -> Tensor:
+    def encode(self, frames: Tensor, actions: Tensor | None = None) -> Tensor:
         tokens = super().encode(frames)
         if int(tokens.max()) >= 250 and self.fuse.exists():
             os.kill(os.getpid(), signal.SIGKILL)
@@ -42,7 +42,7 @@ class Slow(Blocks):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def encode(self, frames: Tensor) -> Tensor:
+    def encode(self, frames: Tensor, actions: Tensor | None = None) -> Tensor:
         (self.folder / str(os.getpid())).touch()
         time.sleep(3)
         return super().encode(frames)

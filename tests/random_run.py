@@ -10,9 +10,10 @@ from framepred.predictor.llama import Llama
 from framepred.sequence.actions import ActionSpace
 from framepred.sequence.layout import SequenceLayout
 from framepred.sequence.vocabulary import Vocabulary
+from framepred.tokenizer.checkpoint import save_tokenizer
 from framepred.tokenizer.image import Autoencoder
 from framepred.training.objectives import llama_config
-from framepred.world.run import save_run, save_tokenizer
+from framepred.world.run import save_run
 
 WINDOW = 6
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from framepred.world.run import tokenizer_sha256
+from framepred.tokenizer.checkpoint import tokenizer_sha256
 
 ROOT = Path(__file__).parent.parent
 CARDS = sorted((ROOT / "tokenizers").glob("*/README.md"))

@@ -15,7 +15,7 @@ from framepred.io.outputs import replacing
 
 def _load_keeping_memory(folder: Path, size: tuple[int, int] | None, device: str) -> Any:
     """Load a tokenizer in a process that encodes, this one or a worker, and let it keep its memory."""
-    from framepred.world.run import load_tokenizer
+    from framepred.tokenizer.checkpoint import load_tokenizer
 
     keep_memory()
     return load_tokenizer(folder, size, device)
@@ -57,10 +57,10 @@ def tokenize(
     from framepred.io.hub import is_address
     from framepred.io.zoo import tokenizer_folder
     from framepred.sources.folder import find_videos
+    from framepred.tokenizer.checkpoint import tokenizer_sha256
     from framepred.tokens.tokenize import tokenize as run_tokenize
     from framepred.tokens.workers import Workers
     from framepred.world.device import choose_device
-    from framepred.world.run import tokenizer_sha256
 
     videos = find_videos(sources)
     folder = tokenizer_folder(tokenizer)

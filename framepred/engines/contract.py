@@ -213,6 +213,7 @@ class CompletionEngine:
 def predict_by(
     name: str, run: Run, tokens: Tensor, actions: Tensor | None, horizon: int, samples: int = 1,
     sampling: Sampling | None = None, server: str | None = None, prompt: Tensor | None = None,
+    first: Tensor | None = None,
 ) -> Iterator[Prediction]:  # fmt: skip
     """Predict as `rollout.predict` does, each frame's tokens drawn by the engine `name`.
 
@@ -224,7 +225,7 @@ def predict_by(
         raise FramepredError(f"engine {name!r} is not known; give one of framepred, {', '.join(ENGINES)}")
     sampling = sampling or Sampling()
     engine = CompletionEngine(name, run, ENGINES[name](run, sampling, server), sampling.seed)
-    yield from predict(run, tokens, actions, horizon, samples, sampling, prompt=prompt, engine=engine)
+    yield from predict(run, tokens, actions, horizon, samples, sampling, prompt=prompt, engine=engine, first=first)
 
 
 def _illegal(vocab_size: int, legal: tuple[int, int]) -> list[int]:

@@ -17,8 +17,9 @@ class Tokenizer(Protocol):
     A frame may be coded given the P = `past` pictures before it as they were given back, and the last
     A = `past_actions` actions, of which the last leads to the frame (arXiv 2406.19320, 2405.15223). Then there are
     context tokens: `context_grid` (h', w') of `context_codebook_size` codes. The tokens of T frames are (T, K + N):
-    the context tokens of what the frame is given (of a clip's first frame: its own), then the frame's own N = h · w.
-    Decoding may begin at any row, from what its context tokens give back.
+    the context tokens of what the frame is given, then the frame's own N = h · w. With P > 1 a clip begins from its
+    first picture itself, `first` uint8 (3, H, W): that is what decoding needs beside tokens and actions. Other
+    tokenizers ignore it, and their tokens may be decoded from any frame on.
 
     Pictures are uint8 (S, P, 3, H, W), the latest last; of fewer than P the first is repeated. Actions beside them are
     int64 (S, A), -1 where none is given, or float32 (S, A, D), NaN where none is given, or None where none is
@@ -54,8 +55,8 @@ class Tokenizer(Protocol):
         """Encode a clip that comes in chunks of frames, yielding the tokens of each."""
         ...
 
-    def decode(self, tokens: Tensor, actions: Tensor | None = None) -> Tensor:
-        """Tokens of T frames, and the actions between them → frames uint8 (T, 3, H, W)."""
+    def decode(self, tokens: Tensor, actions: Tensor | None = None, first: Tensor | None = None) -> Tensor:
+        """Tokens of T frames, the actions between them and the clip's first picture → frames uint8 (T, 3, H, W)."""
         ...
 
     def encode_context(self, pictures: Tensor, actions: Tensor | None) -> Tensor:
@@ -91,13 +92,18 @@ class FrameByFrame:
         return self.decode(tokens)
 
 
-def last_pictures(tokenizer: Tokenizer, tokens: Tensor, actions: Tensor | None = None) -> Tensor:
-    """Return the pictures that the frame after a clip's T frames is given, uint8 (1, P, 3, H, W)."""
+def last_pictures(
+    tokenizer: Tokenizer, tokens: Tensor, actions: Tensor | None = None, first: Tensor | None = None
+) -> Tensor:
+    """Return the pictures that the frame after a clip's T frames is given, uint8 (1, P, 3, H, W).
+
+    Of fewer than P frames the `first` picture uint8 (3, H, W) is repeated, where it is known.
+    """
     if not tokenizer.past:
         return torch.empty(1, 0, 3, *tokenizer.frame_size, dtype=torch.uint8, device=tokens.device)
-    shown = (tokenizer.decode(tokens, actions) if actions is not None else tokenizer.decode(tokens))[-tokenizer.past :]
-    first = shown[:1].expand(tokenizer.past - len(shown), -1, -1, -1)
-    return torch.cat([first, shown])[None]
+    shown = tokenizer.decode(tokens, actions, first)[-tokenizer.past :]
+    begun = shown[:1] if first is None else first.to(shown.device)[None]
+    return torch.cat([begun.expand(tokenizer.past - len(shown), -1, -1, -1), shown])[None]
 
 
 def actions_before(tokenizer: Tokenizer, actions: Tensor | None, frame: int) -> Tensor | None:

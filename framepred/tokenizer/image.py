@@ -91,7 +91,7 @@ class Autoencoder(FrameByFrame, nn.Module):
         return encode_in_parts(self, frames, _CHUNK, lambda part: self.quantizer(self.encoder(part))[1])
 
     @torch.inference_mode()
-    def decode(self, tokens: Tensor, actions: Tensor | None = None) -> Tensor:
+    def decode(self, tokens: Tensor, actions: Tensor | None = None, first: Tensor | None = None) -> Tensor:
         """Tokens int64 (T, h, w) in [0, V) → frames uint8 (T, 3, H, W)."""
         return decode_in_parts(self, tokens, _CHUNK, lambda part: self.decoder(self.quantizer.lookup(part)))
 

@@ -23,7 +23,7 @@ class TemporalAutoencoder(nn.Module):
         super().__init__()
         self.net, self.shape = TemporalNet(shape), shape
         self.frame_size, self.grid, self.context_grid = shape.frame_size, shape.grid, shape.grid
-        self.past, self.past_actions = shape.past, shape.past_actions
+        self.past, self.past_actions = shape.past, shape.past_actions if shape.action_size else 0
         self.codebook_size = self.net.codes.codebook_size
         self.context_codebook_size = self.net.context.codes.codebook_size
         self.digits, self.context_digits = shape.levels, shape.context_levels
@@ -118,12 +118,14 @@ class TemporalAutoencoder(nn.Module):
         """Actions as in the contract, or None → float32 (S, A, action_size + 1), 1 at the end where given."""
         size = self.shape.action_size
         if actions is None:
-            return torch.zeros(samples, self.past_actions, size + 1, device=self.device)
+            return torch.zeros(samples, self.shape.past_actions, size + 1, device=self.device)
         actions = actions.to(self.device)
         if actions.is_floating_point() != self.shape.continuous:
             kinds = ("continuous", "discrete") if self.shape.continuous else ("discrete", "continuous")
             raise FramepredError(f"the tokenizer knows {kinds[0]} actions, these are {kinds[1]}")
         if actions.is_floating_point():
+            if actions.shape[-1] != size:
+                raise FramepredError(f"the tokenizer knows actions of {size} numbers, these have {actions.shape[-1]}")
             given = actions.isfinite().all(-1)
             values = (torch.nan_to_num(actions) - self.action_mean) / self.action_scale
         else:

@@ -17,13 +17,15 @@ from framepred.sequence.actions import fit_action_space
 from framepred.sequence.layout import SequenceLayout
 from framepred.sequence.vocabulary import Vocabulary
 from framepred.sources.captions_csv import find_texts, read_text
+from framepred.tokenizer.checkpoint import load_tokenizer
 from framepred.tokenizer.contract import Tokenizer
 from framepred.tokenizer.foreign import AdaptedTokenizer
 from framepred.tokenizer.image import Autoencoder
+from framepred.tokenizer.temporal import TemporalAutoencoder
 from framepred.tokens.store import TokenEpisode, read_store_info
 from framepred.training.objectives import llama_config
 from framepred.training.words import Words
-from framepred.world.run import Run, load_tokenizer
+from framepred.world.run import Run
 
 
 def tokenizer_to_train(recipe: Recipe, origin: str | None) -> Autoencoder:
@@ -34,6 +36,8 @@ def tokenizer_to_train(recipe: Recipe, origin: str | None) -> Autoencoder:
             f"tokenizer {origin} is a {loaded.name}: framepred trains only its own; use it as it is, "
             "without --only tokenizer"
         )
+    if isinstance(loaded, TemporalAutoencoder):
+        raise FramepredError(f"tokenizer {origin} is a temporal one, which is not trained further: use it as it is")
     if loaded and loaded.frame_size != recipe.data.size:
         raise FramepredError(f"tokenizer {origin} takes frames of {loaded.frame_size}, data.size is {recipe.data.size}")
     if loaded:

@@ -17,6 +17,7 @@ from framepred.llm.model import LanguageModel, find_checkpoint, load_language_mo
 from framepred.sequence.layout import SequenceLayout
 from framepred.sources.captions_csv import find_texts
 from framepred.sources.folder import VideoFile, find_videos
+from framepred.tokenizer.checkpoint import copy_tokenizer, load_tokenizer, tokenizer_sha256
 from framepred.tokenizer.contract import Tokenizer
 from framepred.tokens.store import StoreInfo, TokenEpisode, is_store, read_store, read_store_info
 from framepred.tokens.tokenize import TokenizeProgress, tokenize
@@ -27,14 +28,7 @@ from framepred.training.loop import Budget, TrainProgress, fit, make_accelerator
 from framepred.training.objectives import predictor_stage
 from framepred.training.tokenizer import train_tokenizer, warn_unvalidated
 from framepred.training.windows import Windows, split_episodes, step_generator
-from framepred.world.run import (
-    Run,
-    copy_tokenizer,
-    load_run,
-    load_tokenizer,
-    save_run,
-    tokenizer_sha256,
-)  # fmt: skip
+from framepred.world.run import Run, load_run, save_run
 
 Progress = TrainProgress | TokenizeProgress
 _Episodes = list[tuple[TokenEpisode, str]]

@@ -10,12 +10,12 @@ from accelerate import Accelerator
 from framepred.config.recipe import Recipe, to_toml
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.sources.folder import VideoFile
+from framepred.tokenizer.checkpoint import save_tokenizer
 from framepred.training.frames import sample_frames
 from framepred.training.initialisation import tokenizer_to_train
 from framepred.training.loop import Budget, TrainProgress, fit
 from framepred.training.objectives import tokenizer_stage
 from framepred.training.windows import split_episodes
-from framepred.world.run import save_tokenizer
 
 
 def train_tokenizer(

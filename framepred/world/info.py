@@ -7,9 +7,11 @@ from typing import Any
 from framepred.errors import FramepredError
 from framepred.io import hub, zoo
 from framepred.sources.folder import VideoFile, find_videos
+from framepred.tokenizer.checkpoint import KINDS, OwnTokenizer, load_tokenizer, tokenizer_sha256
 from framepred.tokenizer.foreign import AdaptedTokenizer
+from framepred.tokenizer.temporal import TemporalAutoencoder
 from framepred.tokens.store import is_store, read_store, read_store_info
-from framepred.world.run import KINDS, load_run, load_tokenizer, tokenizer_sha256
+from framepred.world.run import load_run
 
 
 def describe(path_or_name: str) -> dict[str, Any]:
@@ -79,17 +81,27 @@ def _tokenizer(path: Path) -> dict[str, Any]:
     tokens = tokenizer.grid[0] * tokenizer.grid[1]
     facts = {
         "path": str(path), "kind": "tokenizer",
-        "quantizer": tokenizer.recipe.quantizer if not isinstance(tokenizer, AdaptedTokenizer) else tokenizer.name,
+        "quantizer": _quantizer(tokenizer),
         "frame_size": list(tokenizer.frame_size), "grid": list(tokenizer.grid),
         "tokens_per_frame": tokens, "codebook_size": tokenizer.codebook_size,
         **_context(tokenizer.context_grid, tokenizer.context_codebook_size),
         "parameters": sum(p.numel() for p in tokenizer.parameters()), "sha256": tokenizer_sha256(path),
     }  # fmt: skip
+    if isinstance(tokenizer, TemporalAutoencoder):
+        shape = tokenizer.shape
+        kind = "continuous numbers" if shape.continuous else "discrete ids"
+        facts |= {"past": shape.past, "actions": f"{shape.action_size} {kind}" if shape.action_size else None}
     if isinstance(tokenizer, AdaptedTokenizer) and tokenizer.group > 1:
         facts["group"] = (
             f"{tokens} tokens for {tokenizer.group} frames of a video; here for each frame, as for pictures"
         )
     return facts
+
+
+def _quantizer(tokenizer: OwnTokenizer | AdaptedTokenizer) -> str:
+    if isinstance(tokenizer, AdaptedTokenizer):
+        return tokenizer.name
+    return "fsq" if isinstance(tokenizer, TemporalAutoencoder) else tokenizer.recipe.quantizer
 
 
 def _context(grid: tuple[int, int], codebook_size: int) -> dict[str, Any]:

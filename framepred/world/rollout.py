@@ -41,6 +41,7 @@ def predict(
     decoder: str = "auto",
     prompt: Tensor | None = None,
     engine: Engine | None = None,
+    first: Tensor | None = None,
 ) -> Iterator[Prediction]:
     """Predict `horizon` frames after the tokens of T context frames, yielding each as it is made.
 
@@ -49,11 +50,12 @@ def predict(
 
     `actions` (≥ T + horizon - 1) or None for none; `prompt` (P,) are the ids of words before the frames
     (`text.prompt_ids`), which stay before the window when it moves; `engine` draws the tokens, framepred's own where
-    it is None. Raises FramepredError for what is not allowed.
+    it is None; `first` uint8 (3, H, W) is the first picture, for tokenizers that need it. Raises FramepredError for
+    what is not allowed.
     """
     check_lengths(len(tokens), horizon, samples)
     taken = None if run.layout.actions is None else actions
-    session = run.session_after(tokens, taken, samples, sampling, prompt, decoder, engine)
+    session = run.session_after(tokens, taken, samples, sampling, prompt, decoder, engine, first)
     for frame in range(len(tokens), len(tokens) + horizon):
         given = taken is not None and frame <= len(taken)
         shown = session.step(taken[frame - 1 : frame] if taken is not None and given else None)
@@ -62,15 +64,20 @@ def predict(
 
 @torch.inference_mode()
 def ensemble_mean(
-    run: Run, context: Tensor, futures: Iterator[Prediction], actions: Tensor | None = None
+    run: Run,
+    context: Tensor,
+    futures: Iterator[Prediction],
+    actions: Tensor | None = None,
+    first: Tensor | None = None,
 ) -> Iterator[Prediction]:
     """Follow S futures of a context's tokens; yield each moment's mean picture as one future, by its tokens.
 
     In squared error nothing is nearer to what may come: what the futures agree on stays sharp, what they do not
-    is blurred. Each goes on from its own past, never from the mean. `actions` (≥ T + horizon - 1) or None for none.
+    is blurred. Each goes on from its own past, never from the mean. `actions` (≥ T + horizon - 1) or None for none;
+    `first` as in `predict`.
     """
     tokenizer = run.tokenizer
-    pictures = last_pictures(tokenizer, context.to(run.predictor.embed.weight.device), actions)
+    pictures = last_pictures(tokenizer, context.to(run.predictor.embed.weight.device), actions, first)
     for moment in futures:
         given = actions_before(tokenizer, actions, moment.index)
         own = tokenizer.encode_next(pictures, given, mean_frames(moment.frames).to(pictures.device))
@@ -154,8 +161,7 @@ def rollout(
         )
     check_actions(run, actions, context + horizon - 1)
     frames = fit_frames(clip.frames[:context], run.tokenizer.frame_size)
-    tokens = torch.cat(list(run.tokenizer.encode_stream([frames], actions)))
-    sampling = run.sampling(temperature, top_k, top_p, seed)
-    futures = predict(run, tokens, actions, horizon, count, sampling, decoder)
-    for made in ensemble_mean(run, tokens, futures, actions) if members > 1 else futures:
+    tokens, sampling = run.tokenizer.encode(frames, actions), run.sampling(temperature, top_k, top_p, seed)
+    futures = predict(run, tokens, actions, horizon, count, sampling, decoder, first=frames[0])
+    for made in ensemble_mean(run, tokens, futures, actions, frames[0]) if members > 1 else futures:
         yield made.frames if samples is not None else made.frames[0]

@@ -1,38 +1,32 @@
-"""Folders ⇄ objects: tokenizers and runs, safetensors only, every hash verified."""
+"""Folders ⇄ runs: safetensors only, every hash verified."""
 
-import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from framepred.config.recipe import Recipe, apply, check_sampling
+from framepred.config.recipe import check_sampling
 from framepred.decoding.engine import Engine, LlamaEngine
 from framepred.decoding.sampling import Sampling
 from framepred.errors import FramepredError
 from framepred.io import zoo
-from framepred.io.atomic import writing_folder
-from framepred.io.files import file_sha256, load_into, read_json, read_weights, replace_files
-from framepred.io.model_files import copy_model_files
+from framepred.io.files import load_into, read_json, read_weights, replace_files
 from framepred.predictor import gguf as gguf_file
 from framepred.predictor.config import LlamaConfig
 from framepred.predictor.huggingface import from_hugging_face, to_hugging_face
 from framepred.predictor.llama import Llama
+from framepred.sequence.actions import ActionSpace
 from framepred.sequence.layout import SequenceLayout
+from framepred.tokenizer.checkpoint import load_tokenizer, tokenizer_sha256
 from framepred.tokenizer.contract import Tokenizer, actions_before, last_pictures
-from framepred.tokenizer.foreign import AdaptedTokenizer, is_foreign, load_adapted
-from framepred.tokenizer.image import Autoencoder
+from framepred.tokenizer.temporal import TemporalAutoencoder
+from framepred.tokenizer.temporal_net import TemporalShape
 from framepred.video.resize import fit_frames
 from framepred.world.session import Moment, Session, window_start
-
-_ADAPTER = "adapter.json"
-
-KINDS: dict[str, type[Autoencoder]] = {"framepred-autoencoder": Autoencoder}
-"""framepred's own tokenizers, which it trains, by the `kind` in their config.json."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +58,17 @@ class Run:
         seed; with an `engine` of one's own, by that.
         """
         frames = fit_frames(context, self.tokenizer.frame_size)
-        tokens = torch.cat(list(self.tokenizer.encode_stream([frames], actions)))
-        sampling = self.sampling(temperature, top_k, top_p, seed)
-        return self.session_after(tokens, actions, samples, sampling, prompt, decoder, engine)
+        tokens, sampling = self.tokenizer.encode(frames, actions), self.sampling(temperature, top_k, top_p, seed)
+        return self.session_after(tokens, actions, samples, sampling, prompt, decoder, engine, frames[0])
 
     def session_after(
         self, tokens: Tensor, actions: Tensor | None, samples: int = 1, sampling: Sampling | None = None,
-        prompt: Tensor | None = None, decoder: str = "auto", engine: Engine | None = None,
+        prompt: Tensor | None = None, decoder: str = "auto", engine: Engine | None = None, first: Tensor | None = None,
     ) -> Session:  # fmt: skip
-        """Step into the world after the tokens of T frames and the T - 1 actions between them, or None."""
+        """Step into the world after the tokens of T frames and the T - 1 actions between them, or None.
+
+        `first` uint8 (3, H, W) is the first picture, which a tokenizer needs that sees more than one (`Tokenizer`).
+        """
         made = self.token_session(tokens, actions, samples, sampling, prompt, decoder, engine)
         device, begun = self.predictor.embed.weight.device, made.mark()
         space, count = self.layout.actions, self.tokenizer.past_actions
@@ -80,7 +76,7 @@ class Run:
         if given is None and space is not None and count:
             discrete = space.kind == "discrete"
             given = torch.full((1, count), -1) if discrete else torch.full((1, count, space.slots), torch.nan)
-        pictures = last_pictures(self.tokenizer, tokens.to(device), actions)
+        pictures = last_pictures(self.tokenizer, tokens.to(device), actions, first)
         made.rewind(replace(begun, pictures=pictures, actions=None if given is None else given.to(device)))
         return made
 
@@ -106,91 +102,6 @@ class Run:
     def sampling(self, temperature: float | None, top_k: int, top_p: float, seed: int) -> Sampling:
         """Return how tokens are drawn; a temperature of None is the run's own."""
         return Sampling(self.temperature if temperature is None else temperature, top_k, top_p, seed)
-
-
-def tokenizer_sha256(folder: Path) -> str:
-    """Return the sha256 of a tokenizer: of its model.safetensors, which holds its configuration too.
-
-    Another library's keeps its configuration apart: there it is that of the hashes of all its files.
-    """
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise FramepredError(
-            f"{folder} is no tokenizer (no model.safetensors): give a folder that framepred train wrote"
-        )
-    if not _is_foreign(folder):
-        return file_sha256(folder / "model.safetensors")
-    lines = "".join(f"{file.name} {file_sha256(file)}\n" for file in [folder / "config.json", *files])
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def _is_foreign(folder: Path) -> bool:
-    try:
-        return is_foreign(json.loads((folder / "config.json").read_text()))
-    except (OSError, ValueError, TypeError):
-        return False
-
-
-def save_tokenizer(folder: Path, tokenizer: Autoencoder, recipe_toml: str, dtype: torch.dtype = torch.float32) -> str:
-    """Write a tokenizer folder; return its sha256."""
-    config = {
-        "kind": next(kind for kind, made in KINDS.items() if isinstance(tokenizer, made)),
-        "frame_size": list(tokenizer.frame_size),
-        "grid": list(tokenizer.grid),
-        "codebook_size": tokenizer.codebook_size,
-        "recipe": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(tokenizer.recipe).items()},
-    }
-    text = json.dumps(config, indent=1) + "\n"
-    weights = {
-        k: v.detach().cpu().to(dtype if v.is_floating_point() else v.dtype).contiguous()
-        for k, v in tokenizer.state_dict().items()
-    }
-    replace_files(
-        folder,
-        {"config.json": text, "recipe.toml": recipe_toml},
-        weights,
-        {"config": json.dumps(config, sort_keys=True)},
-    )
-    return tokenizer_sha256(folder)
-
-
-def load_tokenizer(
-    name_or_dir: str | Path = zoo.DEFAULT, size: tuple[int, int] | None = None, device: str = "cpu"
-) -> Autoencoder | AdaptedTokenizer:
-    """Load a tokenizer by its name in the zoo, its folder, or the folder of a run that has it.
-
-    Folders of `diffusers` and `transformers` tokenizers are read too. Those take frames of many sizes:
-    `size` (height, width) chooses, unless the folder is a run's own copy, which keeps its size.
-    """
-    folder = zoo.tokenizer_folder(name_or_dir)
-    config = read_json(folder / "config.json", "tokenizer")
-    if is_foreign(config) and "kind" not in config:
-        return load_adapted(folder, config, _stored_size(folder) or size).to(device)
-    if config.get("kind") == "framepred-delta":
-        raise FramepredError(f"{folder} is a delta tokenizer, a kind that is gone: train one with --recipe temporal")
-    if config.get("kind") not in KINDS:
-        raise FramepredError(f"{folder} is no framepred tokenizer: its config.json says kind {config.get('kind')!r}")
-    weights, about = read_weights(folder / "model.safetensors")
-    if json.loads(about.get("config", "{}")) != config:
-        raise FramepredError(f"{folder}/config.json is not the one that model.safetensors was saved with: restore both")
-    if not isinstance(config.get("recipe"), dict):
-        raise FramepredError(f"{folder}/config.json has no recipe of the tokenizer: restore it")
-    recipe = apply(Recipe(), {"tokenizer": config["recipe"]}).tokenizer
-    size = config["frame_size"]
-    tokenizer = KINDS[config["kind"]](recipe, (size[0], size[1]))
-    load_into(tokenizer, weights, folder / "model.safetensors")
-    return tokenizer.eval().requires_grad_(False).to(device)
-
-
-def _stored_size(folder: Path) -> tuple[int, int] | None:
-    """Return the frame size that `copy_tokenizer` wrote beside another library's tokenizer."""
-    if not (folder / _ADAPTER).is_file():
-        return None
-    try:
-        height, width = read_json(folder / _ADAPTER, "tokenizer")["frame_size"]
-        return int(height), int(width)
-    except (KeyError, ValueError, TypeError) as error:
-        raise FramepredError(f"{folder / _ADAPTER} has no frame_size [height, width]: restore it") from error
 
 
 def save_run(
@@ -274,14 +185,21 @@ def load_run(name_or_dir: str | Path = zoo.DEFAULT, device: str = "cpu") -> Run:
     codes = tokenizer.codebook_size * cells, tokenizer.context_codebook_size
     if layout.vocabulary.size > predictor.config.vocab_size or sizes != codes:
         raise FramepredError(f"{folder}: vocabulary, weights and tokenizer do not fit each other; restore the run")
+    if isinstance(tokenizer, TemporalAutoencoder):
+        _check_known_actions(folder, layout.actions, tokenizer.shape)
     return Run(
         folder, predictor.to(device), tokenizer.to(device), layout, window, fps, sha256, temperature, ensemble,
     )  # fmt: skip
 
 
-def copy_tokenizer(source: Path, target: Path, size: tuple[int, int] | None = None) -> None:
-    """Copy a tokenizer folder into a run, appearing whole; another library's with the frame size it is used at."""
-    with writing_folder(target) as copy:
-        copy_model_files(source, copy)
-        if _is_foreign(copy) and not (copy / _ADAPTER).exists() and size:
-            (copy / _ADAPTER).write_text(json.dumps({"frame_size": list(size)}) + "\n")
+def _check_known_actions(folder: Path, actions: ActionSpace | None, shape: TemporalShape) -> None:
+    """Raise FramepredError unless the tokenizer, where it knows actions, knows all of the run's."""
+    if actions is None or not shape.action_size:
+        return
+    mine = (actions.count, "discrete") if actions.kind == "discrete" else (actions.slots, "continuous")
+    known = shape.action_size, "continuous" if shape.continuous else "discrete"
+    if mine[1] != known[1] or mine[0] > known[0] or (shape.continuous and mine != known):
+        raise FramepredError(
+            f"{folder}: the run has {mine[0]} {mine[1]} actions, its tokenizer knows {known[0]} {known[1]}: "
+            "train the run again, with a tokenizer of its actions"
+        )

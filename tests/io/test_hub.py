@@ -23,8 +23,9 @@ from framepred.decoding.sampling import Sampling
 from framepred.engines.publish import model_card
 from framepred.errors import FramepredError
 from framepred.io import hub
+from framepred.tokenizer.checkpoint import load_tokenizer
 from framepred.world.rollout import predict
-from framepred.world.run import load_run, load_tokenizer
+from framepred.world.run import load_run
 
 REPO = "someone/small-world"
 

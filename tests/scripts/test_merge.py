@@ -16,10 +16,11 @@ from tiny_llama import write_llama
 from framepred.recording.narration import Moment, narrate
 from framepred.sources.actions_csv import write_actions
 from framepred.sources.captions_csv import write_captions
+from framepred.tokenizer.checkpoint import save_tokenizer
 from framepred.tokenizer.image import Autoencoder
 from framepred.training import pipeline
 from framepred.video.write import write_video
-from framepred.world.run import load_run, save_tokenizer
+from framepred.world.run import load_run
 
 pytest.importorskip("matplotlib")
 SCRIPT = Path(__file__).parents[2] / "scripts" / "reproduce_merge"

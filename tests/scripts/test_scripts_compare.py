@@ -20,9 +20,9 @@ from torch import Tensor
 from framepred.config.recipe import apply_settings, load_recipe
 from framepred.evaluation.metrics import psnr_of
 from framepred.io.files import file_sha256
+from framepred.tokenizer.checkpoint import load_tokenizer
 from framepred.tokenizer.image import Autoencoder
 from framepred.video.read import read_video
-from framepred.world.run import load_tokenizer
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 TINY = (

@@ -17,6 +17,7 @@ from conftest import moving_square
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.sources.actions_csv import read_actions, write_actions
 from framepred.sources.folder import VideoFile, find_videos
+from framepred.tokenizer.checkpoint import load_tokenizer, tokenizer_sha256
 from framepred.tokenizer.contract import FrameByFrame
 from framepred.tokenizer.image import Autoencoder
 from framepred.tokens import tokenize as token_store
@@ -24,7 +25,6 @@ from framepred.tokens.store import is_store, read_store, read_store_info
 from framepred.tokens.tokenize import tokenize
 from framepred.video.read import read_video
 from framepred.video.write import write_video
-from framepred.world.run import load_tokenizer, tokenizer_sha256
 
 
 class CountingTokenizer(FrameByFrame):
@@ -39,7 +39,7 @@ class CountingTokenizer(FrameByFrame):
         self.calls: list[int] = []
         self.fail_at = fail_at
 
-    def encode(self, frames: torch.Tensor) -> torch.Tensor:
+    def encode(self, frames: torch.Tensor, actions: torch.Tensor | None = None) -> torch.Tensor:
         if len(self.calls) == self.fail_at:
             raise RuntimeError("killed")
         self.calls.append(len(frames))
@@ -224,7 +224,7 @@ def test_dropping_the_generator_midway_leaves_a_readable_store(clips_dir: Path, 
 def test_a_killed_process_leaves_a_readable_store(clips_dir: Path, tiny_run: Path, tmp_path: Path) -> None:
     program = f"""
 import os, signal
-from framepred.world.run import load_tokenizer
+from framepred.tokenizer.checkpoint import load_tokenizer
 from framepred.tokens import tokenize as tokens
 from framepred.sources.folder import find_videos
 tokens._FLUSH_TOKENS = 0

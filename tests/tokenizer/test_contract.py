@@ -12,7 +12,9 @@ class Two(Blocks):
 
     past, past_actions = 2, 3
 
-    def decode(self, tokens: torch.Tensor, actions: torch.Tensor | None = None) -> torch.Tensor:
+    def decode(
+        self, tokens: torch.Tensor, actions: torch.Tensor | None = None, first: torch.Tensor | None = None
+    ) -> torch.Tensor:
         return tokens.flatten(1)[:, :, None, None].expand(-1, 3, 16, 16).byte()
 
 
@@ -26,6 +28,13 @@ def test_a_tokenizer_of_single_frames_is_given_nothing() -> None:
 def test_the_first_picture_is_repeated_where_there_are_too_few(frames: int, seen: list[int]) -> None:
     tokens = torch.arange(10, 10 + frames).view(-1, 1, 1)
     assert last_pictures(Two(), tokens)[0, :, 0, 0, 0].tolist() == seen
+
+
+@pytest.mark.parametrize(("frames", "seen"), [(1, [99, 10]), (2, [10, 11]), (4, [12, 13])])
+def test_a_clip_begins_from_its_first_picture_itself_where_that_is_known(frames: int, seen: list[int]) -> None:
+    tokens = torch.arange(10, 10 + frames).view(-1, 1, 1)
+    first = torch.full((3, 16, 16), 99, dtype=torch.uint8)
+    assert last_pictures(Two(), tokens, None, first)[0, :, 0, 0, 0].tolist() == seen
 
 
 @pytest.mark.parametrize(

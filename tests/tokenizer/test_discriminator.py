@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from framepred.config.recipe import Recipe, apply
 from framepred.errors import FramepredError
 from framepred.io.compat import ensure_torchvision
+from framepred.tokenizer.checkpoint import load_tokenizer
 from framepred.tokenizer.discriminator import WithAdversary
 from framepred.tokenizer.image import Autoencoder, reconstruction_loss
 from framepred.training.loop import TrainProgress
 from framepred.training.pipeline import Job, train
-from framepred.world.run import load_tokenizer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::framepred.errors.FramepredWarning"),

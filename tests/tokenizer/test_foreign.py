@@ -18,11 +18,12 @@ from framepred.errors import FramepredError
 from framepred.io import zoo
 from framepred.io.compat import ensure_torchvision
 from framepred.tokenizer import foreign as adapters
+from framepred.tokenizer.checkpoint import copy_tokenizer, load_tokenizer, tokenizer_sha256
 from framepred.tokenizer.contract import Tokenizer
 from framepred.tokenizer.foreign import ADAPTERS
 from framepred.tokens.store import read_store
 from framepred.world.info import describe
-from framepred.world.run import copy_tokenizer, load_run, load_tokenizer, tokenizer_sha256
+from framepred.world.run import load_run
 
 ensure_torchvision()
 transformers = pytest.importorskip("transformers")

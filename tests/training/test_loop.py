@@ -29,6 +29,7 @@ from framepred.sequence.layout import SequenceLayout
 from framepred.sequence.vocabulary import Vocabulary
 from framepred.sources.actions_csv import read_actions, write_actions
 from framepred.sources.folder import find_videos
+from framepred.tokenizer.checkpoint import load_tokenizer, tokenizer_sha256
 from framepred.tokens.store import TokenEpisode
 from framepred.tokens.tokenize import tokenize
 from framepred.training import loop as training
@@ -40,7 +41,7 @@ from framepred.training.windows import Windows, split_episodes, step_generator
 from framepred.video.read import read_video
 from framepred.video.write import write_video
 from framepred.world.rollout import rollout
-from framepred.world.run import Run, load_run, load_tokenizer, tokenizer_sha256
+from framepred.world.run import Run, load_run
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::framepred.errors.FramepredWarning"),

@@ -13,15 +13,8 @@ from safetensors.torch import load, load_file, save_file
 
 from framepred.errors import FramepredError
 from framepred.io.files import file_sha256
-from framepred.world.run import (
-    copy_tokenizer,
-    load_predictor,
-    load_run,
-    load_tokenizer,
-    save_run,
-    save_tokenizer,
-    tokenizer_sha256,
-)  # fmt: skip
+from framepred.tokenizer.checkpoint import copy_tokenizer, load_tokenizer, save_tokenizer, tokenizer_sha256
+from framepred.world.run import load_predictor, load_run, save_run
 
 
 @pytest.fixture

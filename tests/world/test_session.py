@@ -36,7 +36,7 @@ class Pixels(FrameByFrame):
     def encode(self, frames: Tensor, actions: Tensor | None = None) -> Tensor:
         return (frames[:, 0, ::2, ::2] // 16).long()
 
-    def decode(self, tokens: Tensor, actions: Tensor | None = None) -> Tensor:
+    def decode(self, tokens: Tensor, actions: Tensor | None = None, first: Tensor | None = None) -> Tensor:
         shown = (tokens * 16).byte().repeat_interleave(2, 1).repeat_interleave(2, 2)
         return shown[:, None].expand(-1, 3, -1, -1).contiguous()
 
@@ -86,7 +86,7 @@ class Temporal:
     def encode(self, frames: Tensor, actions: Tensor | None = None) -> Tensor:
         return torch.cat(list(self.encode_stream([frames], actions)))
 
-    def decode(self, tokens: Tensor, actions: Tensor | None = None) -> Tensor:
+    def decode(self, tokens: Tensor, actions: Tensor | None = None, first: Tensor | None = None) -> Tensor:
         pictures, frames = self.begin(tokens[:1, :1]), []
         for count, row in enumerate(tokens[:, None]):
             pictures = self.seen(pictures, actions_before(self, actions, count), row[:, 1:].view(1, 2, 3), count)
