@@ -48,17 +48,24 @@ class DataRecipe:
 
 @dataclass(frozen=True)
 class TokenizerRecipe:
-    """The image tokenizer: grid = size / downsampling; `levels` are FSQ's, `codebook_size` and `distance` EMA VQ's.
+    """The tokenizer: an image one codes each frame by itself, a `temporal` one given the frames and actions before it.
 
+    Of an image tokenizer, grid = size / downsampling; `levels` are FSQ's, `codebook_size` and `distance` EMA VQ's.
+    Of a temporal one, grid = size / 16; `levels`, all odd, are those of a frame's own tokens, `context_levels` of its
+    context tokens, and a price of bits moves until a frame's take `bits`. Its widths are `width` and twice that.
     `augment` is the probability of each of three changes to a training frame (a pasted rectangle, other light, another
     view): it keeps a tokenizer from depending on the few scenes it was trained on.
     `perceptual`, a safetensors file of torchvision's `perceptual_net`, adds LPIPS with `perceptual_weight`. With
-    `adversarial` above 0, a discriminator is trained beside the tokenizer; from step `adversarial_after` on its loss is
-    added with that weight. `optimizer` "muon" trains the hidden convolutions by Muon and all other weights by AdamW.
+    `adversarial` above 0, a discriminator is trained beside the tokenizer; from step `adversarial_after` on (a temporal
+    tokenizer's from a third of the budget on) its loss is added with that weight. `optimizer` "muon" trains the hidden
+    convolutions by Muon and all other weights by AdamW.
     """
 
+    kind: Literal["image", "temporal"] = "image"
     quantizer: Literal["fsq", "ema"] = "fsq"
     levels: tuple[int, ...] = _levels((8, 8, 4, 4))
+    context_levels: tuple[int, ...] = _levels((8, 8, 6, 5))
+    bits: float = allow(75.0, (lambda bits: bits > 0, "above 0"))
     codebook_size: int = at_least(1, 1024)
     code_dim: int = at_least(1, 16)
     distance: Literal["euclidean", "cosine"] = "euclidean"
@@ -170,9 +177,17 @@ class Recipe:
             check(getattr(self, part.name), f"recipe: {part.name}.")
         # What one value allows another one.
         size, pred, text = self.data.size, self.predictor, self.text
-        pixels = self.tokenizer.downsampling
+        temporal = self.tokenizer.kind == "temporal"
+        pixels, whose = (
+            (16, "of a temporal tokenizer's 16")
+            if temporal
+            else (self.tokenizer.downsampling, f"of tokenizer.downsampling = {self.tokenizer.downsampling}")
+        )
         multiples = not (size[0] % pixels or size[1] % pixels)
-        require(multiples, "recipe: data.size", size, f"multiples of tokenizer.downsampling = {pixels}")
+        require(multiples, "recipe: data.size", size, f"multiples {whose}")
+        levels = self.tokenizer.levels
+        odd = not temporal or all(n % 2 for n in levels)
+        require(odd, "recipe: tokenizer.levels", levels, "odd numbers: the middle ones say nothing")
         even = pred.width % pred.heads == 0 and (pred.width // pred.heads) % 2 == 0
         require(even, "recipe: predictor.width", pred.width, f"an even multiple of predictor.heads = {pred.heads}")
         divides = pred.heads % pred.kv_heads == 0

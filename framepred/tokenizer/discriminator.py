@@ -4,24 +4,30 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 from torch.func import functional_call
 
 
 class Discriminator(nn.Module):
-    """Says of each patch whether it is real (PatchGAN, arXiv 1611.07004): frames (B, 3, H, W) → (B, 1, h, w)."""
+    """Says of each patch whether it is real (PatchGAN, arXiv 1611.07004).
 
-    def __init__(self, width: int) -> None:
+    Pictures (B, channels, H, W) → what each layer saw, the verdict (B, 1, h, w) last.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(3, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
-        for before, after in ((width, 2 * width), (2 * width, 4 * width)):
-            layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.GroupNorm(8, after), nn.LeakyReLU(0.2)]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(4 * width, 1, 3, padding=1))
+        sizes = ((channels, width), (width, 2 * width), (2 * width, 4 * width))
+        self.layers = nn.ModuleList(nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in sizes)
+        self.norms = nn.ModuleList([nn.Identity(), nn.GroupNorm(8, 2 * width), nn.GroupNorm(8, 4 * width)])
+        self.verdict = nn.Conv2d(4 * width, 1, 3, padding=1)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, frames: Tensor) -> Tensor:
-        return self.layers(frames)
+    def forward(self, pictures: Tensor) -> list[Tensor]:
+        x, seen = pictures, []
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            x = F.leaky_relu(norm(layer(x)), 0.2)
+            seen.append(x)
+        return [*seen, self.verdict(x)]
 
 
 class _Balance(torch.autograd.Function):
@@ -39,31 +45,37 @@ class _Balance(torch.autograd.Function):
         return first + second * (weight * ratio).to(second.dtype), None
 
 
-class WithAdversary(nn.Module):
-    """A tokenizer and its discriminator, trained as one: each learns from its own loss alone.
+def judged(
+    discriminator: nn.Module, made: Tensor, frames: Tensor, weight: Tensor, before: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return the made pictures (B, 3, H, W), to be near to the frames, and the loss of both adversaries.
 
-    The weight of looking real adapts as VQGAN's does (arXiv 2012.09841): its gradient is a given part of
-    the gradient of being near, here where both enter, at the picture.
+    They are judged beside the pictures `before` them, where given. Those made learn to give the discriminator what true
+    frames do in each layer, and to be taken for true; it learns from its own loss alone. The weight of looking real
+    adapts as VQGAN's does (arXiv 2012.09841): its gradient is `weight` () times that of being near, here where both
+    enter, at the picture; at 0 only the discriminator learns.
     """
+    given = made[:, :0] if before is None else before
+    near, real = _Balance.apply(made, weight)  # type: ignore[no-untyped-call]
+    constant = {name: p.detach() for name, p in discriminator.named_parameters()}
+    found = functional_call(discriminator, constant, (torch.cat([given, real], 1),))
+    seen = discriminator(torch.cat([given, frames], 1))
+    verdict = discriminator(torch.cat([given, made.detach()], 1))[-1].float()
+    pairs = zip(found[:-1], seen[:-1], strict=True)
+    alike = torch.stack([(a.float() - b.detach().float()).abs().mean() for a, b in pairs]).sum()
+    told_apart = (F.relu(1 - seen[-1].float()).mean() + F.relu(1 + verdict).mean()) / 2
+    return near, alike - 0.2 * found[-1].float().mean() + told_apart
+
+
+class WithAdversary(nn.Module):
+    """An image tokenizer and its discriminator, trained as one: each learns from its own loss alone."""
 
     def __init__(self, tokenizer: nn.Module, width: int) -> None:
         super().__init__()
-        self.tokenizer, self.discriminator = tokenizer, Discriminator(width)
+        self.tokenizer, self.discriminator = tokenizer, Discriminator(3, width)
 
     def forward(self, frames: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Float frames (B, T · 3, H, W) in [-1, 1] → as the tokenizer; both adversaries' losses are in the auxiliary.
-
-        `weight` () is how much looking real counts beside being near; at 0 only the discriminator learns from it.
-        """
+        """Float frames (B, 3, H, W) in [-1, 1] → as the tokenizer; both adversaries' losses are in the auxiliary."""
         reconstruction, ids, auxiliary = self.tokenizer(frames)
-        near, real = _Balance.apply(reconstruction, weight)  # type: ignore[no-untyped-call]
-        constant = {name: p.detach() for name, p in self.discriminator.named_parameters()}
-        fooled = -functional_call(self.discriminator, constant, (as_pictures(real),)).mean()
-        seen, made = (self.discriminator(as_pictures(x)) for x in (frames, reconstruction.detach()))
-        told_apart = (F.relu(1 - seen).mean() + F.relu(1 + made).mean()) / 2
-        return near, ids, auxiliary + fooled + told_apart
-
-
-def as_pictures(frames: Tensor) -> Tensor:
-    """The frames of a clip are channels of one picture: (B, T · 3, H, W) → (B · T, 3, H, W)."""
-    return rearrange(frames, "b (t c) h w -> (b t) c h w", c=3)
+        near, loss = judged(self.discriminator, reconstruction, frames, weight)
+        return near, ids, auxiliary + loss

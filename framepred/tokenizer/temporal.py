@@ -102,7 +102,7 @@ class TemporalAutoencoder(nn.Module):
 
     def _pasts(self, pictures: Tensor, actions: Tensor | None) -> list[Past]:
         """Read the past of each sample by itself: what a frame is must not depend on what is coded beside it."""
-        pictures, rows = pictures.to(self.device), self._action_rows(actions, len(pictures))
+        pictures, rows = pictures.to(self.device), self.action_features(actions, len(pictures))
         if self._known and len(pictures) == 1:
             known_pictures, known_rows, past = self._known
             if torch.equal(known_pictures, pictures) and torch.equal(known_rows, rows):
@@ -114,7 +114,7 @@ class TemporalAutoencoder(nn.Module):
             self._known = pictures.clone(), rows, pasts[0]
         return pasts
 
-    def _action_rows(self, actions: Tensor | None, samples: int) -> Tensor:
+    def action_features(self, actions: Tensor | None, samples: int) -> Tensor:
         """Actions as in the contract, or None → float32 (S, A, action_size + 1), 1 at the end where given."""
         size = self.shape.action_size
         if actions is None:

@@ -153,11 +153,10 @@ class TemporalNet(nn.Module):
         values = self.code(past, expected.detach(), frames)
         code, digits = self.codes(values)
         made = self.picture(past, code)
-        context, _ = self.context_tokens(past)
+        context, told = self.context_tokens(past)
         chances = self.context.prior(context, past.condition.detach())
-        return Coded(
-            made, expected, digits, self._bits(values, chances), _nats(digits, chances), self.context.recall(context)
-        )
+        bits, prior = self._bits(values, chances), _nats(digits, chances)
+        return Coded(made, expected, digits, bits, prior, self.context.recall(context), told)
 
     def _bits(self, values: Tensor, chances: list[Tensor]) -> Tensor:
         """Bits (B,) of codes by the prior, as a function that is linear between levels: so they have a gradient."""
@@ -182,7 +181,7 @@ class Coded(NamedTuple):
     """What the network makes of frames: pictures float (B, 3, H, W) with and without codes, digits (B, D, h, w).
 
     `bits` (B,) are the codes' price, `prior` () the prior's loss in nats a frame, `recalled` (B, 3, H / 4, W / 4) the
-    last picture as its context tokens remember it.
+    last picture as its context tokens, ids int64 (B, h, w) in `context`, remember it.
     """
 
     picture: Tensor
@@ -191,3 +190,4 @@ class Coded(NamedTuple):
     bits: Tensor
     prior: Tensor
     recalled: Tensor
+    context: Tensor

@@ -56,3 +56,97 @@ def in_turns(videos: Sequence[VideoFile]) -> list[VideoFile]:
         order.append((turns.get(source, 0), i))
         turns[source] = turns.get(source, 0) + 1
     return [videos[i] for _, i in sorted(order)]
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """Whole episodes end to end: frames uint8 (N, 3, H, W), their `lengths`, and the source of each in `groups`.
+
+    `actions` has the action after each frame, int64 (N,), -1 where none is known, or float32 (N, D), NaN there; None
+    where no episode has any.
+    """
+
+    frames: Tensor
+    lengths: tuple[int, ...]
+    groups: tuple[str, ...]
+    actions: Tensor | None
+
+
+def read_episodes(
+    videos: Sequence[VideoFile], size: tuple[int, int], fps: float | None, most: int, lenient: bool
+) -> Episodes:
+    """Read up to `most` frames with their actions; of a video longer than its share, the beginning.
+
+    Sources take turns, so that each is there. A bad file is skipped with a warning if `lenient`.
+    """
+    share = max(256, most // max(1, len(videos)))
+    parts, actions, groups = list[Tensor](), list[Tensor | None](), list[str]()
+    for video in in_turns(videos):
+        if sum(map(len, parts)) >= most:
+            break
+        try:
+            episode = video.read(size, fps, share)
+        except FramepredError as error:
+            if not lenient:
+                raise
+            warnings.warn(FramepredWarning(f"skipped: {error}"), stacklevel=2)
+            continue
+        parts.append(episode.frames)
+        actions.append(episode.actions)
+        groups.append(video.source)
+    lengths = tuple(map(len, parts))
+    frames = torch.cat(parts) if parts else torch.empty(0, 3, *size, dtype=torch.uint8)
+    return Episodes(frames, lengths, tuple(groups), _after_each_frame(actions, lengths))
+
+
+def _after_each_frame(actions: Sequence[Tensor | None], lengths: Sequence[int]) -> Tensor | None:
+    """Join the actions of episodes; what is not known is -1 or NaN."""
+    known = next((a for a in actions if a is not None), None)
+    if known is None:
+        return None
+    rows = []
+    for given, length in zip(actions, lengths, strict=True):
+        row = known.new_full((length, *known.shape[1:]), torch.nan if known.is_floating_point() else -1)
+        if given is not None:
+            row[: len(given)] = given[:length]
+        rows.append(row)
+    return torch.cat(rows)
+
+
+@dataclass(frozen=True)
+class Actions:
+    """The actions that videos have: their `names`, and the `size` numbers that tell one (one-hot if not `continuous`).
+
+    `mean` and `scale` float32 (size,) are those of continuous actions.
+    """
+
+    names: tuple[str, ...] | None = None
+    size: int = 0
+    continuous: bool = False
+    mean: Tensor | None = None
+    scale: Tensor | None = None
+
+
+def known_actions(videos: Sequence[VideoFile]) -> Actions:
+    """Return the actions of videos; those without any do not matter.
+
+    Raises FramepredError where some are discrete and some are not, or where their names differ.
+    """
+    names: tuple[str, ...] | None = None
+    found = list[Tensor]()
+    for video in videos:
+        if loaded := video.ordered(names).actions():
+            actions, names = loaded
+            if actions.is_floating_point() != (found or [actions])[0].is_floating_point():
+                raise FramepredError(
+                    f"{video.actions_file}: some videos' actions are discrete, some are not: one run has one kind"
+                )
+            found.append(actions)
+    if not found:
+        return Actions()
+    joined = torch.cat(found)
+    if not joined.is_floating_point():
+        return Actions(names, int(joined.max()) + 1)
+    deviation = joined.std(0, correction=0)
+    scale = torch.where(deviation > 1e-6, deviation, 1.0)
+    return Actions(names, joined.shape[1], True, joined.mean(0), scale)

@@ -22,29 +22,55 @@ from framepred.tokenizer.contract import Tokenizer
 from framepred.tokenizer.foreign import AdaptedTokenizer
 from framepred.tokenizer.image import Autoencoder
 from framepred.tokenizer.temporal import TemporalAutoencoder
+from framepred.tokenizer.temporal_net import TemporalShape
 from framepred.tokens.store import TokenEpisode, read_store_info
+from framepred.training.frames import Actions
 from framepred.training.objectives import llama_config
 from framepred.training.words import Words
 from framepred.world.run import Run
 
 
-def tokenizer_to_train(recipe: Recipe, origin: str | None) -> Autoencoder:
-    """Return a new tokenizer, or the one of `origin`."""
+def tokenizer_to_train(recipe: Recipe, origin: str | None, actions: Actions) -> Autoencoder | TemporalAutoencoder:
+    """Return a new tokenizer for videos with these actions, or the one of `origin`."""
     loaded = load_tokenizer(zoo.tokenizer_folder(origin)) if origin else None
     if isinstance(loaded, AdaptedTokenizer):
         raise FramepredError(
             f"tokenizer {origin} is a {loaded.name}: framepred trains only its own; use it as it is, "
             "without --only tokenizer"
         )
-    if isinstance(loaded, TemporalAutoencoder):
-        raise FramepredError(f"tokenizer {origin} is a temporal one, which is not trained further: use it as it is")
+    temporal = recipe.tokenizer.kind == "temporal"
     if loaded and loaded.frame_size != recipe.data.size:
         raise FramepredError(f"tokenizer {origin} takes frames of {loaded.frame_size}, data.size is {recipe.data.size}")
+    if loaded and isinstance(loaded, TemporalAutoencoder) != temporal:
+        kind = "image" if temporal else "temporal"
+        raise FramepredError(f"tokenizer {origin} is of the kind {kind}: give --set tokenizer.kind={kind}")
+    if isinstance(loaded, TemporalAutoencoder) and actions.size:
+        known = loaded.shape.action_size, loaded.shape.continuous
+        if known != (actions.size, actions.continuous):
+            raise FramepredError(
+                f"tokenizer {origin} knows {known[0]} {'continuous' if known[1] else 'discrete'} actions, the videos "
+                f"have {actions.size} {'continuous' if actions.continuous else 'discrete'} ones: train a new one"
+            )
     if loaded:
         return loaded.requires_grad_(True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
-        return Autoencoder(recipe.tokenizer, recipe.data.size)
+        if not temporal:
+            return Autoencoder(recipe.tokenizer, recipe.data.size)
+        made = TemporalAutoencoder(temporal_shape(recipe, actions))
+    if actions.mean is not None and actions.scale is not None:
+        made.action_mean.copy_(actions.mean)
+        made.action_scale.copy_(actions.scale)
+    return made
+
+
+def temporal_shape(recipe: Recipe, actions: Actions) -> TemporalShape:
+    """Return the shape of a temporal tokenizer for videos with these actions."""
+    tok = recipe.tokenizer
+    return TemporalShape(
+        recipe.data.size, actions.size, actions.continuous, (tok.width, 2 * tok.width, 2 * tok.width),
+        tok.encoder_blocks, 2 * tok.width, tok.levels, tok.context_levels,
+    )  # fmt: skip
 
 
 def make_model(

@@ -24,14 +24,15 @@ from framepred.training.resume import TrainState
 
 @dataclass(frozen=True)
 class Stage:
-    """What the loop trains: `loss(model, step)` → (scalar, values to log), on this process's share of the batch.
+    """What the loop trains: `loss(model, step, fraction)` → (scalar, values to log), on this process's rows.
 
-    The batch must depend on `step` alone, so that a resumed run repeats it.
+    `fraction` is how much of the budget is used. The batch must depend on `step` and the model's buffers alone, so that
+    a resumed run repeats it.
     """
 
     name: str
     model: nn.Module
-    loss: Callable[[nn.Module, int], tuple[Tensor, dict[str, float]]]
+    loss: Callable[[nn.Module, int, float], tuple[Tensor, dict[str, float]]]
     validate: Callable[[nn.Module], dict[str, float]]
     learning_rate: float
     weight_decay: float
@@ -91,6 +92,17 @@ def make_accelerator() -> Accelerator:
         # A GPU leaves the CPU little to do: 16 threads that wait halve the rate (scripts/results/bench_train.md).
         torch.set_num_threads(min(_THREADS_BESIDE_GPU, torch.get_num_threads()))
     return accelerator
+
+
+def own_rows(accelerator: Accelerator, batch: int) -> slice:
+    """Return this process's rows of the global batch, so that the result does not depend on the number of processes."""
+    each, rest = divmod(batch, accelerator.num_processes)
+    if rest:
+        raise FramepredError(
+            f"a batch of {batch} cannot be shared by {accelerator.num_processes} processes: "
+            "set tokenizer.batch_size and predictor.batch_size to multiples of them"
+        )
+    return slice(accelerator.process_index * each, (accelerator.process_index + 1) * each)
 
 
 def arithmetic(accelerator: Accelerator, loop: TrainingRecipe) -> torch.autocast:
@@ -183,7 +195,7 @@ class _Session:
             group["lr"] = rate * min(1.0, (fraction + 1e-4) / self.loop.warmup) * (1 - fraction)
         self.model.train()
         with arithmetic(self.accelerator, self.loop):
-            loss, values = stage.loss(self.runner, state.step)
+            loss, values = stage.loss(self.runner, state.step, fraction)
         if not bool(torch.isfinite(loss)):
             raise FramepredError(
                 f"{stage.name}: the loss became {float(loss.detach())} at step {state.step}; lower "

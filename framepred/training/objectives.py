@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from framepred.config.recipe import PredictorRecipe, Recipe, TokenizerRecipe
-from framepred.errors import FramepredError, FramepredWarning
+from framepred.errors import FramepredWarning
 from framepred.predictor.config import LlamaConfig
 from framepred.predictor.llama import Llama
 from framepred.sequence.layout import SequenceLayout
@@ -18,20 +18,9 @@ from framepred.tokenizer.lpips import load_lpips
 from framepred.training.augment import augment
 from framepred.training.finetune import inherited
 from framepred.training.frames import Frames
-from framepred.training.loop import Stage, arithmetic
+from framepred.training.loop import Stage, arithmetic, own_rows
 from framepred.training.windows import Windows, group_weights, step_generator
 from framepred.training.words import Words
-
-
-def _share(accelerator: Accelerator, batch: int) -> slice:
-    """Return this process's rows of the global batch, so that the result does not depend on the number of processes."""
-    each, rest = divmod(batch, accelerator.num_processes)
-    if rest:
-        raise FramepredError(
-            f"a batch of {batch} cannot be shared by {accelerator.num_processes} processes: "
-            "set tokenizer.batch_size and predictor.batch_size to multiples of them"
-        )
-    return slice(accelerator.process_index * each, (accelerator.process_index + 1) * each)
 
 
 def tokenizer_stage(
@@ -39,7 +28,7 @@ def tokenizer_stage(
 ) -> Stage:
     """Train `model` to reconstruct frames."""
     tok, seed = recipe.tokenizer, recipe.training.seed
-    mine = _share(accelerator, tok.batch_size)
+    mine = own_rows(accelerator, tok.batch_size)
     weights = group_weights(train.groups, [1] * len(train.groups), recipe.data.source_power)
     seen = torch.zeros(model.codebook_size)
     watch = _CollapseWatch(tok, accelerator.is_main_process)
@@ -48,7 +37,7 @@ def tokenizer_stage(
         trained = WithAdversary(model, tok.width).to(accelerator.device) if tok.adversarial else model
     lpips = load_lpips(Path(tok.perceptual), tok.perceptual_net).to(accelerator.device) if tok.perceptual else None
 
-    def loss(run: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(run: nn.Module, step: int, fraction: float = 0.0) -> tuple[Tensor, dict[str, float]]:
         generator = step_generator(seed, 1, step)
         index = torch.multinomial(weights, tok.batch_size, replacement=True, generator=generator)
         drawn = augment(train.frames[index], tok.augment, generator)
@@ -159,7 +148,7 @@ class _PredictorObjective:
             accelerator,
             train.layout,
         )
-        self.mine = _share(accelerator, self.pred.batch_size)
+        self.mine = own_rows(accelerator, self.pred.batch_size)
         # Where text and context tokens stand is known, never sampled. So each kind of token competes only with its own
         # kind, and frame tokens with all ids that are not text: a large text vocabulary costs frames no time, and no
         # frame makes a word less likely.
@@ -174,7 +163,7 @@ class _PredictorObjective:
         # picture. Together they weigh as much as a frame.
         self.context_weight = self.layout.frame_tokens / max(1, self.layout.context_tokens)
 
-    def loss(self, run: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, run: nn.Module, step: int, fraction: float = 0.0) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of a step's batch, with the actions of some windows left out."""
         generator = step_generator(self.loop.seed, 2, step)
         places = self.train.draw(self.pred.batch_size, generator)

@@ -1,41 +1,47 @@
 """Streams: many clips at once, each a chain of frames whose past is what the tokenizer itself gave back."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from framepred.tokenizer.temporal_net import Coded, TemporalNet
 
 
 @dataclass(frozen=True)
 class Footage:
-    """Episodes end to end on one device: frames uint8 (N, 3, H, W); features float (N, A) of the action after each.
+    """Episodes end to end on one device: frames uint8 (N, 3, H, W); features float (N, A + 1) of the action after each.
 
-    `first` int64 (N,) is where each frame's episode begins. `steps` int64 are the frames that have one before them.
+    The last of the features is 1 where the action is known. `first` int64 (N,) is where each frame's episode begins.
+    `steps` int64 are the frames that have one before them; they are drawn by `odds`, which add up to 1.
     """
 
     frames: Tensor
     actions: Tensor
     first: Tensor
     steps: Tensor
+    odds: Tensor
 
     @staticmethod
-    def build(frames: Tensor, actions: Tensor, lengths: Tensor) -> "Footage":
-        """Lay out episodes of these lengths (E,)."""
+    def build(frames: Tensor, actions: Tensor, lengths: Tensor, weights: Tensor | None = None) -> "Footage":
+        """Lay out episodes of these lengths (E,), each drawn by its weight (E,), else by its length."""
         starts = lengths.cumsum(0) - lengths
         first = starts.repeat_interleave(lengths)
         places = torch.arange(len(frames), device=frames.device)
-        return Footage(frames, actions, first, places[places > first])
+        inside = places > first
+        each = torch.ones(len(lengths)) if weights is None else weights / (lengths.cpu() - 1).clamp(min=1)
+        odds = each.to(frames.device).double().repeat_interleave(lengths)[inside].cumsum(0)
+        return Footage(frames, actions, first, places[inside], odds / odds[-1:])
 
     def action_rows(self, at: Tensor, since: Tensor, blind: Tensor, count: int) -> Tensor:
-        """Return the last `count` actions before frames `at` (B,) → (B, count, A + 1), 1 at the end where given.
+        """Return the last `count` actions before frames `at` (B,) → (B, count, A + 1), zeros where not given.
 
         Not given are those before frame `since` (B,), and all of a `blind` (B,) clip.
         """
         index = at[:, None] + torch.arange(-count, 0, device=at.device)
         given = (index >= since[:, None]) & ~blind[:, None]
-        rows = self.actions[index.clamp(min=0)] * given[..., None]
-        return torch.cat([rows, given[..., None].float()], -1)
+        return self.actions[index.clamp(min=0)] * given[..., None]
 
     def pictures(self, at: Tensor, since: Tensor, count: int) -> Tensor:
         """Return the true `count` frames before frames `at` (B,), uint8 (B, count, 3, H, W); `since` is repeated."""
@@ -43,44 +49,74 @@ class Footage:
         return self.frames[torch.maximum(index, since[:, None])]
 
 
-class Streams:
-    """B chains: `at` (B,) is the next frame of each, `pictures` (B, P, 3, H, W) uint8 what it is coded given."""
+class Streams(nn.Module):
+    """B chains: `at` (B,) is the next frame of each, `pictures` uint8 (B, P, 3, H, W) what it is coded given.
 
-    def __init__(self, footage: Footage, size: int, past: int, past_actions: int, generator: torch.Generator) -> None:
-        self.footage, self.past, self.past_actions, self.generator = footage, past, past_actions, generator
-        device = footage.frames.device
-        self.at, self.since = (torch.zeros(size, dtype=torch.int64, device=device) for _ in range(2))
-        self.blind = torch.zeros(size, dtype=torch.bool, device=device)
-        self.pictures = torch.zeros(size, past, *footage.frames.shape[1:], dtype=torch.uint8, device=device)
-        self._begin(torch.ones_like(self.blind), 0.25, 0.15)
+    They are buffers, so that they are saved with the weights, and training resumes in the midst of each chain.
+    """
 
-    def _chance(self, probability: float) -> Tensor:
-        return torch.rand(len(self.at), generator=self.generator, device=self.at.device) < probability
+    def __init__(self, footage: Footage, size: int, past: int, past_actions: int) -> None:
+        super().__init__()
+        self.footage, self.past_actions = footage, past_actions
+        pictures = torch.zeros(size, past, *footage.frames.shape[1:], dtype=torch.uint8)
+        for name, value in (
+            ("at", torch.zeros(size, dtype=torch.int64)),
+            ("since", torch.zeros(size, dtype=torch.int64)),
+            ("blind", torch.zeros(size, dtype=torch.bool)),
+            ("pictures", pictures),
+        ):
+            self.register_buffer(name, value.to(footage.frames.device))
+        self.at: Tensor
+        self.since: Tensor
+        self.blind: Tensor
+        self.pictures: Tensor
 
-    def _begin(self, which: Tensor, fresh: float, blind: float) -> None:
-        """Begin chains anew where `which` (B,): some `fresh` with one frame known, some `blind` to actions."""
-        steps = self.footage.steps
-        drawn = steps[torch.randint(len(steps), which.shape, generator=self.generator, device=steps.device)]
-        since = torch.where(self._chance(fresh), drawn - 1, self.footage.first[drawn])
-        self.at, self.since = torch.where(which, drawn, self.at), torch.where(which, since, self.since)
-        self.blind = torch.where(which, self._chance(blind), self.blind)
-        true = self.footage.pictures(self.at, self.since, self.past)
-        self.pictures = torch.where(which[:, None, None, None, None], true, self.pictures)
+    def begin(self, which: Tensor, generator: torch.Generator) -> None:
+        """Begin chains anew where `which` (B,): some of a single frame known so far, some blind to actions."""
+        footage = self.footage
+        place, fresh, blind = torch.rand(3, len(which), generator=generator, dtype=torch.float64).to(self.at.device)
+        drawn = footage.steps[torch.searchsorted(footage.odds, place).clamp(max=len(footage.steps) - 1)]
+        since = torch.where(fresh < 0.25, drawn - 1, footage.first[drawn])
+        self.at.copy_(torch.where(which, drawn, self.at))
+        self.since.copy_(torch.where(which, since, self.since))
+        self.blind.copy_(torch.where(which, blind < 0.15, self.blind))
+        true = footage.pictures(self.at, self.since, self.pictures.shape[1])
+        self.pictures.copy_(torch.where(which[:, None, None, None, None], true, self.pictures))
 
-    def batch(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return pictures and frames as float in [-1, 1] and the action rows of the present step."""
-        actions = self.footage.action_rows(self.at, self.since, self.blind, self.past_actions)
-        return scaled(self.pictures), actions, scaled(self.footage.frames[self.at])
+    def batch(self, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Return pictures and frames as float in [-1, 1], and the action rows, of some chains at present."""
+        actions = self.footage.action_rows(self.at[rows], self.since[rows], self.blind[rows], self.past_actions)
+        return scaled(self.pictures[rows]), actions, scaled(self.footage.frames[self.at[rows]])
 
-    def advance(self, made: Tensor, restart: float) -> None:
-        """Take in the float frames (B, 3, H, W) given back; chains end with the episode or by chance `restart`."""
-        last = unscaled(made)[:, None]
-        self.pictures = torch.cat([self.pictures[:, 1:], last], 1)
+    def advance(self, made: Tensor, restart: float, generator: torch.Generator) -> None:
+        """Take in the frames uint8 (B, 3, H, W) given back; chains end with the episode or by chance `restart`."""
+        first = self.footage.first
+        self.pictures.copy_(torch.cat([self.pictures[:, 1:], made[:, None]], 1))
         following = self.at + 1
-        inside = following.clamp(max=len(self.footage.first) - 1)
-        ended = (following >= len(self.footage.first)) | (self.footage.first[inside] != self.footage.first[self.at])
-        self.at = inside
-        self._begin(ended | self._chance(restart), 0.25, 0.15)
+        inside = following.clamp(max=len(first) - 1)
+        ended = (following >= len(first)) | (first[inside] != first[self.at])
+        self.at.copy_(inside)
+        chance = torch.rand(len(ended), generator=generator).to(ended.device)
+        self.begin(ended | (chance < restart), generator)
+
+
+def chains(
+    net: TemporalNet, footage: Footage, starts: Tensor, frames: int, blind: Tensor
+) -> Iterator[tuple[Tensor, Tensor, Coded]]:
+    """Code the clips that begin at `starts` (M,): yield each frame and as it is given back, both uint8, and its codes.
+
+    The first frame is coded given itself, the others given those given back; `blind` (M,) clips know no actions.
+    """
+    shape = net.shape
+    pictures = footage.pictures(starts, starts, shape.past)
+    for t in range(frames):
+        at = starts + t
+        rows, truth = footage.action_rows(at, starts, blind, shape.past_actions), footage.frames[at]
+        with torch.autocast(at.device.type, torch.bfloat16, enabled=at.is_cuda):
+            coded = net(scaled(pictures), rows, scaled(truth))
+        made = unscaled(coded.picture)
+        yield truth, made, coded
+        pictures = torch.cat([pictures[:, 1:], made[:, None]], 1)
 
 
 def scaled(frames: Tensor) -> Tensor:
@@ -91,14 +127,3 @@ def scaled(frames: Tensor) -> Tensor:
 def unscaled(frames: Tensor) -> Tensor:
     """Float frames in [-1, 1] → uint8."""
     return frames.detach().float().add(1).mul(127.5).round_().clamp_(0, 255).to(torch.uint8)
-
-
-def nearness(made: Tensor, frames: Tensor) -> Tensor:
-    """Squared plus a little absolute error of float frames in [-1, 1]."""
-    error = (made - frames).float()
-    return error.square().mean() + 0.1 * error.abs().mean()
-
-
-def pooled(frames: Tensor) -> Tensor:
-    """Frames at a quarter of their size."""
-    return F.avg_pool2d(frames, 4)

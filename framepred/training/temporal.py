@@ -1,159 +1,142 @@
 """Training the temporal tokenizer: near to the frames, sharp to a discriminator, at a price for every bit."""
 
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+import warnings
 
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 from torch import Tensor, nn
 
+from framepred.config.recipe import Recipe, TokenizerRecipe
+from framepred.errors import FramepredWarning
+from framepred.tokenizer.discriminator import Discriminator, judged
+from framepred.tokenizer.image import reconstruction_loss
+from framepred.tokenizer.temporal import TemporalAutoencoder
 from framepred.tokenizer.temporal_net import TemporalNet
-from framepred.training.streams import Footage, Streams, nearness, pooled
+from framepred.training.loop import Stage, own_rows
+from framepred.training.streams import Footage, Streams, chains, unscaled
+from framepred.training.windows import step_generator
+
+_PRICE_FROM, _SHARP_FROM = 0.2, 0.35
+"""Shares of the budget: a price from the first step on collapses the code, and what is not near cannot look real."""
+_RESTART = 1 / 14
+"""The chance that a chain ends at a frame; it is then 14 frames long on average."""
+_VALIDATED = 16
+"""Frames of the chains that validation codes."""
 
 
-@dataclass(frozen=True)
-class TemporalTraining:
-    """How a temporal tokenizer is trained: `share` counts are parts of the run.
+class InTraining(nn.Module):
+    """The network, its discriminator, the chains that it is trained on, and the price of a bit."""
 
-    From `sharp_from` on, looking real weighs `sharp` times as much as being near; from `price_from` on, bits have a
-    price that moves until a frame costs `bits`.
-    """
-
-    batch: int = 256
-    learning_rate: float = 1e-3
-    warmup: float = 0.02
-    restart: float = 1 / 14
-    expected: float = 0.4
-    sharp: float = 0.6
-    sharp_from: float = 0.35
-    price: float = 1e-5
-    price_from: float = 0.2
-    bits: float = 75.0
-    seed: int = 0
-
-
-class PatchCritic(nn.Module):
-    """Says of each patch whether it is a real next frame: pairs (B, 6, H, W) → its features, the verdict last."""
-
-    def __init__(self, width: int = 64) -> None:
+    def __init__(self, net: TemporalNet, footage: Footage, size: int) -> None:
         super().__init__()
-        sizes = ((6, width), (width, 2 * width), (2 * width, 4 * width))
-        self.layers = nn.ModuleList(nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in sizes)
-        self.norms = nn.ModuleList([nn.Identity(), nn.GroupNorm(8, 2 * width), nn.GroupNorm(8, 4 * width)])
-        self.verdict = nn.Conv2d(4 * width, 1, 3, padding=1)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.net, self.discriminator = net, Discriminator(6, net.shape.widths[0])
+        self.streams = Streams(footage, size, net.shape.past, net.shape.past_actions)
+        self.register_buffer("price", torch.tensor(1e-5))
+        self.price: Tensor
 
-    def forward(self, pairs: Tensor) -> list[Tensor]:
-        x, features = pairs, []
-        for layer, norm in zip(self.layers, self.norms, strict=True):
-            x = F.leaky_relu(norm(layer(x)), 0.2)
-            features.append(x)
-        return [*features, self.verdict(x)]
-
-
-def balanced(picture: Tensor, near: Tensor, real: Tensor, weight: float) -> Tensor:
-    """Return the gradient at the picture of being near, plus that of looking real at `weight` times its norm."""
-    (first,) = torch.autograd.grad(near, picture, retain_graph=True)
-    (second,) = torch.autograd.grad(real, picture)
-    return first + second * (weight * first.norm() / (second.norm() + 1e-12))
-
-
-class TemporalTrainer:
-    """A tokenizer in training: `step` moves it by one frame of every stream."""
-
-    def __init__(self, net: TemporalNet, footage: Footage, how: TemporalTraining, compiled: bool = False) -> None:
-        device = footage.frames.device
-        self.net, self.how, self.device = net, how, device
-        generator = torch.Generator(device).manual_seed(how.seed)
-        self.streams = Streams(footage, how.batch, net.shape.past, net.shape.past_actions, generator)
-        self.critic = PatchCritic().to(device)
-        fused = device.type == "cuda"
-        self.optimizer = torch.optim.AdamW(net.parameters(), lr=1.0, betas=(0.9, 0.99), weight_decay=0.01, fused=fused)
-        self.critic_optimizer = torch.optim.AdamW(
-            self.critic.parameters(), lr=4e-4, betas=(0.5, 0.99), weight_decay=0.01, fused=fused
-        )
-        self.mean = {name: value.detach().clone() for name, value in net.named_parameters()}
-        self.price, self.steps = torch.tensor(how.price, device=device), 0
-        wrap: Callable[[Any], Any] = torch.compile if compiled else lambda module: module
-        self.run, self.judge = wrap(net), wrap(self.critic)
-
-    def _rate(self, done: float) -> float:
-        warm = min(1.0, done / self.how.warmup) if self.how.warmup else 1.0
-        return self.how.learning_rate * warm * (0.5 + 0.5 * math.cos(math.pi * min(1.0, done)))
-
-    def step(self, done: float) -> dict[str, Tensor]:
-        """Train one step; `done` in [0, 1] is how much of the run is over."""
-        how = self.how
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._rate(done)
-        pictures, actions, frames = self.streams.batch()
-        with torch.autocast(self.device.type, torch.bfloat16):
-            coded = self.run(pictures, actions, frames)
-        near = nearness(coded.picture, frames)
-        others = how.expected * nearness(coded.expected, frames) + 0.002 * coded.prior
-        others = others + 0.1 * (coded.recalled.float() - pooled(pictures[:, -1])).square().mean()
-        bits = coded.bits.mean()
-        if done >= how.price_from:
-            others = others + self.price.clone() * bits
-            self.price *= (0.003 * (bits.detach() / how.bits - 1).clamp(-1, 1)).exp()
-        sharp = how.sharp if done >= how.sharp_from and how.sharp else 0.0
-        if sharp:
-            real = self._looks_real(coded.picture, pictures[:, -1], frames)
-            gradient = balanced(coded.picture, near, real, sharp)
-            torch.autograd.backward([coded.picture, others], [gradient, torch.ones_like(others)])
+    def forward(
+        self, pictures: Tensor, actions: Tensor, frames: Tensor, price: Tensor, weight: Tensor | None
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Return the loss, the frames given back and what is worth knowing; without `weight`, none is judged."""
+        coded = self.net(pictures, actions, frames)
+        last, made = pictures[:, -1], coded.picture
+        if weight is None:
+            # Processes that train together want a gradient of every weight.
+            loss = 0.0 * torch.stack([p.sum() for p in self.discriminator.parameters()]).sum()
         else:
-            (near + others).backward()
-        norm = nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self._average(done)
-        self.streams.advance(coded.picture.clamp(-1, 1), how.restart)
-        if how.sharp and done >= how.sharp_from - 0.05:
-            self._train_critic(coded.picture.detach(), pictures[:, -1], frames)
-        self.steps += 1
-        return {"near": near.detach(), "bits": bits.detach(), "prior": coded.prior.detach(), "norm": norm}
-
-    def _looks_real(self, made: Tensor, before: Tensor, frames: Tensor) -> Tensor:
-        """Return a loss of pictures (B, 3, H, W) that do not look real after those before: features, then verdict."""
-        self.critic.requires_grad_(False)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            with torch.no_grad():
-                wanted = self.judge(torch.cat([before, frames], 1))
-            found = self.judge(torch.cat([before, made], 1))
-        self.critic.requires_grad_(True)
-        alike = sum((a.float() - b.float()).abs().mean() for a, b in zip(found[:-1], wanted[:-1], strict=True))
-        return alike - 0.2 * found[-1].float().mean()
-
-    def _train_critic(self, made: Tensor, before: Tensor, frames: Tensor) -> None:
-        with torch.autocast(self.device.type, torch.bfloat16):
-            real = self.judge(torch.cat([before, frames], 1))[-1].float()
-            fake = self.judge(torch.cat([before, made], 1))[-1].float()
-        (F.relu(1 - real).mean() + F.relu(1 + fake).mean()).backward()
-        self.critic_optimizer.step()
-        self.critic_optimizer.zero_grad(set_to_none=True)
-
-    @torch.no_grad()
-    def _average(self, done: float) -> None:
-        """Keep a running mean of the weights, over more steps as the run goes on."""
-        decay = min(0.999, (1 + self.steps) / (10 + self.steps))
-        names = list(self.mean)
-        present = dict(self.net.named_parameters())
-        torch._foreach_lerp_([self.mean[n] for n in names], [present[n].detach() for n in names], 1 - decay)
-
-    def take_mean(self) -> None:
-        """Make the running mean the network's weights."""
-        with torch.no_grad():
-            for name, value in self.net.named_parameters():
-                value.copy_(self.mean[name])
+            made, loss = judged(self.discriminator, made, frames, weight, last)
+        bits = coded.bits.mean()
+        recalled = (coded.recalled.float() - F.avg_pool2d(last, 4)).square().mean()
+        loss = loss + reconstruction_loss(made, frames) + 0.4 * reconstruction_loss(coded.expected, frames)
+        loss = loss + 0.002 * coded.prior + 0.1 * recalled + price * bits
+        null = (coded.digits == self.net.codes.levels // 2).all(1).float().mean()
+        error = (coded.picture.detach() - frames).square().mean()
+        return loss, coded.picture.detach(), {"bits": bits.detach(), "null": null, "error": error}
 
 
-def watch(trainer: TemporalTrainer, done: Callable[[], float], every: int) -> Iterator[dict[str, float]]:
-    """Train until `done` is 1, yielding what each `every` steps say."""
-    while (part := done()) < 1:
-        values = trainer.step(part)
-        if trainer.steps % every == 0:
-            yield {"step": trainer.steps, "done": part, "price": float(trainer.price)} | {
-                k: float(v) for k, v in values.items()
-            }
+def temporal_stage(
+    tokenizer: TemporalAutoencoder, train: Footage, held_out: Footage, recipe: Recipe, accelerator: Accelerator
+) -> Stage:
+    """Train `tokenizer` on chains of frames, each coded given what it gave back of those before."""
+    tok, seed = recipe.tokenizer, recipe.training.seed
+    mine = own_rows(accelerator, tok.batch_size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = InTraining(tokenizer.net, train, tok.batch_size).to(accelerator.device)
+    watch = _CollapseWatch(tok, accelerator.is_main_process)
+
+    def loss(run: nn.Module, step: int, fraction: float) -> tuple[Tensor, dict[str, float]]:
+        generator, streams = step_generator(seed, 1, step), model.streams
+        if not step:
+            streams.begin(torch.ones_like(streams.blind), generator)
+        priced = fraction >= _PRICE_FROM
+        price = model.price.clone() if priced else torch.zeros_like(model.price)
+        # The discriminator begins a little earlier, so that what it says first is worth something.
+        judging = tok.adversarial > 0 and fraction >= _SHARP_FROM - 0.05
+        weight = torch.tensor(tok.adversarial * (fraction >= _SHARP_FROM), device=price.device) if judging else None
+        total, made, values = run(*streams.batch(mine), price, weight)
+        values = accelerator.reduce(values, "mean")
+        streams.advance(accelerator.gather(unscaled(made)), _RESTART, generator)
+        if priced:
+            model.price.mul_((0.003 * (values["bits"] / tok.bits - 1).clamp(-1, 1)).exp())
+        shown = {name: float(value) for name, value in values.items()}
+        watch.count_step(shown["null"], shown["bits"], priced)
+        psnr = float(-10 * (values["error"] / 4).clamp(min=1e-10).log10())
+        return total, {"bits": shown["bits"], "null": shown["null"], "psnr": psnr, "price": float(price)}
+
+    def validate(_: nn.Module) -> dict[str, float]:
+        return _validated(tokenizer.net, held_out)
+
+    hidden = tuple(p for p in tokenizer.net.parameters() if p.ndim == 4 and min(p.shape[:2]) >= 16)
+    return Stage(
+        "tokenizer", model, loss, validate, tok.learning_rate, tok.weight_decay, tok.ema_decay, tok.batch_size,
+        "frames", hidden if tok.optimizer == "muon" else (), tuple(model.discriminator.parameters()),
+        0.4 * tok.learning_rate,
+    )  # fmt: skip
+
+
+@torch.inference_mode()
+def _validated(net: TemporalNet, held_out: Footage) -> dict[str, float]:
+    """Return the PSNR of chains of held-out frames as given back, and as expected without codes, and bits a frame."""
+    starts = held_out.steps[::_VALIDATED] - 1
+    inside = starts + _VALIDATED < len(held_out.first)
+    starts = starts[inside][held_out.first[starts[inside]] == held_out.first[starts[inside] + _VALIDATED]][:32]
+    if not len(starts):
+        return {}
+    coded, expected, bits = list[Tensor](), list[Tensor](), list[Tensor]()
+    for truth, made, found in chains(net, held_out, starts, _VALIDATED + 1, torch.zeros_like(starts, dtype=torch.bool)):
+        for kept, picture in ((coded, made), (expected, unscaled(found.expected))):
+            kept.append((picture.float() - truth.float()).div(255).square().mean())
+        bits.append(found.bits.mean())
+    # The first frame is known itself.
+    errors = (torch.stack(x[1:]).mean().clamp(min=1e-10) for x in (coded, expected))
+    psnr, without = (float(-10 * error.log10()) for error in errors)
+    return {
+        "validation_psnr": psnr,
+        "validation_psnr_without_codes": without,
+        "validation_bits": float(torch.stack(bits[1:]).mean()),
+    }
+
+
+class _CollapseWatch:
+    """Warns while hardly any code says anything: after 200 priced steps, then when their number has doubled."""
+
+    def __init__(self, recipe: TokenizerRecipe, warns: bool) -> None:
+        self.recipe, self.warns, self.steps, self.next = recipe, warns, 0, 200
+
+    def count_step(self, null: float, bits: float, priced: bool) -> None:
+        """Count a step in which a share `null` of the tokens said nothing, and a frame's took so many bits."""
+        self.steps += priced
+        collapses = priced and (null > 0.98 or bits < 0.05 * self.recipe.bits)
+        if self.steps < self.next or not collapses or not self.warns:
+            return
+        self.next = 2 * self.steps
+        warnings.warn(
+            FramepredWarning(
+                f"the codes are collapsing: {null:.1%} of the tokens say nothing, {bits:.1f} bits a frame "
+                f"(tokenizer.bits = {self.recipe.bits:g}); start anew with a tokenizer.learning_rate below "
+                f"{self.recipe.learning_rate:g}, or more minutes"
+            ),
+            stacklevel=3,
+        )

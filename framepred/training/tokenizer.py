@@ -5,17 +5,25 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 
 from framepred.config.recipe import Recipe, to_toml
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.sources.folder import VideoFile
 from framepred.tokenizer.checkpoint import save_tokenizer
-from framepred.training.frames import sample_frames
+from framepred.tokenizer.image import Autoencoder
+from framepred.tokenizer.temporal import TemporalAutoencoder
+from framepred.training.frames import Actions, Episodes, known_actions, read_episodes, sample_frames
 from framepred.training.initialisation import tokenizer_to_train
-from framepred.training.loop import Budget, TrainProgress, fit
+from framepred.training.loop import Budget, Stage, TrainProgress, fit
 from framepred.training.objectives import tokenizer_stage
-from framepred.training.windows import split_episodes
+from framepred.training.streams import Footage
+from framepred.training.temporal import temporal_stage
+from framepred.training.windows import group_weights, split_episodes
+
+_HELD_OUT = 512
+"""Frames that are read to validate on."""
 
 
 def train_tokenizer(
@@ -26,24 +34,67 @@ def train_tokenizer(
 
     It ends at `deadline` on the monotonic clock, the time for reading frames included, or after the recipe's steps.
     """
-    train_index, held_index = split_episodes([v.name for v in videos], recipe.data.validation_fraction)
-    model = tokenizer_to_train(recipe, origin)
-    frames = (
-        sample_frames([videos[i] for i in index], recipe.data.size, most, len(videos) > 1)
-        for index, most in ((train_index, recipe.data.max_tokenizer_frames), (held_index, 512))
+    temporal = recipe.tokenizer.kind == "temporal"
+    actions = known_actions(videos) if temporal else Actions()
+    videos = [video.ordered(actions.names) for video in videos]
+    parts = split_episodes([v.name for v in videos], recipe.data.validation_fraction)
+    model = tokenizer_to_train(recipe, origin, actions)
+    train, held_out = ([videos[i] for i in part] for part in parts)
+    stage = (
+        _temporal_stage(model, train, held_out, recipe, accelerator)
+        if isinstance(model, TemporalAutoencoder)
+        else _image_stage(model, train, held_out, recipe, accelerator)
     )
-    train, held_out = frames
-    if not len(train.frames):
-        raise FramepredError(
-            f"no training video of {len(videos)} videos could be read: give videos that FFmpeg can read"
-        )
-    warn_unvalidated(held_index)
-    model.to(accelerator.device)
+    warn_unvalidated(parts[1])
     budget = Budget(recipe.training.tokenizer_steps, deadline and max(1.0, deadline - time.monotonic()))
-    stage = tokenizer_stage(model, train, held_out, recipe, accelerator)
     yield from fit(stage, accelerator, budget, recipe.training, out)
     if accelerator.is_main_process:
         save_tokenizer(out / "tokenizer", model, to_toml(recipe))
+
+
+def _image_stage(
+    model: Autoencoder, train: Sequence[VideoFile], held_out: Sequence[VideoFile], recipe: Recipe,
+    accelerator: Accelerator,
+) -> Stage:  # fmt: skip
+    lenient, most = len(train) + len(held_out) > 1, recipe.data.max_tokenizer_frames
+    frames = sample_frames(train, recipe.data.size, most, lenient)
+    if not len(frames.frames):
+        raise _unreadable(len(train) + len(held_out))
+    model.to(accelerator.device)
+    return tokenizer_stage(
+        model, frames, sample_frames(held_out, recipe.data.size, _HELD_OUT, lenient), recipe, accelerator
+    )
+
+
+def _temporal_stage(
+    model: TemporalAutoencoder, train: Sequence[VideoFile], held_out: Sequence[VideoFile], recipe: Recipe,
+    accelerator: Accelerator,
+) -> Stage:  # fmt: skip
+    lenient, data = len(train) + len(held_out) > 1, recipe.data
+    read, held = (
+        read_episodes(part, data.size, data.fps or None, most, lenient)
+        for part, most in ((train, data.max_tokenizer_frames), (held_out, _HELD_OUT))
+    )
+    if not read.lengths:
+        raise _unreadable(len(train) + len(held_out))
+    if max(read.lengths) < 2:
+        raise FramepredError("no training video has two frames: give longer videos")
+    model.to(accelerator.device)
+    footage, unseen = (footage_of(model, part, data.source_power) for part in (read, held))
+    return temporal_stage(model, footage, unseen, recipe, accelerator)
+
+
+def footage_of(tokenizer: TemporalAutoencoder, episodes: Episodes, source_power: float) -> Footage:
+    """Lay out episodes on the tokenizer's device, with the features of their actions."""
+    device, count = tokenizer.device, len(episodes.frames)
+    given = None if episodes.actions is None or not count else episodes.actions[:, None]
+    features = tokenizer.action_features(given, count)[:, -1]
+    weights = group_weights(episodes.groups, [max(0, n - 1) for n in episodes.lengths], source_power)
+    return Footage.build(episodes.frames.to(device), features, torch.tensor(episodes.lengths, device=device), weights)
+
+
+def _unreadable(count: int) -> FramepredError:
+    return FramepredError(f"no training video of {count} videos could be read: give videos that FFmpeg can read")
 
 
 def warn_unvalidated(held_index: Sequence[int]) -> None:

@@ -9,9 +9,8 @@ from torch import Tensor
 from framepred.errors import FramepredError
 from framepred.tokenizer.contract import Tokenizer, actions_before
 from framepred.tokenizer.temporal import TemporalAutoencoder
-from framepred.tokenizer.temporal_net import TemporalNet, TemporalShape
-from framepred.training.streams import Footage, Streams, scaled
-from framepred.training.temporal import TemporalTrainer, TemporalTraining
+from framepred.tokenizer.temporal_net import TemporalShape
+from framepred.training.streams import scaled
 
 SHAPE = TemporalShape(
     frame_size=(32, 32), action_size=3, widths=(16, 16, 16), blocks=1, condition=16, levels=(5, 3),
@@ -118,57 +117,3 @@ def test_tokens_alone_give_no_picture() -> None:
     tokenizer = made()
     with pytest.raises(FramepredError, match="first picture"):
         tokenizer.decode(tokenizer.encode(clip()))
-
-
-def moving(episodes: int, frames: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Random textures that an action moves by two pixels: left, right or not."""
-    generator = torch.Generator().manual_seed(seed)
-    pictures, actions = [], []
-    for _ in range(episodes):
-        wide = torch.rand(1, 3, 8, 24, generator=generator)
-        wide = torch.nn.functional.interpolate(wide, (32, 96), mode="bilinear")[0].mul(255).byte()
-        at = 32
-        for _ in range(frames):
-            pictures.append(wide[:, :, at : at + 32])
-            action = int(torch.randint(3, (), generator=generator))
-            at = max(0, min(64, at + 2 * (action - 1)))
-            actions.append(action)
-    return torch.stack(pictures), torch.tensor(actions), torch.full((episodes,), frames)
-
-
-def test_a_chain_goes_on_from_what_was_given_back_and_ends_with_its_episode() -> None:
-    frames, actions, lengths = moving(4, 6)
-    footage = Footage.build(frames, torch.nn.functional.one_hot(actions, 3).float(), lengths)
-    assert sorted(footage.steps.tolist()) == [i for i in range(24) if i % 6]
-    streams = Streams(footage, 16, 3, 4, torch.Generator().manual_seed(0))
-    for _ in range(20):
-        at, before = streams.at.clone(), streams.pictures.clone()
-        assert bool((footage.first[at] <= streams.since).all() and (streams.since < at).all())
-        grey = torch.zeros(16, 3, 32, 32)
-        streams.advance(grey, 0.0)
-        on = streams.at == at + 1
-        assert bool((footage.first[streams.at[on]] == footage.first[at[on]]).all())
-        assert bool((streams.pictures[on][:, -1] == 128).all())
-        assert torch.equal(streams.pictures[on][:, :-1], before[on][:, 1:])
-
-
-def test_training_learns_to_move_as_the_actions_say() -> None:
-    """A net that learned nothing copies: half of these pictures move by two pixels."""
-    frames, actions, lengths = moving(60, 8)
-    footage = Footage.build(frames, torch.nn.functional.one_hot(actions, 3).float(), lengths)
-    torch.manual_seed(1)
-    net = TemporalNet(replace(SHAPE, widths=(16, 32, 32)))
-    trainer = TemporalTrainer(net, footage, TemporalTraining(batch=16, learning_rate=3e-3, sharp=0.0, bits=10.0))
-    for step in range(160):
-        trainer.step(step / 160)
-    frames, actions, lengths = moving(20, 8, seed=9)
-    footage = Footage.build(frames, torch.nn.functional.one_hot(actions, 3).float(), lengths)
-    at = torch.arange(20) * 8 + 4
-    since, none = at - 4, torch.zeros(20, dtype=torch.bool)
-    with torch.no_grad():
-        given = scaled(footage.pictures(at, since, 3))
-        known = net.picture(net.past(given, footage.action_rows(at, since, none, 4)), None)
-        unknown = net.picture(net.past(given, footage.action_rows(at, since, ~none, 4)), None)
-    truth = scaled(frames[at])
-    error, blind, copying = ((x - truth).square().mean() for x in (known, unknown, given[:, -1]))
-    assert error < 0.5 * copying and error < 0.8 * blind

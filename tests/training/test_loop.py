@@ -81,7 +81,7 @@ def toy(
         model.weight.fill_(0.5)
         model.bias.zero_()
 
-    def loss(run: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(run: nn.Module, step: int, fraction: float) -> tuple[Tensor, dict[str, float]]:
         before(step)
         x = torch.randn(8, 3, generator=step_generator(0, step))
         return (run(x) - x @ torch.tensor([[1.0], [-2.0], [3.0]])).square().mean(), {"seen": float(step)}
@@ -192,7 +192,9 @@ def test_log_drops_what_came_after_the_saved_state_and_keeps_other_stages(tmp_pa
 
 def test_a_loss_that_is_no_number_stops_with_advice(tmp_path: Path) -> None:
     stage = toy()
-    broken = replace(stage, loss=lambda run, step: (stage.loss(run, step)[0] * (math.nan if step == 3 else 1), {}))
+    broken = replace(
+        stage, loss=lambda run, step, part: (stage.loss(run, step, part)[0] * (math.nan if step == 3 else 1), {})
+    )
     with pytest.raises(
         FramepredError, match=r"toy: the loss became nan at step 3; lower toy.learning_rate \(now 0.05\)"
     ):

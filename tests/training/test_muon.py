@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from framepred.config.recipe import Recipe, apply
-from framepred.training.frames import Frames
+from framepred.training.frames import Actions, Frames
 from framepred.training.initialisation import tokenizer_to_train
 from framepred.training.loop import Stage, make_accelerator
 from framepred.training.muon import Muon, orthogonalized
@@ -67,7 +67,7 @@ def test_what_has_no_gradient_stays() -> None:
 
 def test_a_tokenizer_moves_by_it_but_where_it_meets_pixels_and_codes() -> None:
     recipe = apply(Recipe(), {"data": {"size": [32, 32]}, "tokenizer": {"width": 32}})
-    model = tokenizer_to_train(recipe, None)
+    model = tokenizer_to_train(recipe, None, Actions())
     frames = Frames(torch.zeros(8, 3, 32, 32, dtype=torch.uint8), (8,), ("",) * 8)
 
     def stage(recipe: Recipe) -> Stage:
