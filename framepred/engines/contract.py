@@ -27,13 +27,13 @@ from framepred.world.rollout import Prediction, check_lengths, predict
 from framepred.world.run import Run
 
 Complete = Callable[[list[int], int, tuple[int, int], int], list[int]]
-"""(ids so far, how many to make, half-open range of legal ids, seed) → ids; the seed is for its own draws."""
+"""(ids so far, how many to make, half-open range of legal ids, seed) → ids; the seed is the engine's own."""
 
 SERVER = "http://localhost:8000"
 
 
 def transformers_engine(run: Run, sampling: Sampling, server: str | None) -> Complete:
-    """Run the Llama as `LlamaForCausalLM.generate`; what two calls begin with alike is read once."""
+    """Run the Llama as `LlamaForCausalLM.generate`; the ids that two calls share at their beginning are read once."""
     ensure_torchvision()
     try:
         import transformers
@@ -54,7 +54,7 @@ def transformers_engine(run: Run, sampling: Sampling, server: str | None) -> Com
     def complete(ids: list[int], count: int, legal: tuple[int, int], seed: int) -> list[int]:
         nonlocal cached
         shared = next((i for i, (a, b) in enumerate(zip(ids, cached, strict=False)) if a != b), len(cached))
-        # The last id is always read anew: its logits are what comes next.
+        # The last id is always read again: its logits are needed.
         if stale := len(cached) - min(shared, len(ids) - 1):
             cache.crop(-stale)
         prompt = torch.tensor([ids], device=device)
@@ -71,7 +71,7 @@ def transformers_engine(run: Run, sampling: Sampling, server: str | None) -> Com
 
 
 def llama_cpp_engine(run: Run, sampling: Sampling, server: str | None) -> Complete:
-    """Run the Llama in llama.cpp from the run's model.gguf, or from one written in fp32 for the occasion."""
+    """Run the Llama in llama.cpp from the run's model.gguf, or from a temporary one in fp32."""
     try:
         import xllamacpp
     except ImportError as error:
@@ -90,7 +90,7 @@ def llama_cpp_engine(run: Run, sampling: Sampling, server: str | None) -> Comple
     settings.n_ctx = config.max_position_embeddings
     settings.n_parallel = 1
     settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = torch.get_num_threads()
-    # Keys and values in half precision, its default, give other tokens now and then.
+    # Half-precision keys and values, its default, sometimes give other tokens.
     settings.cache_type_k = settings.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     settings.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     settings.fit_params = settings.warmup = settings.use_jinja = False
@@ -102,7 +102,7 @@ def llama_cpp_engine(run: Run, sampling: Sampling, server: str | None) -> Comple
         raise FramepredError(f"llama.cpp cannot load {file} ({error}): export the run again") from error
 
     def complete(ids: list[int], count: int, legal: tuple[int, int], seed: int) -> list[int]:
-        # The folder is named here, so that it lives as long as the engine.
+        # Referring to the folder keeps it on disk as long as the engine lives.
         assert folder is None or Path(folder.name).is_dir()
         answer = llama.handle_completions(
             {
@@ -166,7 +166,7 @@ ENGINES: dict[str, Callable[[Run, Sampling, str | None], Complete]] = {
 
 
 class CompletionEngine:
-    """What a session drives where another program completes ids: each sample's frame is one request."""
+    """The engine of a session whose ids another program generates: one request for each sample's frame."""
 
     def __init__(self, name: str, run: Run, complete: Complete, seed: int) -> None:
         self._name, self._run, self._complete, self._seed = name, run, complete, seed
@@ -237,7 +237,7 @@ def _not_installed(package: str, error: ImportError) -> FramepredError:
 
 
 def _ask(url: str, body: dict[str, Any] | None) -> Any:
-    """GET or POST JSON; return the answer's."""
+    """GET, or POST a JSON body; return the JSON answer."""
     data = None if body is None else json.dumps(body).encode()
     try:
         request = urllib.request.Request(url, data, {"Content-Type": "application/json"})

@@ -70,7 +70,7 @@ def _write_json(file: Path, value: object) -> None:
 
 @dataclass(frozen=True)
 class Loss(Progress):
-    """What two runs expect of the same frames, so far: bits a frame, before and after an export."""
+    """The cross entropy of the same frames under two runs so far: bits a frame, before and after an export."""
 
     frames: int = 0
     before: float = 0.0
@@ -94,7 +94,7 @@ def measure_loss(before: Run, after: Run, sources: Sequence[str | Path]) -> Iter
 
 
 def _bits(run: Run, video: VideoFile) -> tuple[int, float]:
-    """Return how many frames of a video are predicted, and the bits that all of them take."""
+    """Return how many frames of a video are predicted, and the sum of their bits."""
     space = run.layout.actions
     if space is not None:
         video = video.ordered(space.names)

@@ -107,7 +107,7 @@ def _shown(value: Any) -> str:
 
 
 def _training(metrics: Path) -> str:
-    """The last validation of each stage that a run's metrics.jsonl tells of."""
+    """Return each stage's last validation in metrics.jsonl, as Markdown."""
     last: dict[str, dict[str, Any]] = {}
     lines = metrics.read_text().splitlines() if metrics.is_file() else []
     for row in (json.loads(line) for line in lines if line.endswith("}")):

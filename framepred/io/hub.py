@@ -62,7 +62,7 @@ def resolve(name_or_path: str | Path, files: Sequence[str] | None = None) -> Pat
 
 
 def upload(folder: Path, address: Address, private: bool) -> str:
-    """Write a folder into a repository, made if need be, as one commit; return its page."""
+    """Write a folder into a repository as one commit, creating it where needed; return its page."""
     if address.folder:
         raise FramepredError(f"{address}: a run is a repository of its own; give hf://owner/name")
     with _client(address) as hub:
@@ -75,7 +75,7 @@ def upload(folder: Path, address: Address, private: bool) -> str:
 
 @contextmanager
 def _client(address: Address) -> Iterator[ModuleType]:
-    """Give huggingface_hub, quiet, with its errors as one line each."""
+    """Yield huggingface_hub, quiet; its errors become one line each."""
     import huggingface_hub as hub
     from huggingface_hub import errors
     from huggingface_hub.utils import disable_progress_bars, logging  # type: ignore[attr-defined]
@@ -96,7 +96,7 @@ def _explain(error: Exception) -> str:
     """Say what went wrong and what to do, as the rest of a sentence that begins with the address."""
     from huggingface_hub import constants, errors
 
-    # A download that fails says only that nothing is here; why is its cause.
+    # A failed download says only that no file is here; its cause says why.
     if isinstance(error.__cause__, errors.HfHubHTTPError):
         error = error.__cause__
     reason = next(iter(str(error).strip().splitlines()), type(error).__name__).removeprefix("Got: ")[:160]

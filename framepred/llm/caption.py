@@ -1,4 +1,4 @@
-"""Frames → words: text sampled or weighed behind frames, by the same weights that predict how they go on."""
+"""Captions: text that a run's Llama generates after frames, by the weights that also predict frames."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ def caption(
     run: Run, tokens: Tensor, actions: Tensor | None, samples: int = 1, sampling: Sampling | None = None,
     most: int = 48,
 ) -> list[str]:  # fmt: skip
-    """Say `samples` times in at most `most` tokens what frames, tokens int64 (T, h, w), show.
+    """Return `samples` captions, of at most `most` tokens each, of frames given as tokens int64 (T, h, w).
 
     `actions` (≥ T - 1) or None for none. Raises FramepredError where the run knows no text, and where frames and
     text are more than its context.
@@ -32,7 +32,7 @@ def caption(
 
 
 def frames_to_read(run: Run, tokens: Tensor, actions: Tensor | None, most: int) -> Tensor:
-    """Return the ids (1, L) of frames between their markers, behind which at most `most` tokens of text are to fit."""
+    """Return the ids (1, L) of frames between their markers; `most` more ids of text must fit the model's context."""
     require_text(run)
     layout, model = run.layout, run.predictor
     start, stop = layout.vocabulary.markers
@@ -50,7 +50,7 @@ def caption_video(
     video: str | Path, model: str, context: int | None = None, start: int = 0, actions: str | None = None,
     samples: int = 1, tokens: int = 48, temperature: float = 0.0, seed: int = 0, device: str = "auto",
 ) -> dict[str, Any]:  # fmt: skip
-    """Say what a video file's `context` frames from `start` show, as many as the run's window without a number.
+    """Caption a video file's `context` frames from `start`; None takes as many as the run's window.
 
     `actions` is a CSV file, "none", or None for the file beside the video.
     """

@@ -1,4 +1,4 @@
-"""A language model's Llama checkpoint → a run's predictor: its ids stay, frames and actions come behind them."""
+"""A language model's Llama checkpoint → a run's predictor: its ids stay, frames and actions get ids after them."""
 
 import json
 from dataclasses import dataclass, replace
@@ -19,15 +19,15 @@ from framepred.sequence.vocabulary import Vocabulary
 from framepred.world.run import make_predictor
 
 _INDEX = "model.safetensors.index.json"
-# Rows of a number that matrix products of GPUs and blocks of quantized formats like.
+# The number of rows is a multiple of this: fast on GPUs, and whole blocks in quantized formats.
 _ROWS = 64
-# New rows differ by this part of what text rows differ: told apart, and none stands out.
+# Noise of new rows, relative to the standard deviation of text rows: they differ, and none stands out.
 _SPREAD = 0.3
 
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A Llama of text in fp32, and the texts of its tokenizer's files by their names."""
+    """A Llama of text in fp32, and the contents of its tokenizer's files by file name."""
 
     path: Path
     predictor: Llama
@@ -102,7 +102,7 @@ def _read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], Path]
 
 
 def check_names(llm: LanguageModel, vocabulary: Vocabulary) -> None:
-    """Raise FramepredError where the text tokenizer has ids past its rows, or names of frames' ids of its own."""
+    """Raise FramepredError where the text tokenizer has ids beyond its rows, or names that framepred uses."""
     try:
         tokenizer_json(vocabulary, json.loads(llm.files[TOKENIZER_JSON]))
     except (ValueError, KeyError, TypeError) as error:
@@ -110,7 +110,7 @@ def check_names(llm: LanguageModel, vocabulary: Vocabulary) -> None:
 
 
 def extend(llm: LanguageModel, layout: SequenceLayout, context: int, generator: torch.Generator) -> Llama:
-    """Return the language model with rows for the layout's ids behind those of text.
+    """Return the language model with more rows, for the layout's ids that are not text.
 
     Each new row is the mean of the text rows, and a part of their spread as noise. `context` is how many ids
     the run reads at once.

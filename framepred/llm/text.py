@@ -1,4 +1,4 @@
-"""The text of a run that knows some: words ⇄ ids of its text range, and how well other text is predicted."""
+"""Text ⇄ ids, for a run whose vocabulary has a range of text."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def require_text(run: Run) -> None:
 
 
 def prompt_ids(run: Run, prompt: str) -> Tensor:
-    """Words → the ids int64 (P,) that stand before a run's frames, the marker included.
+    """A prompt → ids int64 (P,) that stand before a run's frames, with the marker that ends text.
 
     Raises FramepredError where the run knows no text, and where words and frames are more than its context.
     """
@@ -31,12 +31,12 @@ def prompt_ids(run: Run, prompt: str) -> Tensor:
 
 
 def encode_text(run: Run, text: str) -> list[int]:
-    """Words → ids of text."""
+    """Text → its ids."""
     return text_ids(_tokenizer(run), text)
 
 
 def decode_text(run: Run, ids: list[int]) -> str:
-    """Ids of text → words."""
+    """Ids → text."""
     text: str = _tokenizer(run).decode(ids)
     return text.strip()
 

@@ -11,11 +11,11 @@ from framepred.sequence.vocabulary import Vocabulary
 
 TOKENIZER_JSON = "tokenizer.json"
 TEXT_FILES = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json")
-"""What lies beside a tokenizer.json; none of it is code."""
+"""Files beside a tokenizer.json; none is code."""
 
 
 def token_names(vocabulary: Vocabulary) -> dict[int, str]:
-    """Return the name of every id that is no text: `<|v_0123|>`, `<|k_0123|>`, `<|a_3|>`, `<|no_action|>`."""
+    """Return the name of every id that is not text: `<|v_0123|>`, `<|k_0123|>`, `<|a_3|>`, `<|no_action|>`."""
     names: dict[int, str] = {}
     for letter, codes in (("v", range(*vocabulary.visual)), ("k", range(*vocabulary.context))):
         digits = max(4, len(str(len(codes) - 1)))
@@ -45,7 +45,7 @@ def read_text_tokenizer(folder: Path, vocabulary: Vocabulary) -> dict[str, Any] 
 
 
 def read_text_files(folder: Path) -> dict[str, str]:
-    """Return the texts of a folder's tokenizer.json and what lies beside it, by name, as far as they are there."""
+    """Return the contents of those of a folder's tokenizer files that exist, by file name."""
     try:
         found = [folder / name for name in (TOKENIZER_JSON, *TEXT_FILES) if (folder / name).is_file()]
         return {file.name: file.read_text(encoding="utf-8") for file in found}
@@ -67,7 +67,7 @@ def text_tokenizer(tokenizer_json: str) -> Any:
 
 
 def text_ids(tokenizer: Any, text: str) -> list[int]:
-    """Words → ids of text, by what `text_tokenizer` returned, and nothing around them."""
+    """Text → ids by a `text_tokenizer`, without a beginning or end of text."""
     ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
     return ids
 

@@ -23,7 +23,7 @@ from framepred.sources.episode import Episode
 from framepred.video.resize import fit_frames
 from framepred.video.write import write_video
 
-# Importing the package is what registers its environments.
+# A package registers its environments when it is imported.
 _PROVIDERS = {
     "vizdoom": ("vizdoom.gymnasium_wrapper", "vizdoom"),
     "ale": ("ale_py", "atari"),
@@ -54,7 +54,7 @@ class Recording:
 def record(recording: Recording, out: str | os.PathLike[str]) -> Iterator[Path]:
     """Play episodes and write each as lossless NAME.mp4 and NAME.actions.csv, yielding its path.
 
-    A VizDoom game is told in words too, NAME.captions.csv.
+    A VizDoom game gets captions too, NAME.captions.csv.
     Episode i is a function of (env, seed + i): one that is already there is left as it is. Raises FramepredError
     where such a one was recorded in another way.
     """
@@ -98,7 +98,7 @@ def _require_same(folder: Path, about: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _closing(env: Any) -> Iterator[None]:
-    """Close an environment in the end, with what ViZDoom would leave in the working directory."""
+    """Close an environment at the end, and remove what ViZDoom leaves in the working directory."""
     game = getattr(env.unwrapped, "game", None)
     with tempfile.TemporaryDirectory() as scratch:
         if game is not None and hasattr(game, "set_doom_config_path"):
@@ -112,7 +112,7 @@ def _closing(env: Any) -> Iterator[None]:
 
 
 def _make(name: str, frame_skip: int | None) -> tuple[Any, int]:
-    """Make the environment; return it with the number of its steps that one recorded step takes."""
+    """Make the environment; return it and its frame skip."""
     try:
         import gymnasium
     except ImportError as error:
@@ -145,7 +145,7 @@ def _fps(env: Any) -> float | None:
 
 
 class _Crafter:
-    """Crafter's own environment, which speaks the interface from before Gymnasium."""
+    """Crafter's environment, whose interface is older than Gymnasium's."""
 
     def __init__(self) -> None:
         import crafter
@@ -207,7 +207,7 @@ def _play(
     watcher = Watcher(game) if hasattr(game, "get_game_variable") else None
     moments: list[Moment] = []
     names = _action_names(env)
-    # VizDoom skips inside the engine, which is four times as fast as stepping through.
+    # VizDoom skips frames inside its engine, four times as fast as stepping through them.
     repeats = 1 if hasattr(env.unwrapped, "frame_skip") else skip
     for _ in range(recording.steps):
         if action is None or policy.random() >= recording.sticky:
@@ -218,7 +218,7 @@ def _play(
             ended = terminated or truncated
             if ended:
                 break
-        # A VizDoom episode that ends shows a black frame: nothing that an action led to.
+        # The last frame of a VizDoom episode is black: no result of an action.
         if ended and watcher:
             break
         if watcher:

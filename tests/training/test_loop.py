@@ -444,7 +444,7 @@ def kill_midway(arguments: list[str], run: Path, stage: str, step: int) -> int:
 
 @pytest.mark.slow
 def test_a_killed_run_resumes_to_the_very_same_weights(clips_dir: Path, tmp_path: Path) -> None:
-    settings = ["training.tokenizer_steps=100", "training.predictor_steps=150", "training.validate_every=40"]
+    settings = ["training.tokenizer_steps=60", "training.predictor_steps=80", "training.validate_every=25"]
     expected = tmp_path / "whole"
     do(clips_dir, out=expected, recipe=apply_settings(tiny_recipe(), settings))
 
@@ -452,8 +452,8 @@ def test_a_killed_run_resumes_to_the_very_same_weights(clips_dir: Path, tmp_path
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(to_toml(apply_settings(tiny_recipe(), [*settings, "training.save_minutes=0.002"])))
     run = tmp_path / "killed"
-    assert kill_midway(command(clips_dir, run, recipe), run, "tokenizer", 30) < 100
-    assert kill_midway(command(clips_dir, run, recipe, "--resume"), run, "predictor", 40) < 150
+    assert kill_midway(command(clips_dir, run, recipe), run, "tokenizer", 15) < 60
+    assert kill_midway(command(clips_dir, run, recipe, "--resume"), run, "predictor", 20) < 80
     finished = subprocess.run(
         [sys.executable, *command(clips_dir, run, recipe, "--resume")],
         env=ENVIRONMENT,
@@ -464,7 +464,7 @@ def test_a_killed_run_resumes_to_the_very_same_weights(clips_dir: Path, tmp_path
 
     assert equal_weights(run / "tokenizer", expected / "tokenizer")
     assert equal_weights(run, expected)
-    for stage, steps in (("tokenizer", 100), ("predictor", 150)):
+    for stage, steps in (("tokenizer", 60), ("predictor", 80)):
         assert [row["step"] for row in rows(run, stage)] == list(range(1, steps + 1))
         assert losses(run, stage) == losses(expected, stage)
     assert not list(run.rglob("*.partial"))
