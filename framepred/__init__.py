@@ -1,8 +1,6 @@
 """framepred: tokenized future-frame prediction. video → tokens → sequence → model → tokens → video."""
 
 import importlib
-import sys
-from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
@@ -31,15 +29,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *_HOMES])
-
-
-class _Package(ModuleType):
-    """`framepred.rollout` is the function, whoever imports the module of that name, and when."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Importing a submodule sets it on its package; here a public name is not for the taking.
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

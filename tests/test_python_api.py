@@ -31,43 +31,11 @@ def test_every_public_name_is_there() -> None:
     for name in framepred.__all__:
         assert getattr(framepred, name) is not None
         assert name in dir(framepred)
+    # Importing a module of that name would put it in the name's place.
+    assert not {path.stem for path in Path(framepred.__file__).parent.iterdir()} & set(framepred.__all__)
     assert {"read_video", "write_video", "load_tokenizer", "load_run", "rollout", "Clip"} <= set(framepred.__all__)
     with pytest.raises(AttributeError, match="module 'framepred' has no attribute 'nonsense'"):
         _ = framepred.nonsense
-
-
-# Each in a fork of one process that has imported torch: importing it anew takes seconds.
-BEFORE = (
-    "",
-    "framepred.load_run; framepred.load_tokenizer",
-    "import framepred.world.rollout",
-    "import framepred.world.rollout as module",
-    "from framepred.world.rollout import predict",
-    "import framepred.evaluation.forecast",
-    "import framepred.cli, framepred.evaluation.forecast, framepred.training.pipeline",
-)
-FORKED = """
-import os, sys, torch
-for before in {before}:
-    if os.fork() == 0:
-        assert "framepred" not in sys.modules
-        import framepred
-        exec(before)
-        from framepred import rollout
-        print(framepred.rollout.__class__.__name__, rollout is framepred.rollout, flush=True)
-        os._exit(0)
-    assert os.wait()[1] == 0, before
-"""
-
-
-def test_rollout_is_the_function_whatever_came_before() -> None:
-    assert python(FORKED.format(before=BEFORE)).splitlines() == ["function True"] * len(BEFORE)
-
-
-def test_other_submodules_are_still_set_on_the_package() -> None:
-    imported = "import framepred, framepred.video, framepred.training.windows as w"
-    code = f"{imported}; print(framepred.video.__name__, w.__name__)"
-    assert python(code) == "framepred.video framepred.training.windows"
 
 
 def test_from_video_to_predicted_video(clips_dir: Path, tiny_run: Path, tmp_path: Path) -> None:
