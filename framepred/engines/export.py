@@ -99,7 +99,7 @@ def _bits(run: Run, video: VideoFile) -> tuple[int, float]:
     if space is not None:
         video = video.ordered(space.names)
     episode = video.read(run.tokenizer.frame_size, run.fps, with_actions=space is not None)
-    tokens = run.tokenizer.encode(episode.frames)
+    tokens = run.tokenizer.encode(episode.frames, episode.actions)
     total = 0.0
     for frame, logits in token_logits(run, tokens, episode.actions):
         wanted = run.layout.steps(tokens)[frame]

@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from framepred.evaluation.clips import EvalClip
-from framepred.evaluation.futures import Futures, Scorer, action_variants, make_futures, own_row
+from framepred.evaluation.futures import Futures, Scorer, action_variants, encode_variants, make_futures, own_row
 from framepred.evaluation.metrics import motion
 from framepred.evaluation.scores import score_pixels
 from framepred.evaluation.spread import energy, rank_histogram
-from framepred.video.resize import fit_frames
 from framepred.world.likelihood import token_logits
 from framepred.world.run import Run
 
@@ -53,11 +52,7 @@ def score_clip(scorer: Scorer, clip: EvalClip, others: Tensor | None) -> ClipSco
     for actions in variants.values():
         if actions is not None and run.layout.actions is not None:
             run.layout.actions.encode(actions, clip.name)
-    if clip.tokens is not None:
-        tokens = clip.tokens.long()
-    else:
-        assert clip.frames is not None
-        tokens = run.tokenizer.encode(fit_frames(clip.frames, run.tokenizer.frame_size)).cpu()
+    tokens = encode_variants(run, clip, variants)
     own, rows, spread = own_row(variants), dict[str, Values](), None
     features, retrieved = dict[str, Any](), None
     if protocol.rollout:
@@ -66,8 +61,8 @@ def score_clip(scorer: Scorer, clip: EvalClip, others: Tensor | None) -> ClipSco
         features, retrieved = _features(scorer, futures), futures.retrieved
         spread = _spread(futures.frames[own], futures.future) if protocol.samples > 1 else None
     for row, actions in variants.items():
-        rows.setdefault(row, {}).update(_token_scores(run, tokens, actions, protocol.context))
-    steps = run.layout.steps(tokens)
+        rows.setdefault(row, {}).update(_token_scores(run, tokens[row], actions, protocol.context))
+    steps = run.layout.steps(tokens[own])
     unchanged = (steps[protocol.context :] == steps[protocol.context - 1 : -1]).double().mean(1)
     rows.setdefault("copy_last", {})["accuracy"] = unchanged.tolist()
     moved = None if clip.frames is None else motion(clip.frames[protocol.context - 1 :])
@@ -91,7 +86,7 @@ def _pixel_scores(scorer: Scorer, futures: Futures, row: str) -> Values:
 def _repetition(futures: Futures, row: str) -> Tensor:
     """Return the share (T,) of a row's tokens that equal the token at the same place in the frame before."""
     tokens = futures.tokens[row]
-    earlier = torch.cat([futures.past.expand(len(tokens), 1, -1), tokens[:, :-1]], 1)
+    earlier = torch.cat([futures.past[row].expand(len(tokens), 1, -1), tokens[:, :-1]], 1)
     return (tokens == earlier).double().mean((0, 2))
 
 

@@ -130,21 +130,22 @@ def make_forecast(
     _check_memory(count, horizon, run.tokenizer.frame_size)
     words = None if prompt is None else prompt_ids(run, prompt)
     frames, fps, taken = _read(Path(video), run, actions, start, context, horizon)
-    tokens = run.tokenizer.encode(frames[:context]).cpu()
+    known = None if taken is None else taken[: context - 1]
+    tokens = run.tokenizer.encode(frames[:context], known).cpu()
 
     began = time.perf_counter()
     if engine == "framepred":
-        steps = predict(run, tokens, taken, horizon, count, sampling, decoder, words)
+        steps = predict(run, tokens, taken, horizon, count, sampling, decoder, words, first=frames[0])
     else:
-        steps = predict_by(engine, run, tokens, taken, horizon, count, sampling, server, words)
+        steps = predict_by(engine, run, tokens, taken, horizon, count, sampling, server, words, frames[0])
     first: list[Tensor] = []
     if members > 1:
-        steps = ensemble_mean(run, tokens, _noting_first(steps, first))
+        steps = ensemble_mean(run, tokens, _noting_first(steps, first), taken, frames[0])
     made = list(watch(steps))
     seconds = time.perf_counter() - began
     predicted, truth = torch.stack([p.frames for p in made], 1), frames[context:]
     compared = predicted[:, : len(truth)]
-    scores = score_forecast(compared, truth, frames[:context], run.tokenizer) if len(truth) else None
+    scores = score_forecast(compared, truth, frames[:context], run.tokenizer, taken) if len(truth) else None
     return Forecast(
         run, frames[:context], tokens, truth, taken, predicted, torch.stack([p.tokens for p in made], 1),
         fps, sampling, engine, _decoder(engine, decoder), made[-1].passes, seconds, scores, prompt, members,

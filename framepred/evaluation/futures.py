@@ -35,14 +35,14 @@ class Scorer:
 @dataclass(frozen=True)
 class Futures:
     """A clip's true frames uint8 (C + T, 3, H, W), and each row's future: frames (S, T, 3, H, W), where it has
-    them tokens (S, T, N), and the frame before its first.
+    them tokens (S, T, N) and those of the frame before, `past` (N,), and the frame before its first.
 
-    `context` is as the tokenizer gives it back, `past` the tokens of its last frame.
+    `context` is as the tokenizer gives it back in the model's own row.
     """
 
     truth: Tensor
     context: Tensor
-    past: Tensor
+    past: dict[str, Tensor]
     frames: dict[str, Tensor]
     before: dict[str, Tensor]
     tokens: dict[str, Tensor]
@@ -56,11 +56,14 @@ class Futures:
 def action_variants(run: Run, clip: EvalClip, others: Tensor | None, context: int) -> dict[str, Tensor | None]:
     """Return the actions of each model row that is possible for this clip.
 
-    Shuffled actions are the true ones up to the last context frame, then those of another clip.
+    Shuffled actions are the true ones up to the last context frame, then those of another clip. Stored tokens that say
+    what their actions do not are of the true actions alone.
     """
     variants: dict[str, Tensor | None] = {"model_no_actions": None}
     if run.layout.actions is None or clip.actions is None:
         return variants
+    if clip.tokens is not None and run.tokenizer.past_actions:
+        return {"model_true_actions": clip.actions}
     variants["model_true_actions"] = clip.actions
     if others is not None:
         variants["model_shuffled_actions"] = torch.cat([clip.actions[: context - 1], others[context - 1 :]])
@@ -72,20 +75,33 @@ def own_row(variants: dict[str, Tensor | None]) -> str:
     return "model_true_actions" if "model_true_actions" in variants else "model_no_actions"
 
 
-def make_futures(scorer: Scorer, clip: EvalClip, variants: dict[str, Tensor | None], tokens: Tensor) -> Futures:
-    """Predict and copy a clip's future in every row: tokens are those of its C + T frames."""
-    run, protocol, steps = scorer.run, scorer.protocol, scorer.run.layout.steps
+def encode_variants(run: Run, clip: EvalClip, variants: dict[str, Tensor | None]) -> dict[str, Tensor]:
+    """Return the tokens of a clip's frames as they are coded given the actions of each row."""
+    if clip.tokens is not None:
+        return dict.fromkeys(variants, clip.tokens.long())
+    assert clip.frames is not None
+    frames = fit_frames(clip.frames, run.tokenizer.frame_size)
+    if not run.tokenizer.past_actions:
+        return dict.fromkeys(variants, run.tokenizer.encode(frames).cpu())
+    return {row: run.tokenizer.encode(frames, actions).cpu() for row, actions in variants.items()}
+
+
+def make_futures(
+    scorer: Scorer, clip: EvalClip, variants: dict[str, Tensor | None], tokens: dict[str, Tensor]
+) -> Futures:
+    """Predict and copy a clip's future in every row; tokens are those of its C + T frames in each model row."""
+    run, protocol, steps, own = scorer.run, scorer.protocol, scorer.run.layout.steps, own_row(variants)
     assert clip.frames is not None
     truth, count = clip.frames, protocol.context
-    size = (truth.shape[-2], truth.shape[-1])
-    decoded = fit_frames(run.tokenizer.decode(tokens).cpu(), size)
+    size, first = (truth.shape[-2], truth.shape[-1]), fit_frames(truth[:1], run.tokenizer.frame_size)[0]
+    decoded = fit_frames(run.tokenizer.decode(tokens[own], variants[own], first).cpu(), size)
     frames = {
         "copy_last": copy_last(truth[:count], protocol.horizon)[None],
         "linear": extrapolate(truth[:count], protocol.horizon)[None],
         "ceiling": decoded[None, count:],
     }
     before = dict.fromkeys(("copy_last", "linear"), truth[count - 1])
-    made = {"ceiling": steps(tokens[count:])[None].cpu()}
+    made = {"ceiling": steps(tokens[own][count:])[None].cpu()}
     retrieved = None
     if scorer.index is not None:
         seen = fit_frames(truth[:count], run.tokenizer.frame_size)
@@ -95,12 +111,15 @@ def make_futures(scorer: Scorer, clip: EvalClip, variants: dict[str, Tensor | No
         retrieved = {"episode": scorer.index.episodes[episode].name, "frame": start, "distance": distance}
     sampling = Sampling(protocol.temperature, protocol.top_k, protocol.top_p, protocol.seed)
     for row, actions in variants.items():
-        moments = list(predict(run, tokens[:count], actions, protocol.horizon, protocol.samples, sampling))
+        given = tokens[row][:count]
+        moments = list(predict(run, given, actions, protocol.horizon, protocol.samples, sampling, first=first))
+        if run.tokenizer.past_actions:
+            before[row] = fit_frames(run.tokenizer.decode(given, actions, first)[-1:].cpu(), size)[0]
         future = torch.stack([moment.frames for moment in moments], 1)
         frames[row] = fit_frames(future.flatten(0, 1), size).view(*future.shape[:2], 3, *size)
         made[row] = torch.stack([steps(moment.tokens) for moment in moments], 1)
     if protocol.samples > 1:
-        frames["model_mean"] = mean_frames(frames[own_row(variants)])
+        frames["model_mean"] = mean_frames(frames[own])
     before = dict.fromkeys(frames, decoded[count - 1]) | before
-    past = steps(tokens[:count])[-1].cpu()
+    past = {row: steps(tokens[row if row in tokens else own][:count])[-1].cpu() for row in made}
     return Futures(truth, decoded[:count], past, frames, before, made, retrieved)

@@ -15,13 +15,12 @@ from torch import Tensor
 
 from framepred.evaluation.benchmark import Evaluated, selected_clips
 from framepred.evaluation.clips import EvalClip
-from framepred.evaluation.futures import Scorer, action_variants, make_futures, own_row
+from framepred.evaluation.futures import Scorer, action_variants, encode_variants, make_futures, own_row
 from framepred.evaluation.plots import groups_plot, horizon_curves, rank_plot
 from framepred.evaluation.tables import ROW_NAMES, group_table, groups_table, header_facts, spread_sentence, verdict
 from framepred.io.atomic import write_text
 from framepred.io.progress import Progress
 from framepred.video.panels import draw_filmstrip, draw_moments
-from framepred.video.resize import fit_frames
 from framepred.video.write import write_video
 
 _SHOWN = 2
@@ -78,9 +77,8 @@ def _figure(scorer: Scorer, clip: EvalClip, caption: str) -> _Figure:
     run, protocol = scorer.run, scorer.protocol
     variants = action_variants(run, clip, None, protocol.context)
     own = own_row(variants)
-    assert clip.frames is not None
-    tokens = run.tokenizer.encode(fit_frames(clip.frames, run.tokenizer.frame_size)).cpu()
-    futures = make_futures(scorer, clip, {own: variants[own]}, tokens)
+    variants = {own: variants[own]}
+    futures = make_futures(scorer, clip, variants, encode_variants(run, clip, variants))
     rows = {"truth": futures.future, "prediction": futures.frames[own][0], "copy last": futures.frames["copy_last"][0]}
     if "nearest_training" in futures.frames:
         rows["nearest training"] = futures.frames["nearest_training"][0]

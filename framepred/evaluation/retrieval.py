@@ -73,8 +73,8 @@ class TrainingIndex:
         """Read frames uint8 (count, 3, H, W) of an episode again."""
         source = self.episodes[episode]
         if isinstance(source, TokenEpisode):
-            decoded = self.tokenizer.decode(source.tokens[start : start + count].long()).cpu()
-            return fit_frames(decoded, size)
+            begin = 0 if self.tokenizer.past > 1 else start
+            return fit_frames(_decode(self.tokenizer, source, begin, start + count)[-count:], size)
         kept, first = [], 0
         for chunk in source.stream(size, self.fps):
             kept.append(chunk[max(0, start - first) : max(0, start + count - first)])
@@ -82,6 +82,12 @@ class TrainingIndex:
             if first >= start + count:
                 break
         return torch.cat(kept)
+
+
+def _decode(tokenizer: Tokenizer, episode: TokenEpisode, start: int, stop: int) -> Tensor:
+    """Decode frames of an episode, from its first where the tokenizer needs the picture that it begins from."""
+    actions = None if episode.actions is None else episode.actions[start:]
+    return tokenizer.decode(episode.tokens[start:stop].long(), actions, episode.first).cpu()
 
 
 @torch.inference_mode()
@@ -107,7 +113,11 @@ def index_training(
         for i, item in enumerate(found):
             try:
                 if isinstance(item, TokenEpisode):
-                    chunks: Iterator[Tensor] = (tokenizer.decode(t.long()).cpu() for t in item.tokens.split(64))
+                    length = len(item.tokens)
+                    step = length if tokenizer.past > 1 else 64
+                    chunks: Iterator[Tensor] = (
+                        _decode(tokenizer, item, at, at + step) for at in range(0, length, step)
+                    )
                 else:
                     chunks = item.stream(tokenizer.frame_size, fps)
                 parts[str(i)] = torch.cat([features(chunk) for chunk in chunks])

@@ -136,14 +136,17 @@ class ForecastScores:
         return result | {"motion": self.motion, "mean": means}
 
 
-def score_forecast(frames: Tensor, truth: Tensor, context: Tensor, tokenizer: Tokenizer) -> ForecastScores:
+def score_forecast(
+    frames: Tensor, truth: Tensor, context: Tensor, tokenizer: Tokenizer, actions: Tensor | None = None
+) -> ForecastScores:
     """Score predicted frames uint8 (S, T, 3, H, W) against the truth (T, 3, H, W) after `context` (C, 3, H, W).
 
-    The ceiling is the truth encoded and decoded, after the context. Squared errors and SSIM are averaged over the
-    samples, so PSNR is that of the expected error of one future.
+    `actions` (≥ C + T - 1) are what the futures were given, or None. The ceiling is the truth encoded and decoded,
+    after the context. Squared errors and SSIM are averaged over the samples, so PSNR is that of the expected error of
+    one future.
     """
     count, last = len(context), context[-1]
-    decoded = tokenizer.decode(tokenizer.encode(torch.cat([context, truth]))).cpu()
+    decoded = tokenizer.decode(tokenizer.encode(torch.cat([context, truth]), actions), actions, context[0]).cpu()
     shown = {
         "model": (frames, decoded[count - 1]),
         "copy_last": (copy_last(context, len(truth))[None], last),

@@ -73,7 +73,7 @@ def caption_video(
     if given is not None:
         taken = given[0][start : start + len(frames) - 1]
         check_actions(run, taken, len(frames) - 1, given[1])
-    captions = caption(run, run.tokenizer.encode(frames).cpu(), taken, samples, sampling, tokens)
+    captions = caption(run, run.tokenizer.encode(frames, taken).cpu(), taken, samples, sampling, tokens)
     return {
         "model": str(run.path), "video": str(video), "start": start, "context": len(frames), "captions": captions,
         "seed": seed, "temperature": temperature,

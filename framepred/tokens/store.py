@@ -1,9 +1,11 @@
 """The token store: Parquet that `datasets.load_dataset` opens, one row an episode.
 
 The store of a tokenizer with context tokens has three columns more: `context_height`, `context_width` and, flat,
-`context_tokens`: `context_height · context_width` of them a frame.
+`context_tokens`: `context_height · context_width` of them a frame. One whose tokens begin from a first picture keeps
+that as PNG in a column `first`.
 """
 
+import io
 import json
 import os
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from PIL import Image
 from torch import Tensor
 
 from framepred.errors import FramepredError
@@ -26,7 +29,7 @@ class TokenEpisode:
     """One row of a store: tokens int32 of T frames, as the tokenizer gave them; actions as in an Episode, or None.
 
     `captions` are what is said of it; `times` float64 (T,) in seconds those of its frames, which without are evenly
-    spaced.
+    spaced; `first` uint8 (3, H, W) is its first picture, kept where decoding needs it (`Tokenizer.past` > 1).
     """
 
     name: str
@@ -36,6 +39,7 @@ class TokenEpisode:
     actions: Tensor | None
     captions: tuple[Caption, ...] = ()
     times: Tensor | None = None
+    first: Tensor | None = None
 
     def first_frame(self, seconds: float) -> int:
         """Return the first frame that is nearer to `seconds` than to any earlier time, or after it."""
@@ -46,7 +50,7 @@ class TokenEpisode:
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """The store's framepred.json: whose tokens these are, and what actions stand beside them."""
+    """The store's framepred.json: whose tokens these are, and what stands beside them."""
 
     tokenizer: str
     tokenizer_sha256: str
@@ -58,6 +62,7 @@ class StoreInfo:
     frame_size: tuple[int, int]
     action_kind: str | None
     action_names: tuple[str, ...]
+    first_pictures: bool = False
 
 
 def is_store(path: str | os.PathLike[str]) -> bool:
@@ -80,7 +85,7 @@ def read_store_info(path: str | os.PathLike[str]) -> StoreInfo:
         return StoreInfo(
             tok["name"], tok["sha256"], tok["path"], about["codebook_size"], (grid[0], grid[1]),
             keys["codebook_size"], (context_grid[0], context_grid[1]), (size[0], size[1]),
-            about["actions"]["kind"], tuple(about["actions"]["names"]),
+            about["actions"]["kind"], tuple(about["actions"]["names"]), about.get("first_pictures", False),
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FramepredError(
@@ -98,6 +103,7 @@ def write_store_info(path: Path, writer: str, info: StoreInfo) -> None:
         "context": {"codebook_size": info.context_codebook_size, "grid": list(info.context_grid)},
         "frame_size": list(info.frame_size),
         "actions": {"kind": info.action_kind, "names": list(info.action_names)},
+        "first_pictures": info.first_pictures,
     }
     write_text(path / "framepred.json", json.dumps(about, indent=1) + "\n", writer)
 
@@ -125,10 +131,24 @@ def read_store(path: str | os.PathLike[str], action_names: tuple[str, ...] | Non
                 if action_names is not None:
                     actions = order_actions(actions, info.action_names, action_names, f"token store {path}")
             captions = tuple(Caption(**caption) for caption in row.get("captions") or ())
-            episodes.append(TokenEpisode(row["episode"], row["source"], row["fps"], tokens, actions, captions, times))
+            first = _from_png(row["first"]) if info.first_pictures else None
+            episodes.append(
+                TokenEpisode(row["episode"], row["source"], row["fps"], tokens, actions, captions, times, first)
+            )
     if not episodes:
         raise FramepredError(f"token store {path} holds no episode: tokenize videos into it first")
     return episodes
+
+
+def to_png(picture: Tensor) -> bytes:
+    """Picture uint8 (3, H, W) → PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture.permute(1, 2, 0).cpu().numpy()).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _from_png(data: bytes) -> Tensor:
+    return torch.from_numpy(np.array(Image.open(io.BytesIO(data)).convert("RGB"))).permute(2, 0, 1).contiguous()
 
 
 def shard_files(path: Path) -> list[Path]:
@@ -163,6 +183,7 @@ def store_schema(info: StoreInfo) -> pa.Schema:
             ("times", pa.list_(pa.float64())),
             ("grid_height", pa.int32()), ("grid_width", pa.int32()), ("tokens", pa.list_(token)), ("actions", action),
             *(keys if info.context_codebook_size else []),
+            *([("first", pa.binary())] if info.first_pictures else []),
             ("captions", pa.list_(caption)),
         ]
     )  # fmt: skip

@@ -55,7 +55,7 @@ def tokenize(
     kind, names = _common_actions(videos)
     wanted = StoreInfo(
         name, sha256, where, tokenizer.codebook_size, tokenizer.grid, tokenizer.context_codebook_size,
-        tokenizer.context_grid, tokenizer.frame_size, kind, names,
+        tokenizer.context_grid, tokenizer.frame_size, kind, names, tokenizer.past > 1,
     )  # fmt: skip
     info, stored = _open_store(folder, wanted)
     mine = videos[number - 1 :: shards]

@@ -18,6 +18,7 @@ from framepred.errors import FramepredError, FramepredWarning
 from framepred.sources.episode import check_action_count
 from framepred.sources.folder import VideoFile, VideoInfo
 from framepred.tokenizer.contract import Tokenizer
+from framepred.tokens.store import to_png
 
 
 @dataclass(frozen=True)
@@ -63,25 +64,27 @@ def encode_here(videos: Sequence[VideoFile], tokenizer: Tokenizer, fps: float | 
     """Encode videos one after the other; a video is streamed, so it may be longer than memory."""
     for index, video in enumerate(videos):
         try:
-            info, rate = video.info(), video.resampled_to(fps)
-            parts: list[Tensor] = []
-            times: list[Tensor] = []
+            info, rate, loaded = video.info(), video.resampled_to(fps), video.actions()
+            actions = loaded[0] if loaded else None
+            parts, times, firsts = list[Tensor](), list[Tensor](), list[Tensor]()
             seen = 0
-            chunks = _noting_times(video.stream_timed(tokenizer.frame_size, fps), times)
-            for tokens in tokenizer.encode_stream(_ahead(chunks)):
+            chunks = _noting(video.stream_timed(tokenizer.frame_size, fps), times, firsts)
+            for tokens in tokenizer.encode_stream(_ahead(chunks), actions):
                 parts.append(tokens.to(torch.int32).cpu())
                 seen += len(tokens)
                 yield News(index, len(tokens), min(1.0, seen / _expected_frames(info, rate, seen)))
-            row = _row(video, torch.cat(parts).flatten(1), torch.cat(times), tokenizer, rate or info.fps)
-            yield News(index, row=row)
+            row = _row(video, torch.cat(parts).flatten(1), torch.cat(times), tokenizer, rate or info.fps, actions)
+            yield News(index, row=row | ({"first": to_png(firsts[0])} if tokenizer.past > 1 else {}))
         except FramepredError as error:
             yield News(index, error=error)
 
 
-def _noting_times(chunks: Iterator[tuple[Tensor, Tensor]], times: list[Tensor]) -> Iterator[Tensor]:
-    """Yield the frames of chunks, and add their times to a list."""
+def _noting(chunks: Iterator[tuple[Tensor, Tensor]], times: list[Tensor], firsts: list[Tensor]) -> Iterator[Tensor]:
+    """Yield the frames of chunks, and add their times and the first of all frames to lists."""
     for frames, seconds in chunks:
         times.append(seconds)
+        if not firsts:
+            firsts.append(frames[0].clone())
         yield frames
 
 
@@ -100,12 +103,12 @@ def _expected_frames(info: VideoInfo, rate: float | None, seen: int) -> float:
     return max(seen, info.num_frames or 2 * seen)
 
 
-def _row(video: VideoFile, tokens: Tensor, times: Tensor, tokenizer: Tokenizer, rate: float) -> dict[str, Any]:
+def _row(
+    video: VideoFile, tokens: Tensor, times: Tensor, tokenizer: Tokenizer, rate: float, actions: Tensor | None
+) -> dict[str, Any]:
     (height, width), (context_height, context_width) = tokenizer.grid, tokenizer.context_grid
     contexts, steps = tokens.split((context_height * context_width, height * width), 1)
-    loaded = video.actions()
-    if loaded:
-        check_action_count(loaded[0], len(tokens), str(video.actions_file))
+    check_action_count(actions, len(tokens), str(video.actions_file))
     captions = video.captions(times, rate)
     return {
         "episode": video.name,
@@ -119,7 +122,7 @@ def _row(video: VideoFile, tokens: Tensor, times: Tensor, tokenizer: Tokenizer, 
         "context_height": context_height,
         "context_width": context_width,
         "context_tokens": contexts.flatten().numpy(),
-        "actions": loaded[0].tolist() if loaded else None,
+        "actions": None if actions is None else actions.tolist(),
         "captions": [vars(caption) for caption in captions] or None,
     }
 

@@ -23,7 +23,7 @@ class Means:
     """A token is the mean of a frame."""
 
     codebook_size, context_codebook_size = 256, 0
-    grid, context_grid, frame_size = (1, 1), (0, 0), (16, 16)
+    grid, context_grid, frame_size, past = (1, 1), (0, 0), (16, 16), 0
 
     def encode_stream(self, chunks, actions=None):
         return (chunk.float().mean((1, 2, 3)).long().view(-1, 1, 1) for chunk in chunks)

@@ -60,9 +60,12 @@ def calibrate(run: Run, videos: Sequence[VideoFile]) -> Iterator[Progress | Cali
         # A video's own past is not one of other footage.
         others = pasts.without(owners.index(done) if done in owners else None) if pasts else None
         bare = others and others.without_actions(run.layout)
+        # Where actions are told to the tokenizer too, other tokens say what they do not.
+        coded_bare = with_actions and run.tokenizer.past_actions
+        bare_tokens = _read(run, video, rates[done], False)[0] if coded_bare else tokens
         for name, tally in tallies.items():
-            given, before = (actions, others) if name == "actions" else (None, bare)
-            for _, frame in score_frames(run, tokens, given, before):
+            known = (tokens, actions, others) if name == "actions" else (bare_tokens, None, bare)
+            for _, frame in score_frames(run, *known):
                 tally.add(frame)
                 count += 1
                 yield Progress(done, len(videos), f"{video.name}, {count} frames")
@@ -72,14 +75,14 @@ def calibrate(run: Run, videos: Sequence[VideoFile]) -> Iterator[Progress | Cali
 
 def _read(run: Run, video: VideoFile, rate: float | None, with_actions: bool) -> tuple[Tensor, Tensor | None]:
     """Return a video's tokens and its actions, checked against each other."""
+    loaded = video.actions() if with_actions else None
+    actions = None
+    if loaded is not None and run.layout.actions is not None:
+        actions = loaded[0]
+        run.layout.actions.encode(actions, str(video.actions_file))
     chunks = video.stream(run.tokenizer.frame_size, rate)
-    tokens = torch.cat([part.cpu() for part in run.tokenizer.encode_stream(chunks)])
+    tokens = torch.cat([part.cpu() for part in run.tokenizer.encode_stream(chunks, actions)])
     if len(tokens) < 2:
         raise FramepredError(f"{video.path} has {len(tokens)} frame, 2 are needed: give longer videos")
-    loaded = video.actions() if with_actions else None
-    if loaded is None:
-        return tokens, None
-    check_action_count(loaded[0], len(tokens), str(video.actions_file))
-    assert run.layout.actions is not None
-    run.layout.actions.encode(loaded[0], str(video.actions_file))
-    return tokens, loaded[0]
+    check_action_count(actions, len(tokens), str(video.actions_file))
+    return tokens, actions

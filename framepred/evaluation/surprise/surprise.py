@@ -125,19 +125,25 @@ def measure_surprise(
     given = given_actions(file, actions, run)
     if inverse and given is None:
         raise FramepredError("--inverse asks whether the actions fit, and none are given: give --actions FILE")
+    if inverse and run.tokenizer.past_actions:
+        raise FramepredError(
+            f"--inverse asks which action the tokens look like; those of {run.path} are coded given the action: "
+            "leave --inverse out"
+        )
     if given and run.layout.actions is None:
         raise FramepredError(f"{given[1]}: the model {run.path} was trained without actions; give --actions none")
     known = _calibration(run, calibration, given is not None)
-    rate = None if given else rate_of_run(file, run)
-    chunks = file.stream(run.tokenizer.frame_size, rate)
-    tokens = torch.cat([part.cpu() for part in run.tokenizer.encode_stream(chunks)])
-    if len(tokens) < 2:
-        raise FramepredError(f"{video} has {len(tokens)} frame, 2 are needed: the first has nothing before it")
     taken = None
     if given is not None:
-        check_action_count(given[0], len(tokens), given[1])
         taken = given[0]
         run.layout.action_ids(taken, len(taken), given[1])
+    rate = None if given else rate_of_run(file, run)
+    chunks = file.stream(run.tokenizer.frame_size, rate)
+    tokens = torch.cat([part.cpu() for part in run.tokenizer.encode_stream(chunks, taken)])
+    if len(tokens) < 2:
+        raise FramepredError(f"{video} has {len(tokens)} frame, 2 are needed: the first has nothing before it")
+    if given is not None:
+        check_action_count(given[0], len(tokens), given[1])
     pasts = known.pasts if known else None
     if pasts and taken is None:
         pasts = pasts.without_actions(run.layout)
