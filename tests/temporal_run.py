@@ -28,7 +28,7 @@ def make_tokenizer(shape: TemporalShape = SHAPE) -> TemporalAutoencoder:
         torch.manual_seed(0)
         tokenizer = TemporalAutoencoder(shape)
         for parameter in tokenizer.parameters():
-            torch.nn.init.normal_(parameter, std=0.1)
+            torch.nn.init.normal_(parameter, std=2 / parameter[0].numel() ** 0.5 if parameter.ndim > 1 else 0.3)
     return tokenizer.eval().requires_grad_(False)
 
 
@@ -40,9 +40,9 @@ def write_temporal_run(folder: Path, space: ActionSpace | None = DISCRETE, shape
     vocabulary = Vocabulary(0, size, space.size if space else 0, tokenizer.context_codebook_size)
     layout = SequenceLayout(vocabulary, tokenizer.grid, space, tokenizer.context_grid, cells=True)
     model = Llama(LlamaConfig(vocabulary.size, 32, 64, 2, 2, 2, WINDOW * layout.stride))
-    model.initialise(torch.Generator().manual_seed(4))
-    with torch.no_grad():
-        for parameter in model.layers.parameters():
-            parameter.mul_(8 if parameter.ndim == 2 else 1)
+    generator = torch.Generator().manual_seed(4)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.4
     save_run(folder, model, layout, WINDOW, 10.0, tokenizer.frame_size, sha256)
     return folder

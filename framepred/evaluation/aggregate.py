@@ -77,6 +77,8 @@ def summarise(group: Group, table: Table, protocol: Protocol, run: Run) -> dict[
 
 
 def _missing(row: str, run: Run, protocol: Protocol) -> str:
+    if row == "model_no_actions":
+        return "stored tokens are of the true actions alone"
     if row in ("model_true_actions", "model_shuffled_actions"):
         if run.layout.actions is None:
             return "the run was trained without actions"
