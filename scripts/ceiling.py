@@ -45,7 +45,7 @@ def measure_ceiling(tokenizer: Tokenizer, clips: Iterable[Tensor]) -> Ceiling:
     counts = torch.zeros(tokenizer.codebook_size, dtype=torch.int64)
     for frames in clips:
         tokens = tokenizer.encode(frames)
-        decoded = tokenizer.decode(tokens).cpu()
+        decoded = tokenizer.decode(tokens, None, frames[0]).cpu()
         own = tokens.flatten(1)[:, -math.prod(tokenizer.grid) :]
         counts += torch.bincount(own.flatten().cpu(), minlength=len(counts))
         errors.append(mse(decoded, frames))

@@ -157,3 +157,9 @@ def test_a_ceiling_counts_each_frames_own_codes(kind: str) -> None:
     shares = counted.double() / counted.sum()
     assert ceiling.perplexity == pytest.approx(float(torch.special.entr(shares).sum().exp()))
     assert ceiling.psnr == pytest.approx(float(psnr_of(ceiling.mse.mean())))
+
+
+def test_the_temporal_kind_is_compared_too(invoke: Callable[..., Result]) -> None:
+    row = last_line(invoke("--minutes", 0.05, "--kinds", "temporal"))["rows"][0]
+    assert (row["kind"], row["tokens_a_frame"], row["context_tokens"], row["codes"]) == ("temporal", 16, 16, 375)
+    assert row["psnr"] > 8
