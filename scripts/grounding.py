@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from framepred.decoding.sampling import Sampling
 from framepred.llm.caption import frames_to_read
 from framepred.llm.text import encode_text, require_text
-from framepred.recording.narration import EVENTS, FACTS, tell
+from framepred.recording.narration import EVENTS, FACTS, join_facts
 from framepred.sources.captions_csv import Caption
 from framepred.tokens.store import TokenEpisode
 from framepred.world.run import Run
@@ -46,7 +46,7 @@ def fact_accuracy(run: Run, episodes: Iterable[TokenEpisode], most: int = 100) -
     for i, (frames, facts) in enumerate(taken):
         others = taken[(i + len(taken) // 2) % len(taken)][0]
         options = {kind: _swapped(facts, kind, known[kind]) for kind in facts}
-        texts = [tell(facts), *(text for kind in options for text in options[kind])]
+        texts = [join_facts(facts), *(text for kind in options for text in options[kind])]
         seen, unseen = (log_likelihoods(run, f, None, texts) for f in (frames, others))
         first = 1
         for kind, swapped in options.items():
@@ -76,11 +76,11 @@ def _windows(run: Run, episode: TokenEpisode) -> Iterable[tuple[Caption, Tensor]
 
 def _swapped(facts: dict[str, list[str]], kind: str, known: Sequence[str]) -> list[str]:
     """Return the caption with another first fact of a kind, in all ways that do not say what it says already."""
-    return [tell(facts | {kind: [other, *facts[kind][1:]]}) for other in known if other not in facts[kind]]
+    return [join_facts(facts | {kind: [other, *facts[kind][1:]]}) for other in known if other not in facts[kind]]
 
 
 def facts_of(caption: str) -> dict[str, list[str]]:
-    """Return a caption's phrases by their kind: the inverse of `tell`."""
+    """Return a caption's phrases by their kind: the inverse of `join_facts`."""
     facts: dict[str, list[str]] = {}
     for place, sentence in enumerate(caption.strip().removesuffix(".").split(". ")):
         phrases = f"{sentence[:1].lower()}{sentence[1:]}".split(", ")

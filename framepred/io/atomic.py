@@ -1,7 +1,7 @@
 """Files and folders that are written whole or not at all.
 
-What is written stands under a temporary, hidden name beside its place until it is whole; only then does it replace
-what was there. Whatever ends the program before (an error, Ctrl-C, a kill, a full disk) leaves the old one as it was.
+A new file has a temporary, hidden name in the same folder until it is complete; only then does it replace the old
+one. If the program ends before (an error, Ctrl-C, a kill, a full disk), the old file is as it was.
 """
 
 import errno

@@ -65,7 +65,7 @@ def load_into(module: nn.Module, weights: dict[str, Tensor], file: Path) -> None
 def replace_files(folder: Path, files: dict[str, str], weights: dict[str, Tensor], about: dict[str, str]) -> None:
     """Write texts and model.safetensors into a folder; only when all are written does each replace its old one."""
     with ExitStack() as stack:
-        # An ExitStack ends backwards: the weights, without which a checkpoint is not whole, come last.
+        # An ExitStack ends in reverse order: the weights, which make a checkpoint complete, come last.
         temporary = stack.enter_context(writing(folder / "model.safetensors"))
         temporary.write_bytes(save(weights, {"format": "pt", **about}))
         for name, text in files.items():

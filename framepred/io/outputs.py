@@ -1,4 +1,4 @@
-"""Outputs that exist already: never touched without --overwrite, and then only lost to a successor that is whole."""
+"""Outputs that exist already: kept without --overwrite, and with it until the new output is complete."""
 
 import shutil
 from collections.abc import Iterable, Iterator
@@ -12,17 +12,17 @@ _MARKS = ("framepred.json", "recipe.toml", "recording.json")
 
 @contextmanager
 def replacing(path: Path, overwrite: bool, *inputs: str | None) -> Iterator[None]:
-    """Keep the folder `path` aside while its successor is made, where `overwrite` says so, and delete it at the end.
+    """With `overwrite`, move the folder `path` aside while the new one is made, and delete it at the end.
 
-    An error puts it back. After Ctrl-C or a kill both are kept, for the successor can be gone on with: the old one
-    as .NAME.old, until a call for the same path ends well. Raises FramepredError for a folder that framepred did not
+    An error moves it back. After Ctrl-C or a kill both are kept, because the new one can be continued: the old one is
+    .NAME.old until a call for the same path succeeds. Raises FramepredError for a folder that framepred did not
     make or that holds one of the `inputs`.
     """
     aside = path.with_name(f".{path.name}.old")
     if overwrite and path.is_dir() and any(path.iterdir()):
         _check(path, inputs)
         if aside.exists():
-            # The successor that the last call did not finish.
+            # What the last call left unfinished.
             shutil.rmtree(path)
         else:
             path.rename(aside)

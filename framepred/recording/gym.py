@@ -16,7 +16,7 @@ from torch import Tensor
 
 from framepred.errors import FramepredError
 from framepred.io.atomic import write_text
-from framepred.recording.narration import Moment, Watcher, narrate
+from framepred.recording.narration import GameWatcher, Transition, narrate
 from framepred.sources.actions_csv import actions_path, write_actions
 from framepred.sources.captions_csv import captions_path, write_captions
 from framepred.sources.episode import Episode
@@ -72,11 +72,11 @@ def record(recording: Recording, out: str | os.PathLike[str]) -> Iterator[Path]:
         write_text(folder / "recording.json", json.dumps(about, indent=1) + "\n")
         for seed, path in zip(seeds, paths, strict=True):
             if not path.exists():
-                episode, moments = _play(env, recording, choices, skip, seed, path.stem)
+                episode, transitions = _play(env, recording, choices, skip, seed, path.stem)
                 if episode.actions is not None and len(episode.actions):
                     write_actions(actions_path(path), episode.actions, episode.action_names)
-                if moments:
-                    write_captions(captions_path(path), narrate(recording.env, moments, episode.fps))
+                if transitions:
+                    write_captions(captions_path(path), narrate(recording.env, transitions, episode.fps))
                 write_video(path, episode.frames, episode.fps, lossless=True)
             yield path
 
@@ -196,7 +196,7 @@ def _frame(env: Any, observation: Any, size: tuple[int, int]) -> Tensor:
 
 def _play(
     env: Any, recording: Recording, choices: dict[int, int] | None, skip: int, seed: int, name: str
-) -> tuple[Episode, list[Moment]]:  # fmt: skip
+) -> tuple[Episode, list[Transition]]:  # fmt: skip
     policy = np.random.default_rng(seed)
     env.action_space.seed(seed)
     observation, _ = env.reset(seed=seed)
@@ -204,8 +204,8 @@ def _play(
     actions: list[Any] = []
     action: Any = None
     game = getattr(env.unwrapped, "game", None)
-    watcher = Watcher(game) if hasattr(game, "get_game_variable") else None
-    moments: list[Moment] = []
+    watcher = GameWatcher(game) if hasattr(game, "get_game_variable") else None
+    transitions: list[Transition] = []
     names = _action_names(env)
     # VizDoom skips frames inside its engine, four times as fast as stepping through them.
     repeats = 1 if hasattr(env.unwrapped, "frame_skip") else skip
@@ -222,7 +222,7 @@ def _play(
         if ended and watcher:
             break
         if watcher:
-            moments.append(watcher.look(names[action] if names else None))
+            transitions.append(watcher.after(names[action] if names else None))
         actions.append(action if choices is None else choices[action])
         frames.append(_frame(env, observation, recording.size))
         if ended:
@@ -230,7 +230,7 @@ def _play(
     fps = float(env.metadata.get("render_fps") or _TARGET_FPS * skip) / skip
     taken = _as_tensor(actions)
     times = torch.arange(len(frames), dtype=torch.float64) / fps
-    return Episode(name, torch.stack(frames), times, fps, taken, _columns(taken)), moments
+    return Episode(name, torch.stack(frames), times, fps, taken, _columns(taken)), transitions
 
 
 def _as_tensor(actions: list[Any]) -> Tensor:

@@ -30,14 +30,14 @@ EVENTS = (
 
 
 @dataclass(frozen=True)
-class Moment:
+class Transition:
     """The phrase of the buttons pressed between two frames, and the phrases of the events that followed."""
 
     buttons: str
     events: tuple[str, ...]
 
 
-class Watcher:
+class GameWatcher:
     """Compares a game's variables before and after each step."""
 
     def __init__(self, game: Any) -> None:
@@ -50,11 +50,11 @@ class Watcher:
     def _read(self) -> dict[str, float]:
         return {name: self._game.get_game_variable(variable) for name, variable in self._variables.items()}
 
-    def look(self, action: str | None) -> Moment:
+    def after(self, action: str | None) -> Transition:
         """Return what happened since the last call, in which the named action was taken."""
         before, self._values = self._values, self._read()
         events = tuple(words for name, sign, words in EVENTS if (self._values[name] - before[name]) * sign > 0)
-        return Moment(_phrase(action) if action else "", events)
+        return Transition(_phrase(action) if action else "", events)
 
 
 def _phrase(action: str) -> str:
@@ -68,23 +68,23 @@ def scenario(env: str) -> str:
     return " ".join(re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)).lower()
 
 
-def narrate(env: str, moments: list[Moment], fps: float) -> list[Caption]:
+def narrate(env: str, transitions: list[Transition], fps: float) -> list[Caption]:
     """Return an episode's captions, of about a second each: scenario, the two most frequent actions, events.
 
-    `moments[t]` lies between frames t and t + 1; each caption describes those between its own frames.
+    `transitions[t]` lies between frames t and t + 1; each caption describes those between its own frames.
     """
     span = max(2, round(_SECONDS * fps))
     captions = []
-    for start in range(0, len(moments), span):
-        described = moments[start : start + span - 1]
+    for start in range(0, len(transitions), span):
+        described = transitions[start : start + span - 1]
         pressed = [words for words, _ in Counter(m.buttons for m in described if m.buttons).most_common(2)]
         happened = dict.fromkeys(event for m in described for event in m.events)
-        text = tell({"scene": [scenario(env)], "action": pressed, "event": list(happened)})
-        captions.append(Caption(start / fps, min(start + span, len(moments) + 1) / fps, text))
+        text = join_facts({"scene": [scenario(env)], "action": pressed, "event": list(happened)})
+        captions.append(Caption(start / fps, min(start + span, len(transitions) + 1) / fps, text))
     return captions
 
 
-def tell(facts: Mapping[str, Sequence[str]]) -> str:
+def join_facts(facts: Mapping[str, Sequence[str]]) -> str:
     """Join phrases into a caption: one sentence each for the scene, the actions and the events, where there are any."""
     sentences = [", ".join(facts.get(kind, ())) for kind in FACTS]
     return " ".join(f"{s[0].upper()}{s[1:]}." for s in sentences if s)

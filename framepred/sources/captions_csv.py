@@ -15,7 +15,7 @@ _HEADER = ["start", "end", "text"]
 
 @dataclass(frozen=True)
 class Caption:
-    """What is said of the frames from `start` to before `end`, in seconds."""
+    """The caption of the frames from `start` to before `end`, in seconds."""
 
     start: float
     end: float
@@ -28,7 +28,7 @@ def captions_path(video: str | os.PathLike[str]) -> Path:
 
 
 def text_path(video: str | os.PathLike[str]) -> Path:
-    """Return where the words for a whole video are looked for: NAME.mp4 → NAME.txt."""
+    """Return where the caption of a whole video is looked for: NAME.mp4 → NAME.txt."""
     return Path(video).with_suffix(".txt")
 
 

@@ -77,7 +77,7 @@ class VideoFile:
         return stream_timed(self.path, size, self.resampled_to(fps), chunk)
 
     def captions(self, times: Tensor, fps: float) -> tuple[Caption, ...]:
-        """Return what is said of frames at `times`, the last of which is shown for 1 / fps seconds."""
+        """Return the captions of frames at `times`, the last of which is shown for 1 / fps seconds."""
         return tuple(read_captions(self.path, float(times[-1]) + 1 / fps))
 
     def read(

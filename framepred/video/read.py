@@ -28,7 +28,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video file says of itself, after rotation; `num_frames` is the container's claim or None."""
+    """What a video file's header says, sizes after rotation; `num_frames` is None where the header has no number."""
 
     width: int
     height: int
@@ -97,7 +97,7 @@ def _decode(container: Any, stream: Any, path: Path) -> Iterator[tuple[float, Te
     """Yield (seconds, upright uint8 (3, H, W) frame); warn where the file breaks off early."""
     period = 1.0 / _rate(stream)
     count, seconds = 0, -period
-    # One for all frames: each of its own would prepare the conversion anew, at the price of decoding a small frame.
+    # One for all frames: to prepare a conversion costs as much as to decode a small frame.
     converter = av.video.reformatter.VideoReformatter()
     try:
         for frame in container.decode(stream):

@@ -28,7 +28,7 @@ from framepred.errors import FramepredError, FramepredWarning
 from framepred.llm.text import encode_text, prompt_ids
 from framepred.llm.token_names import token_names
 from framepred.predictor.llama import Llama
-from framepred.recording.narration import Moment, Watcher, narrate, scenario, tell
+from framepred.recording.narration import GameWatcher, Transition, join_facts, narrate, scenario
 from framepred.sequence.actions import ActionSpace
 from framepred.sequence.layout import SequenceLayout
 from framepred.sequence.vocabulary import Vocabulary
@@ -403,13 +403,13 @@ def test_a_scenario_is_said_by_its_name() -> None:
 
 
 def test_captions_tell_what_lies_between_their_own_frames() -> None:
-    moments = [Moment("turning left", ())] * 9 + [Moment("shooting", ("a shot is fired",))] * 5
-    captions = narrate("VizdoomBasic-v1", moments, 5.0)
+    transitions = [Transition("turning left", ())] * 9 + [Transition("shooting", ("a shot is fired",))] * 5
+    captions = narrate("VizdoomBasic-v1", transitions, 5.0)
     assert [(c.start, c.end) for c in captions] == [(0, 1), (1, 2), (2, 3)]
     assert [c.text for c in captions] == [
         "Basic. Turning left.", "Basic. Turning left.", "Basic. Shooting. A shot is fired.",
     ]  # fmt: skip
-    mixed = narrate("VizdoomBasic-v1", [*moments[7:11]], 5.0)
+    mixed = narrate("VizdoomBasic-v1", [*transitions[7:11]], 5.0)
     assert mixed[0].text == "Basic. Turning left, shooting. A shot is fired."
     assert math.isclose(mixed[0].end, 1.0)
 
@@ -425,13 +425,15 @@ def test_changes_of_the_games_variables_are_events() -> None:
 
     game = Game()
     game.values = {"HEALTH": 100.0, "SELECTED_WEAPON_AMMO": 10.0}
-    watcher = Watcher(game)
+    watcher = GameWatcher(game)
     assert vizdoom.GameVariable.HEALTH.name == "HEALTH"
-    assert watcher.look("NOOP") == Moment("standing still", ())
+    assert watcher.after("NOOP") == Transition("standing still", ())
     game.values = {"HEALTH": 80.0, "SELECTED_WEAPON_AMMO": 9.0, "KILLCOUNT": 1.0}
-    moment = watcher.look("ATTACK+TURN_LEFT")
-    assert moment == Moment("shooting and turning left", ("a monster dies", "a shot is fired", "health is lost"))
-    assert watcher.look(None) == Moment("", ())
+    transition = watcher.after("ATTACK+TURN_LEFT")
+    assert transition == Transition(
+        "shooting and turning left", ("a monster dies", "a shot is fired", "health is lost")
+    )
+    assert watcher.after(None) == Transition("", ())
 
 
 def test_vizdoom_is_recorded_with_words(tmp_path: Path) -> None:
@@ -450,13 +452,13 @@ def test_vizdoom_is_recorded_with_words(tmp_path: Path) -> None:
 
 def test_a_caption_is_taken_apart_as_it_was_told() -> None:
     facts = {"scene": ["my way home"], "action": ["moving forward", "turning left"], "event": ["a shot hits"]}
-    assert tell(facts) == "My way home. Moving forward, turning left. A shot hits."
-    assert facts_of(tell(facts)) == facts
+    assert join_facts(facts) == "My way home. Moving forward, turning left. A shot hits."
+    assert facts_of(join_facts(facts)) == facts
     for kind in ("action", "event"):
         fewer = {k: v for k, v in facts.items() if k != kind}
-        assert facts_of(tell(fewer)) == fewer
-    (caption,) = narrate("VizdoomBasic-v1", [Moment("shooting", ("a shot is fired", "a shot hits"))] * 3, 5.0)
-    assert tell(facts_of(caption.text)) == caption.text
+        assert facts_of(join_facts(fewer)) == fewer
+    (caption,) = narrate("VizdoomBasic-v1", [Transition("shooting", ("a shot is fired", "a shot hits"))] * 3, 5.0)
+    assert join_facts(facts_of(caption.text)) == caption.text
 
 
 def test_text_is_measured_stretch_by_stretch_among_words_alone(told_run: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from conftest import FPS, moving_square, tiny_recipe
 from tiny_llama import write_llama
 
-from framepred.recording.narration import Moment, narrate
+from framepred.recording.narration import Transition, narrate
 from framepred.sources.actions_csv import write_actions
 from framepred.sources.captions_csv import write_captions
 from framepred.tokenizer.checkpoint import save_tokenizer
@@ -33,8 +33,10 @@ def write_world(folder: Path, first: int, count: int) -> Path:
         frames, actions = moving_square(seed)
         write_video(folder / f"clip{seed}.mp4", frames, FPS, lossless=True)
         write_actions(folder / f"clip{seed}.actions.csv", actions, ["action"])
-        moments = [Moment(SAID[a], ("health is lost", "a shot hits")[a % 2 :][:1]) for a in actions[:-1].tolist()]
-        captions = narrate(("VizdoomOne-v1", "VizdoomOther-v1")[seed % 2], moments, FPS)
+        transitions = [
+            Transition(SAID[a], ("health is lost", "a shot hits")[a % 2 :][:1]) for a in actions[:-1].tolist()
+        ]
+        captions = narrate(("VizdoomOne-v1", "VizdoomOther-v1")[seed % 2], transitions, FPS)
         write_captions(folder / f"clip{seed}.captions.csv", captions)
     return folder
 

@@ -57,7 +57,7 @@ def calibrate(run: Run, videos: Sequence[VideoFile]) -> Iterator[Progress | Cali
     count = 0
     for done, video in enumerate(videos):
         tokens, actions = _read(run, video, rates[done], with_actions)
-        # A video's own past is not one of other footage.
+        # A video's own past is not a past of another video.
         others = pasts.without(owners.index(done) if done in owners else None) if pasts else None
         bare = others and others.without_actions(run.layout)
         # Where actions are told to the tokenizer too, other tokens say what they do not.

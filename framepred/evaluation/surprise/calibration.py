@@ -45,7 +45,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A run on `videos` held-out videos, without and with `actions`; `pasts` are what it was given of other footage."""
+    """A run on `videos` held-out videos, without and with `actions`; `pasts` are stretches of other videos."""
 
     videos: int
     pasts: Pasts | None

@@ -27,7 +27,7 @@ class FrameScores:
 
     `nll` is −log p of the token that came, `entropy` the expectation of that under the model, `confidence` the largest
     p of any token, `right` 1 where that was the token that came. `nll_other_pasts` is the mean of −log p given frames
-    of other footage as the past, or None.
+    of other videos as the past, or None.
     """
 
     nll: Tensor
@@ -56,7 +56,7 @@ def score_frames(
 ) -> Iterator[tuple[int, FrameScores]]:
     """Yield (frame, scores) for every one of T frames but the first, given their tokens and the real past.
 
-    `actions` (≥ T - 1) or None for none; `pasts` are stretches of other footage. What the model sees is what a rollout
+    `actions` (≥ T - 1) or None for none; `pasts` are stretches of other videos. What the model sees is what a rollout
     would show it.
     """
     unrelated = after_other_pasts(run, tokens, actions, pasts) if pasts else repeat((0, None))

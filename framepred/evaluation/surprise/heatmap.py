@@ -115,7 +115,7 @@ def _row(value: float, low: float, high: float) -> int:
 
 
 def _cursor(curve: Tensor, t: int, count: int, scored: ScoredFrame) -> Tensor:
-    """Mark the frame on the curve and say what it is."""
+    """Mark the frame on the curve, with its surprise and verdict."""
     from PIL import Image, ImageDraw
 
     canvas = Image.fromarray(curve.permute(1, 2, 0).contiguous().numpy())
