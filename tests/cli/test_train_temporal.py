@@ -4,13 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from framepred.cli import cli
-from framepred.video.read import read_video
-from framepred.world.rollout import rollout
-from framepred.world.run import load_run
 
 pytestmark = pytest.mark.filterwarnings("ignore::framepred.errors.FramepredWarning")
 SETTINGS = (
@@ -33,5 +31,8 @@ def test_videos_become_a_run_that_rolls_out(clips_dir: Path, tmp_path: Path) -> 
     assert made["stages"]["predictor"]["step"] == 4
     about = call("info", tmp_path / "run")
     assert (about["tokens_per_frame"], about["context_grid"]) == (16, [4, 4])
-    made = list(rollout(load_run(tmp_path / "run"), read_video(clips_dir / "clip0.mp4"), horizon=3))
-    assert len(made) == 3
+    rolled = call(
+        "rollout", clips_dir / "clip0.mp4", "--model", tmp_path / "run", "-o", tmp_path / "a.npz", "--horizon", 3
+    )
+    assert len(rolled["psnr"]["model"]) == 3
+    assert np.load(tmp_path / "a.npz")["frames"].shape == (1, 3, 3, 64, 64)

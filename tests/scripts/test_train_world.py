@@ -53,14 +53,14 @@ def call(folder: Path, *phases: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_frames_become_a_run_phase_by_phase(folder: Path) -> None:
-    said = [json.loads(line) for line in call(folder, "tokenizer", "encode").splitlines()]
-    assert said[-1]["phase"] == "encode" and said[-1]["segments"] == 4
-    assert (folder / "out" / "run" / "tokenizer" / "model.safetensors").is_file()
-    last = json.loads(call(folder, "predictor").splitlines()[-1])
-    assert (last["stage"], last["step"], last["done"]) == ("predictor", 3, 1.0)
+    said = [json.loads(line) for line in call(folder, "tokenizer", "encode", "predictor").splitlines()]
+    assert [line["segments"] for line in said if line.get("phase") == "encode"] == [4]
+    assert (said[-1]["stage"], said[-1]["step"], said[-1]["done"]) == ("predictor", 3, 1.0)
     run = load_run(folder / "out" / "run")
     assert run.layout.cells and run.layout.actions is not None
-    assert {"config.json", "framepred.json", "model.safetensors", "recipe.toml", "tokenizer"} <= {
+    assert "copy" in call(folder, "score")
+    assert {"config.json", "framepred.json", "model.safetensors", "recipe.toml", "tokenizer", "scores.txt"} <= {
         path.name for path in (folder / "out" / "run").iterdir()
     }
