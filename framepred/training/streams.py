@@ -31,7 +31,7 @@ class Footage:
         places = torch.arange(len(frames), device=frames.device)
         inside = places > first
         each = torch.ones(len(lengths)) if weights is None else weights / (lengths.cpu() - 1).clamp(min=1)
-        odds = each.to(frames.device).double().repeat_interleave(lengths)[inside].cumsum(0)
+        odds = each.double().repeat_interleave(lengths.cpu())[inside.cpu()].cumsum(0)
         return Footage(frames, actions, first, places[inside], odds / odds[-1:])
 
     def action_rows(self, at: Tensor, since: Tensor, blind: Tensor, count: int) -> Tensor:
@@ -74,12 +74,14 @@ class Streams(nn.Module):
     def begin(self, which: Tensor, generator: torch.Generator) -> None:
         """Begin chains anew where `which` (B,): some of a single frame known so far, some blind to actions."""
         footage = self.footage
-        place, fresh, blind = torch.rand(3, len(which), generator=generator, dtype=torch.float64).to(self.at.device)
-        drawn = footage.steps[torch.searchsorted(footage.odds, place).clamp(max=len(footage.steps) - 1)]
-        since = torch.where(fresh < 0.25, drawn - 1, footage.first[drawn])
+        place, fresh, blind = torch.rand(3, len(which), generator=generator, dtype=torch.float64)
+        chosen = torch.searchsorted(footage.odds, place).clamp(max=len(footage.steps) - 1)
+        chosen, alone, hidden = (x.to(self.at.device) for x in (chosen, fresh < 0.25, blind < 0.15))
+        drawn = footage.steps[chosen]
+        since = torch.where(alone, drawn - 1, footage.first[drawn])
         self.at.copy_(torch.where(which, drawn, self.at))
         self.since.copy_(torch.where(which, since, self.since))
-        self.blind.copy_(torch.where(which, blind < 0.15, self.blind))
+        self.blind.copy_(torch.where(which, hidden, self.blind))
         true = footage.pictures(self.at, self.since, self.pictures.shape[1])
         self.pictures.copy_(torch.where(which[:, None, None, None, None], true, self.pictures))
 

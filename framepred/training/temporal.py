@@ -21,6 +21,8 @@ _PRICE_FROM, _SHARP_FROM = 0.2, 0.35
 """Shares of the budget: a price from the first step on collapses the code, and what is not near cannot look real."""
 _RESTART = 1 / 14
 """The chance that a chain ends at a frame; it is then 14 frames long on average."""
+_PRICE_RATE, _PRICE_STEP = 21.0, 0.02
+"""How fast the logarithm of a wrong price changes: over the whole budget, and at most in a step."""
 _VALIDATED = 16
 """Frames of the chains that validation codes."""
 
@@ -33,7 +35,9 @@ class InTraining(nn.Module):
         self.net, self.discriminator = net, Discriminator(6, net.shape.widths[0])
         self.streams = Streams(footage, size, net.shape.past, net.shape.past_actions)
         self.register_buffer("price", torch.tensor(1e-5))
+        self.register_buffer("done", torch.tensor(0.0))
         self.price: Tensor
+        self.done: Tensor
 
     def forward(
         self, pictures: Tensor, actions: Tensor, frames: Tensor, price: Tensor, weight: Tensor | None
@@ -79,7 +83,9 @@ def temporal_stage(
         values = accelerator.reduce(values, "mean")
         streams.advance(accelerator.gather(unscaled(made)), _RESTART, generator)
         if priced:
-            model.price.mul_((0.003 * (values["bits"] / tok.bits - 1).clamp(-1, 1)).exp())
+            rate = min(_PRICE_STEP, _PRICE_RATE * max(0.0, fraction - float(model.done)))
+            model.price.mul_((rate * (values["bits"] / tok.bits - 1).clamp(-1, 1)).exp())
+        model.done.fill_(fraction)
         shown = {name: float(value) for name, value in values.items()}
         watch.count_step(shown["null"], shown["bits"], priced)
         psnr = float(-10 * (values["error"] / 4).clamp(min=1e-10).log10())
