@@ -26,6 +26,7 @@ class TemporalAutoencoder(nn.Module):
         self.past, self.past_actions = shape.past, shape.past_actions if shape.action_size else 0
         self.codebook_size = self.net.codes.codebook_size
         self.context_codebook_size = self.net.context.codes.codebook_size
+        self.action_names = shape.action_names
         self.digits, self.context_digits = shape.levels, shape.context_levels
         self.register_buffer("action_mean", torch.zeros(shape.action_size))
         self.register_buffer("action_scale", torch.ones(shape.action_size))

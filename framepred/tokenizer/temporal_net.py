@@ -18,9 +18,10 @@ from framepred.tokenizer.temporal_layers import ContextNet, Grid, Stage, move
 class TemporalShape:
     """The shape of a temporal autoencoder.
 
-    `action_size` numbers tell an action (one-hot where it is not `continuous`), 0 for none. `widths` are the channels
-    at a half, a quarter and an eighth of the frame's size. `levels` are the scales of a frame's codes, all odd, and
-    `context_levels` those of its context tokens; both stand in a grid of a sixteenth of the frame's size.
+    `action_size` numbers tell an action (one-hot where it is not `continuous`), 0 for none; `action_names`, where they
+    are known, are its columns in order. `widths` are the channels at a half, a quarter and an eighth of the frame's
+    size. `levels` are the scales of a frame's codes, all odd, and `context_levels` those of its context tokens; both
+    stand in a grid of a sixteenth of the frame's size.
     """
 
     frame_size: tuple[int, int] = (64, 64)
@@ -33,6 +34,7 @@ class TemporalShape:
     context_levels: tuple[int, ...] = (8, 8, 6, 5)
     past: int = 3
     past_actions: int = 4
+    action_names: tuple[str, ...] = ()
 
     @property
     def grid(self) -> tuple[int, int]:

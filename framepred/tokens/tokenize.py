@@ -53,6 +53,7 @@ def tokenize(
     number, shards = shard
     # All videos, not this shard's: what the shards write must fit together.
     kind, names = _common_actions(videos)
+    names = _as_known(tokenizer, names) if kind else names
     wanted = StoreInfo(
         name, sha256, where, tokenizer.codebook_size, tokenizer.grid, tokenizer.context_codebook_size,
         tokenizer.context_grid, tokenizer.frame_size, kind, names, tokenizer.past > 1,
@@ -182,6 +183,17 @@ class _Files:
     def _next(self) -> int:
         taken = [p.stem.rsplit("-", 1) for p in shard_files(self.folder)]
         return 1 + max((int(number) for prefix, number in taken if prefix == self.prefix), default=-1)
+
+
+def _as_known(tokenizer: Tokenizer, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return names of actions in the order in which the tokenizer knows them, where it knows any."""
+    known: tuple[str, ...] = getattr(tokenizer, "action_names", ())
+    if known and sorted(known) != sorted(names):
+        raise FramepredError(
+            f"the tokenizer knows actions {list(known)}, these are {list(names)}: "
+            "give videos with those, or another tokenizer"
+        )
+    return known or names
 
 
 def _common_actions(videos: Sequence[VideoFile]) -> tuple[str | None, tuple[str, ...]]:

@@ -69,7 +69,7 @@ def temporal_shape(recipe: Recipe, actions: Actions) -> TemporalShape:
     tok = recipe.tokenizer
     return TemporalShape(
         recipe.data.size, actions.size, actions.continuous, (tok.width, 2 * tok.width, 2 * tok.width),
-        tok.encoder_blocks, 2 * tok.width, tok.levels, tok.context_levels,
+        tok.encoder_blocks, 2 * tok.width, tok.levels, tok.context_levels, action_names=actions.names or (),
     )  # fmt: skip
 
 

@@ -203,3 +203,8 @@ def _check_known_actions(folder: Path, actions: ActionSpace | None, shape: Tempo
             f"{folder}: the run has {mine[0]} {mine[1]} actions, its tokenizer knows {known[0]} {known[1]}: "
             "train the run again, with a tokenizer of its actions"
         )
+    if shape.action_names and shape.action_names != actions.names:
+        raise FramepredError(
+            f"{folder}: the run's actions are {list(actions.names)}, its tokenizer knows {list(shape.action_names)}: "
+            "train the run again, with a tokenizer of its actions"
+        )

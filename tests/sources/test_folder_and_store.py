@@ -179,6 +179,19 @@ def test_continuous_actions_keep_every_bit(tmp_path: Path) -> None:
     assert read_store_info(tmp_path / "s").action_names == ("x", "y", "z")
 
 
+def test_actions_stand_in_the_order_that_the_tokenizer_knows(tmp_path: Path) -> None:
+    write_video(tmp_path / "v" / "a.mp4", moving_square(0)[0], 10.0, lossless=True)
+    write_actions(tmp_path / "v" / "a.actions.csv", torch.arange(48.0).view(24, 2), ["x", "y"])
+    tokenizer = CountingTokenizer()
+    tokenizer.action_names = ("y", "x")
+    run(find_videos([tmp_path / "v"]), tmp_path / "s", tokenizer)
+    assert read_store_info(tmp_path / "s").action_names == ("y", "x")
+    assert torch.equal(read_store(tmp_path / "s")[0].actions, torch.arange(48.0).view(24, 2).flip(1))
+    tokenizer.action_names = ("y", "z")
+    with pytest.raises(FramepredError, match=r"knows actions \['y', 'z'\], these are \['x', 'y'\]"):
+        run(find_videos([tmp_path / "v"]), tmp_path / "t", tokenizer)
+
+
 def test_running_again_adds_only_what_is_missing(clips_dir: Path, tmp_path: Path) -> None:
     videos = find_videos([clips_dir])
     run(videos[:2], tmp_path / "s", CountingTokenizer())

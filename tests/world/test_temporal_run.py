@@ -83,6 +83,7 @@ def test_a_recipe_that_makes_no_tokenizer_is_refused_in_one_line(tmp_path: Path,
             TemporalShape(**{**vars(SHAPE), "action_size": 2, "continuous": True}),
             "has 1 continuous actions, its tokenizer knows 2 continuous",
         ),
+        (DISCRETE, TemporalShape(**{**vars(SHAPE), "action_names": ("move",)}), "knows .'move'.: train the run again"),
     ],
 )  # fmt: skip
 def test_a_run_of_other_actions_than_its_tokenizer_is_refused(
