@@ -233,5 +233,5 @@ def test_a_recipe_that_cannot_be_is_named(change: dict[str, Any], words: str) ->
 def test_shapes_follow_the_recipe() -> None:
     assert new(recipe_of()).shape == TemporalShape(
         frame_size=(32, 32), action_size=3, widths=(16, 32, 32), blocks=1, condition=32, levels=(5, 3),
-        context_levels=(4, 4),
+        context_levels=(4, 4), action_names=("action",),
     )  # fmt: skip
