@@ -113,11 +113,12 @@ def _closing(env: Any) -> Iterator[None]:
 
 def _make(name: str, frame_skip: int | None) -> tuple[Any, int]:
     """Make the environment; return it and its frame skip."""
+    prefix = next((p for p in _PROVIDERS if name.lower().startswith(p)), None)
     try:
         import gymnasium
     except ImportError as error:
-        raise FramepredError("recording needs gymnasium: pip install 'framepred[gym]'") from error
-    prefix = next((p for p in _PROVIDERS if name.lower().startswith(p)), None)
+        extra = "gym" if prefix is None else _PROVIDERS[prefix][1]
+        raise FramepredError(f"recording {name} needs gymnasium: pip install 'framepred[{extra}]'") from error
     if prefix is not None:
         module, extra = _PROVIDERS[prefix]
         try:

@@ -267,7 +267,7 @@ def test_a_run_without_calibration_measures_by_the_video_itself_and_says_so(
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
     assert "framepred calibrate" in result.stderr
-    assert found["baseline"] == "this video's own median"
+    assert found["baseline"] == "this video itself"
     assert found["surprise"][12] > max(found["surprise"][1:12])
 
 

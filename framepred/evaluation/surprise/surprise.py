@@ -101,7 +101,7 @@ class Surprise:
     def baseline_source(self) -> str:
         """Say what the baseline statistics were measured on."""
         if self.calibration is None:
-            return "this video's own median"
+            return "this video itself"
         return f"{self.calibration.videos} videos of {self.run.path.name}'s calibration"
 
 
