@@ -11,8 +11,10 @@ from framepred.decoding.stream import Stream, frame_logits
 from framepred.predictor.llama import Llama
 from framepred.sequence.layout import SequenceLayout
 
-ROOM = {"cpu": 64, "cuda": 16384}
+ROOM = {"cpu": 24, "cuda": 16384}
 """Tokens of all samples that a pass reads in hardly more time than a few: below it waits for weights or launches."""
+FIRST = 64
+"""Tokens that a frame's first pass reads at least: what it samples for the last of them settles sooner."""
 
 
 def pass_length(rows: int, rate: float, device: torch.device) -> int:
@@ -49,7 +51,8 @@ def decode_speculative(
         # Left over is read in eights, some of it again: a product of a new shape takes oneDNN longer than its rows do.
         left = -(-(count - min(settled[row] for row in rows)) // 8) * 8
         # Cells have weights of their own, which all rows read alike: a frame of those is read whole.
-        length = count if layout.cells else min(pass_length(len(rows), rate, device), left, count)
+        reach = max(pass_length(len(rows), rate, device), FIRST // samples if first_pass else 0)
+        length = count if layout.cells else min(reach, left, count)
         starts = [min(settled[row], count - length) for row in rows]
         where, at, some = _slots(starts, rows, samples, length, device)
         ids = line[where]
