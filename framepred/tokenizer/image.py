@@ -116,7 +116,12 @@ def decode_in_parts(tokenizer: Any, tokens: Tensor, chunk: int, to_frames: Calla
 
 def to_float(frames: Tensor) -> Tensor:
     """Frames uint8 → float32 in [-1, 1], laid out as convolutions like them."""
-    return frames.float().div_(127.5).sub_(1).contiguous(memory_format=torch.channels_last)
+    return scaled(frames).contiguous(memory_format=torch.channels_last)
+
+
+def scaled(frames: Tensor) -> Tensor:
+    """Frames uint8, of any shape → float32 in [-1, 1]."""
+    return frames.float().div_(127.5).sub_(1)
 
 
 def to_uint8(frames: Tensor) -> Tensor:

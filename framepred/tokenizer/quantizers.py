@@ -37,24 +37,33 @@ class FSQ(Quantizer):
     def __init__(self, levels: tuple[int, ...]) -> None:
         super().__init__()
         self.dim, self.digits = len(levels), tuple(levels)
-        counts = torch.tensor(levels)
-        self.register_buffer("levels", counts, persistent=False)
-        self.register_buffer("basis", torch.cumprod(torch.tensor([1, *levels[:-1]]), 0), persistent=False)
+        basis = torch.cumprod(torch.tensor([1, *levels[:-1]]), 0)
+        self.register_buffer("levels", torch.tensor(levels).view(-1, 1, 1), persistent=False)
+        self.register_buffer("basis", basis.view(-1, 1, 1), persistent=False)
         self.levels: Tensor
         self.basis: Tensor
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        z = z.float()
-        top = (self.levels - 1).float().view(-1, 1, 1)
-        # Sigmoid to [0, levels - 1]: every level has a reachable centre, even counts included.
-        scaled = torch.sigmoid(z) * top
-        rounded = scaled + (scaled.round() - scaled).detach()
-        ids = (rounded.detach().round().long() * self.basis.view(-1, 1, 1)).sum(1)
-        return rounded / top * 2 - 1, ids, z.new_zeros(())
+        codes, digits = self.rounded(z)
+        return codes, self.ids(digits), codes.new_zeros(())
+
+    def places(self, z: Tensor) -> Tensor:
+        """Values (B, D, h, w) → real places in [0, levels - 1] on each scale."""
+        # By sigmoid, every level has a reachable centre, even counts included.
+        return torch.sigmoid(z.float()) * (self.levels - 1)
+
+    def rounded(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Values (B, D, h, w) → codes in [-1, 1], whose gradient passes through, and digits int64 (B, D, h, w)."""
+        places = self.places(z)
+        rounded = places + (places.round() - places).detach()
+        return rounded / (self.levels - 1) * 2 - 1, places.detach().round().long()
+
+    def ids(self, digits: Tensor) -> Tensor:
+        """Digits (B, D, h, w) → ids int64 (B, h, w)."""
+        return (digits * self.basis).sum(1)
 
     def lookup(self, ids: Tensor) -> Tensor:
-        digits = ids[:, None] // self.basis.view(-1, 1, 1) % self.levels.view(-1, 1, 1)
-        return digits.float() / (self.levels - 1).float().view(-1, 1, 1) * 2 - 1
+        return (ids[:, None] // self.basis % self.levels).float() / (self.levels - 1) * 2 - 1
 
 
 class EMAVQ(Quantizer):

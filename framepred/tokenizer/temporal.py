@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from framepred.errors import FramepredError
 from framepred.tokenizer.contract import actions_before
-from framepred.tokenizer.image import to_float, to_uint8
+from framepred.tokenizer.image import scaled, to_float, to_uint8
 from framepred.tokenizer.temporal_net import Past, TemporalNet, TemporalShape
 
 
@@ -84,7 +84,7 @@ class TemporalAutoencoder(nn.Module):
         """Pictures, actions and the next frames uint8 (S, 3, H, W) → those frames' own tokens int64 (S, h, w)."""
         pairs = zip(self._pasts(pictures, actions), to_float(frames.to(self.device)).split(1), strict=True)
         values = [self.net.code(past, self.net.picture(past, None), frame) for past, frame in pairs]
-        return torch.cat([self.net.codes.ids(self.net.codes(value)[1]) for value in values])
+        return torch.cat([self.net.codes.ids(self.net.codes.rounded(value)[1]) for value in values])
 
     @torch.inference_mode()
     def decode_next(self, pictures: Tensor, actions: Tensor | None, tokens: Tensor) -> Tensor:
@@ -108,9 +108,7 @@ class TemporalAutoencoder(nn.Module):
             known_pictures, known_rows, past = self._known
             if torch.equal(known_pictures, pictures) and torch.equal(known_rows, rows):
                 return [past]
-        pasts = [
-            self.net.past(p.float().div(127.5).sub(1), a) for p, a in zip(pictures.split(1), rows.split(1), strict=True)
-        ]
+        pasts = [self.net.past(scaled(p), a) for p, a in zip(pictures.split(1), rows.split(1), strict=True)]
         if len(pasts) == 1:
             self._known = pictures.clone(), rows, pasts[0]
         return pasts

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from framepred.tokenizer.quantizers import FSQ
+
 
 class ConditionedBlock(nn.Module):
     """Norm, 3x3 convolution, twice, with a skip; a condition (B, C) scales and shifts the second norm's output.
@@ -44,36 +46,15 @@ class Stage(nn.Module):
         return x
 
 
-class Grid(nn.Module):
-    """Finite scalar quantization (arXiv 2309.15505) by tanh; with odd levels, id `null` is the code of all zeros."""
+class Grid(FSQ):
+    """Finite scalar quantization by tanh; with odd levels, id `null` is the code of all zeros."""
 
     def __init__(self, levels: tuple[int, ...]) -> None:
-        super().__init__()
-        self.dim, self.codebook_size = len(levels), int(torch.tensor(levels).prod())
-        basis = torch.cumprod(torch.tensor([1, *levels[:-1]]), 0)
-        self.register_buffer("levels", torch.tensor(levels).view(-1, 1, 1), persistent=False)
-        self.register_buffer("basis", basis.view(-1, 1, 1), persistent=False)
-        self.levels: Tensor
-        self.basis: Tensor
-        self.null = int((basis * (torch.tensor(levels) // 2)).sum())
+        super().__init__(levels)
+        self.null = int(self.ids(self.levels[None] // 2))
 
     def places(self, z: Tensor) -> Tensor:
-        """Values (B, D, h, w) → real places in [0, levels - 1] on each scale."""
         return (torch.tanh(z.float()) + 1) / 2 * (self.levels - 1)
-
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Values (B, D, h, w) → codes in [-1, 1], whose gradient passes through, and digits int64 (B, D, h, w)."""
-        places = self.places(z)
-        rounded = places + (places.round() - places).detach()
-        return rounded / (self.levels - 1) * 2 - 1, places.round().long()
-
-    def ids(self, digits: Tensor) -> Tensor:
-        """Digits (B, D, h, w) → ids int64 (B, h, w)."""
-        return (digits * self.basis).sum(1)
-
-    def lookup(self, ids: Tensor) -> Tensor:
-        """Ids int64 (B, h, w) → codes float32 (B, D, h, w)."""
-        return (ids[:, None] // self.basis % self.levels).float() / (self.levels - 1) * 2 - 1
 
 
 class ContextNet(nn.Module):
@@ -101,7 +82,7 @@ class ContextNet(nn.Module):
 
     def tokens(self, features: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, C, 2h, 2w) → codes float32 (B, D, h, w), whose gradient passes, and ids int64 (B, h, w)."""
-        code, digits = self.codes(self.to_code(self.squeeze(features, condition)))
+        code, digits = self.codes.rounded(self.to_code(self.squeeze(features, condition)))
         return code, self.codes.ids(digits)
 
     def prior(self, code: Tensor, condition: Tensor) -> list[Tensor]:

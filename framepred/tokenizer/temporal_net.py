@@ -153,7 +153,7 @@ class TemporalNet(nn.Module):
         past = self.past(pictures, actions)
         expected = self.picture(past, None)
         values = self.code(past, expected.detach(), frames)
-        code, digits = self.codes(values)
+        code, digits = self.codes.rounded(values)
         made = self.picture(past, code)
         context, told = self.context_tokens(past)
         chances = self.context.prior(context, past.condition.detach())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from framepred.tokenizer.image import scaled, to_uint8
 from framepred.tokenizer.temporal_net import Coded, TemporalNet
 
 
@@ -116,16 +117,6 @@ def chains(
         rows, truth = footage.action_rows(at, starts, blind, shape.past_actions), footage.frames[at]
         with torch.autocast(at.device.type, torch.bfloat16, enabled=at.is_cuda):
             coded = net(scaled(pictures), rows, scaled(truth))
-        made = unscaled(coded.picture)
+        made = to_uint8(coded.picture)
         yield truth, made, coded
         pictures = torch.cat([pictures[:, 1:], made[:, None]], 1)
-
-
-def scaled(frames: Tensor) -> Tensor:
-    """Frames uint8 → float32 in [-1, 1]."""
-    return frames.float().div_(127.5).sub_(1)
-
-
-def unscaled(frames: Tensor) -> Tensor:
-    """Float frames in [-1, 1] → uint8."""
-    return frames.detach().float().add(1).mul(127.5).round_().clamp_(0, 255).to(torch.uint8)

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from framepred.config.recipe import Recipe, TokenizerRecipe
 from framepred.errors import FramepredWarning
 from framepred.tokenizer.discriminator import Discriminator, judged
-from framepred.tokenizer.image import reconstruction_loss
+from framepred.tokenizer.image import reconstruction_loss, to_uint8
 from framepred.tokenizer.temporal import TemporalAutoencoder
 from framepred.tokenizer.temporal_net import TemporalNet
 from framepred.training.loop import Stage, own_rows
-from framepred.training.streams import Footage, Streams, chains, unscaled
+from framepred.training.streams import Footage, Streams, chains
 from framepred.training.windows import step_generator
 
 _PRICE_FROM, _SHARP_FROM = 0.2, 0.35
@@ -81,7 +81,7 @@ def temporal_stage(
         weight = torch.tensor(tok.adversarial * (fraction >= _SHARP_FROM), device=price.device) if judging else None
         total, made, values = run(*streams.batch(mine), price, weight)
         values = accelerator.reduce(values, "mean")
-        streams.advance(accelerator.gather(unscaled(made)), _RESTART, generator)
+        streams.advance(accelerator.gather(to_uint8(made)), _RESTART, generator)
         if priced:
             rate = min(_PRICE_STEP, _PRICE_RATE * max(0.0, fraction - float(model.done)))
             model.price.mul_((rate * (values["bits"] / tok.bits - 1).clamp(-1, 1)).exp())
@@ -112,7 +112,7 @@ def _validated(net: TemporalNet, held_out: Footage) -> dict[str, float]:
         return {}
     coded, expected, bits = list[Tensor](), list[Tensor](), list[Tensor]()
     for truth, made, found in chains(net, held_out, starts, _VALIDATED + 1, torch.zeros_like(starts, dtype=torch.bool)):
-        for kept, picture in ((coded, made), (expected, unscaled(found.expected))):
+        for kept, picture in ((coded, made), (expected, to_uint8(found.expected))):
             kept.append((picture.float() - truth.float()).div(255).square().mean())
         bits.append(found.bits.mean())
     # The first frame is known itself.

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from framepred.errors import FramepredError
 from framepred.tokenizer.contract import Tokenizer, actions_before
+from framepred.tokenizer.image import scaled
 from framepred.tokenizer.temporal import TemporalAutoencoder
 from framepred.tokenizer.temporal_net import TemporalShape
-from framepred.training.streams import scaled
 
 SHAPE = TemporalShape(
     frame_size=(32, 32), action_size=3, widths=(16, 16, 16), blocks=1, condition=16, levels=(5, 3),

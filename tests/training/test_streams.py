@@ -14,13 +14,14 @@ from framepred.errors import FramepredError, FramepredWarning, Interrupted
 from framepred.sources.actions_csv import write_actions
 from framepred.sources.folder import find_videos
 from framepred.tokenizer.checkpoint import load_tokenizer
+from framepred.tokenizer.image import scaled
 from framepred.tokenizer.temporal import TemporalAutoencoder
 from framepred.tokenizer.temporal_net import TemporalShape
 from framepred.training.frames import Actions, Episodes, known_actions, read_episodes
 from framepred.training.initialisation import tokenizer_to_train
 from framepred.training.loop import Budget, fit, make_accelerator
 from framepred.training.pipeline import Job, train
-from framepred.training.streams import Footage, Streams, scaled
+from framepred.training.streams import Footage, Streams
 from framepred.training.temporal import _CollapseWatch, temporal_stage
 from framepred.training.tokenizer import footage_of
 from framepred.training.windows import step_generator
