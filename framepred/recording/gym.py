@@ -1,14 +1,11 @@
 """Record a Gymnasium environment as a video folder with actions."""
 
-import contextlib
-import importlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,21 +13,12 @@ from torch import Tensor
 
 from framepred.errors import FramepredError
 from framepred.io.atomic import write_text
+from framepred.recording.environment import Environment, open_environment
 from framepred.recording.narration import GameWatcher, Transition, narrate
 from framepred.sources.actions_csv import actions_path, write_actions
 from framepred.sources.captions_csv import captions_path, write_captions
 from framepred.sources.episode import Episode
-from framepred.video.resize import fit_frames
 from framepred.video.write import write_video
-
-# A package registers its environments when it is imported.
-_PROVIDERS = {
-    "vizdoom": ("vizdoom.gymnasium_wrapper", "vizdoom"),
-    "ale": ("ale_py", "atari"),
-    "crafter": ("crafter", "crafter"),
-    "carracing": ("gymnasium.envs.box2d", "box2d"),
-}
-_TARGET_FPS = 10.0
 
 
 @dataclass(frozen=True)
@@ -59,20 +47,18 @@ def record(recording: Recording, out: str | os.PathLike[str]) -> Iterator[Path]:
     where such a one was recorded in another way.
     """
     folder = Path(out)
-    env, skip = _make(recording.env, recording.frame_skip)
-    with _closing(env):
+    with open_environment(recording.env, recording.size, recording.frame_skip) as env:
         choices = _choices(env, recording)
-        _require_flat_actions(env, recording.env)
         stem = recording.env.replace("/", "-").split(":")[-1]
         seeds = range(recording.seed, recording.seed + recording.episodes)
         paths = [folder / f"{stem}-{seed:06d}.mp4" for seed in seeds]
-        about = vars(recording) | {"frame_skip": skip, "actions": _action_names(env)}
+        about = vars(recording) | {"frame_skip": env.frame_skip, "actions": env.action_names}
         if any(path.exists() for path in paths):
             _require_same(folder, about)
         write_text(folder / "recording.json", json.dumps(about, indent=1) + "\n")
         for seed, path in zip(seeds, paths, strict=True):
             if not path.exists():
-                episode, transitions = _play(env, recording, choices, skip, seed, path.stem)
+                episode, transitions = _play(env, recording, choices, seed, path.stem)
                 if episode.actions is not None and len(episode.actions):
                     write_actions(actions_path(path), episode.actions, episode.action_names)
                 if transitions:
@@ -96,142 +82,32 @@ def _require_same(folder: Path, about: dict[str, Any]) -> None:
             )
 
 
-@contextlib.contextmanager
-def _closing(env: Any) -> Iterator[None]:
-    """Close an environment at the end, and remove what ViZDoom leaves in the working directory."""
-    game = getattr(env.unwrapped, "game", None)
-    with tempfile.TemporaryDirectory() as scratch:
-        if game is not None and hasattr(game, "set_doom_config_path"):
-            game.set_doom_config_path(f"{scratch}/vizdoom.ini")
-        try:
-            yield
-        finally:
-            env.close()
-            with contextlib.suppress(OSError):
-                Path("_vizdoom").rmdir()
-
-
-def _make(name: str, frame_skip: int | None) -> tuple[Any, int]:
-    """Make the environment; return it and its frame skip."""
-    prefix = next((p for p in _PROVIDERS if name.lower().startswith(p)), None)
-    try:
-        import gymnasium
-    except ImportError as error:
-        extra = "gym" if prefix is None else _PROVIDERS[prefix][1]
-        raise FramepredError(f"recording {name} needs gymnasium: pip install 'framepred[{extra}]'") from error
-    if prefix is not None:
-        module, extra = _PROVIDERS[prefix]
-        try:
-            importlib.import_module(module)
-        except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
-            raise FramepredError(f"{name} needs an extra package: pip install 'framepred[{extra}]'") from error
-    if prefix == "crafter":
-        return _Crafter(), frame_skip or 1
-    try:
-        spec = gymnasium.spec(name)
-        fps = _fps(gymnasium.make(name)) if frame_skip is None else None
-        skip = frame_skip if frame_skip is not None else max(1, round(fps / _TARGET_FPS)) if fps else 1
-        if prefix == "vizdoom":
-            return gymnasium.make(name, frame_skip=skip, max_episode_steps=None), skip
-        return gymnasium.make(spec, render_mode="rgb_array"), skip
-    except (gymnasium.error.Error, ImportError) as error:
-        reason = str(error).splitlines()[0]
-        raise FramepredError(f"cannot make environment {name!r} ({reason}): give an installed Gymnasium id") from error
-
-
-def _fps(env: Any) -> float | None:
-    with contextlib.closing(env):
-        fps = env.metadata.get("render_fps")
-    return float(fps) if fps else None
-
-
-class _Crafter:
-    """Crafter's environment, whose interface is older than Gymnasium's."""
-
-    def __init__(self) -> None:
-        import crafter
-        import gymnasium
-
-        self._crafter = crafter
-        self._env: Any = crafter.Env()
-        self.metadata: dict[str, Any] = {}
-        self.action_space = gymnasium.spaces.Discrete(len(crafter.constants.actions))
-        self.unwrapped = self
-
-    def get_action_meanings(self) -> list[str]:
-        return list(self._crafter.constants.actions)
-
-    def reset(self, seed: int) -> tuple[Any, dict[str, Any]]:
-        self._env = self._crafter.Env(seed=seed)
-        return self._env.reset(), {}
-
-    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        frame, reward, done, info = self._env.step(action)
-        return frame, reward, done, False, info
-
-    def close(self) -> None:
-        pass
-
-
-def _require_flat_actions(env: Any, name: str) -> None:
-    from gymnasium import spaces
-
-    if not isinstance(env.action_space, (spaces.Discrete, spaces.Box, spaces.MultiDiscrete, spaces.MultiBinary)):
-        raise FramepredError(
-            f"environment {name} has actions of {env.action_space}: choose one with discrete or continuous actions"
-        )
-
-
-def _is_rgb(picture: Any) -> TypeGuard["np.ndarray[Any, Any]"]:
-    return isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
-
-
-def _frame(env: Any, observation: Any, size: tuple[int, int]) -> Tensor:
-    picture = observation.get("screen") if isinstance(observation, dict) else observation
-    if not _is_rgb(picture):
-        picture = env.render()
-    if not _is_rgb(picture):
-        raise FramepredError(f"{env} shows no RGB picture: choose an environment with rgb_array rendering")
-    return fit_frames(torch.from_numpy(picture.copy()).permute(2, 0, 1)[None], size)[0]
-
-
 def _play(
-    env: Any, recording: Recording, choices: dict[int, int] | None, skip: int, seed: int, name: str
-) -> tuple[Episode, list[Transition]]:  # fmt: skip
+    env: Environment, recording: Recording, choices: dict[int, int] | None, seed: int, name: str
+) -> tuple[Episode, list[Transition]]:
     policy = np.random.default_rng(seed)
     env.action_space.seed(seed)
-    observation, _ = env.reset(seed=seed)
-    frames = [_frame(env, observation, recording.size)]
+    frames = [env.reset(seed)]
     actions: list[Any] = []
     action: Any = None
-    game = getattr(env.unwrapped, "game", None)
-    watcher = GameWatcher(game) if hasattr(game, "get_game_variable") else None
+    watcher = GameWatcher(env.game) if env.game is not None else None
     transitions: list[Transition] = []
-    names = _action_names(env)
-    # VizDoom skips frames inside its engine, four times as fast as stepping through them.
-    repeats = 1 if hasattr(env.unwrapped, "frame_skip") else skip
+    names = env.action_names
     for _ in range(recording.steps):
         if action is None or policy.random() >= recording.sticky:
             action = env.action_space.sample() if choices is None else int(policy.choice(list(choices)))
-        ended = False
-        for _ in range(repeats):
-            observation, _, terminated, truncated, _ = env.step(action)
-            ended = terminated or truncated
-            if ended:
-                break
-        # The last frame of a VizDoom episode is black: no result of an action.
-        if ended and watcher:
+        frame, ended = env.step(action)
+        if frame is None:
             break
         if watcher:
             transitions.append(watcher.after(names[action] if names else None))
         actions.append(action if choices is None else choices[action])
-        frames.append(_frame(env, observation, recording.size))
+        frames.append(frame)
         if ended:
             break
-    fps = float(env.metadata.get("render_fps") or _TARGET_FPS * skip) / skip
     taken = _as_tensor(actions)
-    times = torch.arange(len(frames), dtype=torch.float64) / fps
-    return Episode(name, torch.stack(frames), times, fps, taken, _columns(taken)), transitions
+    times = torch.arange(len(frames), dtype=torch.float64) / env.fps
+    return Episode(name, torch.stack(frames), times, env.fps, taken, _columns(taken)), transitions
 
 
 def _as_tensor(actions: list[Any]) -> Tensor:
@@ -243,26 +119,12 @@ def _as_tensor(actions: list[Any]) -> Tensor:
     return torch.from_numpy(values.astype(np.float32).reshape(len(actions), -1))
 
 
-def _action_names(env: Any) -> list[str] | None:
-    """Return the names of an environment's discrete actions, where it knows them."""
-    game = getattr(env.unwrapped, "game", None)
-    if game is not None and hasattr(env.unwrapped, "button_map"):
-        buttons = [button.name for button in game.get_available_buttons()]
-        return [
-            "+".join(b for b, on in zip(buttons, row, strict=True) if on) or "NOOP" for row in env.unwrapped.button_map
-        ]
-    if hasattr(env.unwrapped, "get_action_meanings"):
-        return list(env.unwrapped.get_action_meanings())
-    return None
-
-
-def _choices(env: Any, recording: Recording) -> dict[int, int] | None:
+def _choices(env: Environment, recording: Recording) -> dict[int, int] | None:
     """Map this environment's action ids to those of `actions_of`, by name; None where ids stay."""
     if recording.actions_of is None:
         return None
-    other, _ = _make(recording.actions_of, recording.frame_skip)
-    with contextlib.closing(other):
-        mine, theirs = _action_names(env), _action_names(other)
+    with open_environment(recording.actions_of, recording.size, recording.frame_skip) as other:
+        mine, theirs = env.action_names, other.action_names
     if mine is None or theirs is None:
         raise FramepredError(f"{recording.env} or {recording.actions_of} does not name its actions: drop --actions-of")
     choices = {i: theirs.index(name) for i, name in enumerate(mine) if name in theirs}
