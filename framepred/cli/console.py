@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -57,17 +58,28 @@ def sparkline(values: Sequence[float | None], width: int = 72) -> str:
     return "".join("▁▂▃▄▅▆▇█"[round((max(part) - low) / step)] if part else " " for part in known)
 
 
+_EVERY = 20.0
+"""Seconds between two lines of progress where there is no terminal."""
+
+
 def track(items: Iterator[T], describe: Callable[[T], tuple[float, str]]) -> Iterator[T]:
-    """Pass items through, drawing a bar from `describe(item)` → (fraction done, words); quiet off a terminal."""
+    """Pass items through, drawing a bar from `describe(item)` → (fraction done, words).
+
+    Without a terminal, a line is written every 20 seconds.
+    """
     if not sys.stderr.isatty():
+        said = time.monotonic()
         for item in items:
-            describe(item)
+            fraction, words = describe(item)
+            if time.monotonic() - said >= _EVERY:
+                say(f"{fraction:4.0%} {words}")
+                said = time.monotonic()
             yield item
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
-    columns = (BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f}%"), TextColumn("{task.description}"))
+    columns = (BarColumn(bar_width=12), TextColumn("{task.percentage:>3.0f}%"), TextColumn("{task.description}"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("starting", total=1.0)
         for item in items:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from framepred.cli.threads import use_free_cores
 from framepred.errors import FramepredError
 
 _VIDEO_ENDINGS = (".mp4", ".mkv", ".gif", ".webp", ".npz")
@@ -16,7 +17,15 @@ SOURCES = click.argument("sources", nargs=-1, required=True, metavar="SOURCE..."
 MODEL = click.option(
     "--model", default="doom-64", show_default=True, help="Run folder, name in the zoo, or hf://OWNER/NAME."
 )
-DEVICE = click.option("--device", default="auto", show_default=True, help="cpu, cuda, ... or auto.")
+
+
+def _device(_: click.Context, __: click.Parameter, value: str) -> str:
+    """A command that chooses a device computes."""
+    use_free_cores()
+    return value
+
+
+DEVICE = click.option("--device", default="auto", show_default=True, callback=_device, help="cpu, cuda, ... or auto.")
 ACTIONS = click.option(
     "--actions", metavar="FILE|none", help="Actions CSV.  [default: NAME.actions.csv beside the video, if there]"
 )

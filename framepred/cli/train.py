@@ -9,9 +9,10 @@ from typing import Any
 import click
 
 from framepred.cli import options
-from framepred.cli.console import consume, duration, print_json, show_progress
+from framepred.cli.console import consume, duration, print_json, say, show_progress
 from framepred.cli.group import cli, terminate_like_interrupt
 from framepred.cli.memory import keep_memory
+from framepred.cli.threads import use_free_cores
 from framepred.errors import Interrupted
 from framepred.io.outputs import replacing
 
@@ -56,6 +57,7 @@ def train(
         raise click.UsageError("--resume and --overwrite exclude each other")
     base = stored_recipe(out) if resume and recipe is None else load_recipe(recipe)
     keep_memory()
+    use_free_cores()
     loop: dict[str, Any] = {}
     if minutes is not None:
         loop["minutes"] = minutes
@@ -94,7 +96,7 @@ def train(
 
 
 def _watch(progress: Iterator[Any]) -> dict[str, dict[str, float]]:
-    """Draw training progress; return each stage's last values."""
+    """Draw training progress, a line for each validation; return each stage's last values."""
     from framepred.training.loop import TrainProgress
 
     results: dict[str, dict[str, float]] = {}
@@ -102,17 +104,11 @@ def _watch(progress: Iterator[Any]) -> dict[str, dict[str, float]]:
     def describe(p: Any) -> tuple[float, str]:
         if not isinstance(p, TrainProgress):
             return show_progress(p)
-        shown = " ".join(f"{k} {v:.3f}" for k, v in results[p.stage].items() if k.startswith("validation"))
-        return (
-            p.fraction,
-            f"{p.stage} step {p.step} loss {p.loss:.4f} {shown} {p.rate:,.0f} {p.unit}/s, {duration(p.remaining)} left",
-        )
+        results[p.stage] = results.get(p.stage, {}) | {"step": p.step, "loss": p.loss} | p.values
+        if found := [f"{k.removeprefix('validation_')} {v:.4g}" for k, v in p.values.items() if "validation" in k]:
+            say(f"{p.stage} step {p.step}, validation: {', '.join(found)}")
+        rate = f"{p.rate:,.0f} {p.unit}/s"
+        return p.fraction, f"{p.stage} step {p.step} loss {p.loss:.3f}, {rate}, {duration(p.remaining)} left"
 
-    def collected() -> Iterator[Any]:
-        for p in progress:
-            if isinstance(p, TrainProgress):
-                results[p.stage] = results.get(p.stage, {}) | {"step": p.step, "loss": p.loss} | p.values
-            yield p
-
-    consume(collected(), describe)
+    consume(progress, describe)
     return results

@@ -90,7 +90,9 @@ def footage_of(tokenizer: TemporalAutoencoder, episodes: Episodes, source_power:
     given = None if episodes.actions is None or not count else episodes.actions[:, None]
     features = tokenizer.action_features(given, count)[:, -1]
     weights = group_weights(episodes.groups, [max(0, n - 1) for n in episodes.lengths], source_power)
-    return Footage.build(episodes.frames.to(device), features, torch.tensor(episodes.lengths, device=device), weights)
+    # Of no episodes too, where none is held out.
+    lengths = torch.tensor(episodes.lengths, dtype=torch.int64, device=device)
+    return Footage.build(episodes.frames.to(device), features, lengths, weights)
 
 
 def _unreadable(count: int) -> FramepredError:

@@ -236,3 +236,11 @@ def test_shapes_follow_the_recipe() -> None:
         frame_size=(32, 32), action_size=3, widths=(16, 32, 32), blocks=1, condition=32, levels=(5, 3),
         context_levels=(4, 4), action_names=("action",),
     )  # fmt: skip
+
+
+def test_a_single_video_is_trained_on_without_validation(tmp_path: Path) -> None:
+    frames = torch.randint(0, 255, (6, 3, 64, 64), dtype=torch.uint8)
+    write_video(tmp_path / "v" / "one.mp4", frames, 10.0)
+    made = list(train(Job([str(tmp_path / "v")], tmp_path / "run", recipe_of(adversarial=0.0), only="tokenizer")))
+    assert made
+    assert not any("validation" in name for step in made for name in step.values)
