@@ -21,11 +21,7 @@ from framepred.cli.group import cli
 @options.ACTIONS
 @click.option("--prompt", metavar="TEXT", help="Words before the frames, for a run that knows text.")
 @click.option("--samples", type=int, help="Different futures, side by side.  [default: 1]")
-@click.option(
-    "--ensemble",
-    type=int,
-    help="Show the mean of so many futures.  [default: the run's own, 1 with --samples or --temperature]",
-)
+@click.option("--ensemble", type=int, help="Show the mean picture of so many futures: blurred where they differ.")
 @click.option("--temperature", type=float, help="0 is greedy.  [default: the run's own]")
 @click.option("--top-k", default=0, show_default=True, help="Draw from the k likeliest tokens; 0 is all.")
 @click.option("--top-p", default=1.0, show_default=True, help="Draw from the likeliest tokens that make up this mass.")
@@ -62,7 +58,7 @@ def rollout(video: Path, out: Path | None, overwrite: bool, as_json: bool, **val
         return
     if forecast.scores is not None:
         mean = summary["mean"]
-        drawn = f"model, mean of {forecast.ensemble} futures" if forecast.ensemble > 1 else "model"
+        drawn = f"model, mean of {forecast.ensemble} futures" if forecast.ensemble > 1 else "model, one future"
         labels = {"model": drawn, "copy_last": "copy last frame", "ceiling": "tokenizer ceiling"}
         columns = (("psnr", 2), ("ssim", 4), ("sharpness", 2), ("motion_ratio", 2), ("frozen", 2))
         rows = [

@@ -101,9 +101,12 @@ def evaluate(benchmark: Benchmark) -> Iterator[Progress | Evaluated]:
 
 
 def run_facts(run: Run) -> dict[str, Any]:
-    """Return a run's path and the hashes of its weights and of its tokenizer."""
+    """Return a run's path, the hashes of its weights and of its tokenizer, and its temperature."""
     weights = file_sha256(weights_file(run.path))
-    return {"path": str(run.path), "sha256": weights, "tokenizer_sha256": run.tokenizer_sha256}
+    return {
+        "path": str(run.path), "sha256": weights, "tokenizer_sha256": run.tokenizer_sha256,
+        "temperature": run.temperature,
+    }  # fmt: skip
 
 
 class _Clips:

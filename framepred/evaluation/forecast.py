@@ -117,14 +117,14 @@ def make_forecast(
     `actions` is a CSV file, "none", or None for the file beside the video. A video whose rate is not
     the run's is resampled to it, unless an actions file belongs to its frames. `engine` is "framepred"
     or one of engines.ENGINES; `server` is the address of a vLLM server. `prompt` are words before the frames.
-    `samples` futures are shown, or the mean of `ensemble` futures. Where neither they nor the temperature are given,
-    ensemble and temperature are the run's own.
+    `samples` futures are shown, one where it is None, or the mean of `ensemble` futures. The `temperature` is the run's
+    own where it is None.
     """
     check_lengths(context, horizon, 1 if samples is None else samples)
     check_sampling(temperature or 0, top_k, top_p, seed)
     run = load_run(model, choose_device(device))
     sampling = run.sampling(temperature, top_k, top_p, seed)
-    members = ensemble_size(run, samples, temperature, ensemble)
+    members = ensemble_size(samples, ensemble)
     count = members if samples is None else samples
     _check_engine(engine, decoder, server, sampling.temperature)
     _check_memory(count, horizon, run.tokenizer.frame_size)
@@ -225,7 +225,8 @@ def write_forecast(forecast: Forecast, out: Path) -> None:
     elif len(forecast.frames) > 1:
         shown = {f"prediction {s + 1}": sample for s, sample in enumerate(forecast.frames)}
     values = {title: psnr(frames[: len(truth)], truth).tolist() for title, frames in shown.items()}
-    write_video(out, draw_panels(forecast.context, shown, truth, values), forecast.fps)
+    ceiling = forecast.scores.decoded if forecast.scores else None
+    write_video(out, draw_panels(forecast.context, shown, truth, values, ceiling), forecast.fps)
 
 
 def _write_arrays(forecast: Forecast, out: Path) -> None:

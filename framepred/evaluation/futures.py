@@ -10,7 +10,7 @@ from framepred.decoding.sampling import Sampling
 from framepred.evaluation.clips import EvalClip
 from framepred.evaluation.metrics import copy_last, extrapolate
 from framepred.evaluation.perceptual import Perceptual
-from framepred.evaluation.protocol import Protocol
+from framepred.evaluation.protocol import RUNS_OWN, Protocol
 from framepred.evaluation.retrieval import TrainingIndex
 from framepred.video.resize import fit_frames
 from framepred.world.rollout import mean_frames, predict
@@ -70,6 +70,12 @@ def action_variants(run: Run, clip: EvalClip, others: Tensor | None, context: in
     return variants
 
 
+def sampling_of(run: Run, protocol: Protocol) -> Sampling:
+    """Return how futures are drawn: by the protocol, at the run's own temperature where that says none."""
+    temperature = None if protocol.temperature == RUNS_OWN else protocol.temperature
+    return run.sampling(temperature, protocol.top_k, protocol.top_p, protocol.seed)
+
+
 def own_row(variants: dict[str, Tensor | None]) -> str:
     """Return the row that is the model's own: with true actions where there are any."""
     return "model_true_actions" if "model_true_actions" in variants else "model_no_actions"
@@ -109,7 +115,7 @@ def make_futures(
         replayed = scorer.index.frames(episode, start + count - 1, protocol.horizon + 1, size)
         before["nearest_training"], frames["nearest_training"] = replayed[0], replayed[None, 1:]
         retrieved = {"episode": scorer.index.episodes[episode].name, "frame": start, "distance": distance}
-    sampling = Sampling(protocol.temperature, protocol.top_k, protocol.top_p, protocol.seed)
+    sampling = sampling_of(run, protocol)
     for row, actions in variants.items():
         given = tokens[row][:count]
         moments = list(predict(run, given, actions, protocol.horizon, protocol.samples, sampling, first=first))

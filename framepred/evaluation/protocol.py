@@ -12,6 +12,8 @@ from framepred.config.recipe import check_sampling
 from framepred.io.toml import overlay, read_settings, read_table
 
 DEFAULT = "future"
+RUNS_OWN = -1.0
+"""The temperature of a protocol that leaves it to the run."""
 
 
 def _between(least: int, most: int, default: float, words: str = "") -> Any:
@@ -30,8 +32,8 @@ class Protocol:
     `horizon` are predicted, from frame `start` of each video and, with a `stride`, every so many frames
     after; `max_clips` 0 takes all. `rollout` off scores tokens by teacher forcing alone.
 
-    The numbers: `samples` futures drawn with temperature, top_k, top_p and seed; `statistic` is their mean
-    or, for every metric and clip anew, the best. `counted` "all" also counts the context, as the tokenizer
+    The numbers: `samples` futures drawn with temperature (-1 for the run's own), top_k, top_p and seed; `statistic` is
+    their mean or, for every metric and clip anew, the best. `counted` "all" also counts the context, as the tokenizer
     gives it back. `psnr` is of the error pooled over frames and clips, or the mean of each frame's
     decibels. Intervals hold the `confidence` share of `bootstrap` resamplings of the clips.
     """
@@ -45,8 +47,8 @@ class Protocol:
     stride: int = at_least(0, 0, "0 (one clip a video) or more")
     max_clips: int = at_least(0, 0, "0 (all) or more")
     rollout: bool = True
-    samples: int = _between(1, 1024, 4)
-    temperature: float = 1.0
+    samples: int = _between(1, 1024, 1)
+    temperature: float = _between(-1, 100, RUNS_OWN, "-1 (the run's own) or 0 (greedy) to 100")
     top_k: int = 0
     top_p: float = 1.0
     seed: int = 0
@@ -59,7 +61,8 @@ class Protocol:
 
     def __post_init__(self) -> None:
         check(self, "protocol: ")
-        check_sampling(self.temperature, self.top_k, self.top_p, self.seed, "protocol: ")
+        temperature = 0 if self.temperature == RUNS_OWN else self.temperature
+        check_sampling(temperature, self.top_k, self.top_p, self.seed, "protocol: ")
 
     @property
     def sha256(self) -> str:

@@ -117,11 +117,13 @@ def score_pixels(
 class ForecastScores:
     """Scores of one prediction by row, averaged over samples: the model, copying and the tokenizer's ceiling.
 
-    `motion` is the mean change of the true frames.
+    `motion` is the mean change of the true frames; `decoded` uint8 (C + T, 3, H, W) are context and truth as the
+    tokenizer gives them back.
     """
 
     rows: dict[str, PixelScores]
     motion: float
+    decoded: Tensor
 
     def to_json(self) -> dict[str, Any]:
         """Return strict JSON: of each measure and row a list of one value a frame, and its mean over the frames."""
@@ -153,4 +155,4 @@ def score_forecast(
         "ceiling": (decoded[None, count:], decoded[count - 1]),
     }
     rows = {row: score_pixels(f, truth, before, last).over_samples() for row, (f, before) in shown.items()}
-    return ForecastScores(rows, motion(torch.cat([context[-1:], truth])))
+    return ForecastScores(rows, motion(torch.cat([context[-1:], truth])), decoded)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from framepred.evaluation.futures import BASELINES, ROWS
+from framepred.evaluation.protocol import RUNS_OWN
 
 ROW_NAMES = {
     "model": "model",
@@ -139,7 +140,9 @@ def header_facts(result: dict[str, Any]) -> list[tuple[str, str]]:
     size = "the run's own" if protocol["size"] == [0, 0] else "x".join(map(str, protocol["size"]))
     drawn = f"{protocol['samples']} samples, {protocol['statistic']}" if protocol["rollout"] else "teacher-forced only"
     counted = f"frames counted: {protocol['counted']}, PSNR {protocol['psnr']}, size {size}"
-    sampling = f"temperature {protocol['temperature']:g}, seed {protocol['seed']}"
+    own = protocol["temperature"] == RUNS_OWN
+    temperature = f"{run['temperature']:g} (the run's own)" if own else f"{protocol['temperature']:g}"
+    sampling = f"temperature {temperature}, seed {protocol['seed']}"
     frames = f"context {protocol['context']}, horizon {protocol['horizon']}"
     facts = [
         ("protocol", f"{protocol['sha256'][:12]}: {frames}, {drawn}, {counted}, {sampling}"),

@@ -270,8 +270,7 @@ def _train_predictor(
     merge_updates(model)
     merge_rows(model)
     if accelerator.is_main_process:
-        own = (init.temperature, init.ensemble) if isinstance(init, Run) else (1.0, 1)
         save_run(
             job.out, model, layout, window, common_fps([e for e, _ in episodes]), tokenizer.frame_size, sha256,
-            text_files=text_files, temperature=own[0], ensemble=own[1],
+            text_files=text_files, temperature=init.temperature if isinstance(init, Run) else 1.0,
         )  # fmt: skip

@@ -1,7 +1,7 @@
 """Labelled pictures for people: truth beside prediction, PSNR below."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ from torch import Tensor
 MARGIN, TITLE, FOOT = 8, 22, 22
 BACKGROUND, INK, FAINT = (24, 24, 28), (235, 235, 235), (140, 140, 150)
 _CONTEXT, _PREDICTED = (90, 160, 250), (250, 170, 60)
+Cell = tuple[str, Tensor | None, str]
+"""A title, a picture uint8 (3, H, W) or None for an empty place, and the words below."""
 
 
 @functools.cache
@@ -22,26 +24,36 @@ def font(size: int) -> Any:
 
 
 def draw_panels(
-    context: Tensor, predicted: dict[str, Tensor], truth: Tensor, psnr: dict[str, list[float]], side: int = 192
-) -> Iterator[Tensor]:
-    """Yield one picture uint8 (3, H', W') a moment: *truth | prediction …*, labels above, PSNR below.
+    context: Tensor, predicted: dict[str, Tensor], truth: Tensor, psnr: dict[str, list[float]],
+    ceiling: Tensor | None = None, side: int = 192,
+) -> Iterator[Tensor]:  # fmt: skip
+    """Yield one picture uint8 (3, H', W') a moment: *truth | prediction … | tokenizer ceiling*, PSNR below.
 
-    `context` (C, 3, H, W) is shown first, in blue frames; what is `predicted`, frames (T, 3, H, W) by title, in
-    orange; `truth` (≤ T, 3, H, W) may end early; `psnr` is by title too, of each frame where there is truth.
+    `context` (C, 3, H, W) is shown first, in blue frames, where nothing is predicted yet; what is `predicted`, frames
+    (T, 3, H, W) by title, in orange; `truth` (≤ T, 3, H, W) may end early; `psnr` is by title too, of each frame where
+    there is truth. `ceiling` (C + the truth's, 3, H, W) is context and truth as the tokenizer gives them back.
     """
-    for t, frame in enumerate(context):
-        foot = f"context {t + 1 - len(context)}" if t + 1 < len(context) else "context, last"
-        cells = [("truth", frame, foot)] + [(title, frame, "") for title in predicted]
-        yield draw_cells(cells, side, _CONTEXT)
-    for t in range(len(next(iter(predicted.values())))):
-        known = t < len(truth)
-        cells = [("truth", truth[t], f"frame +{t + 1}") if known else ("truth", None, "the video has ended")]
+    count = len(context)
+    for t in range(count + len(next(iter(predicted.values())))):
+        ahead, known, when = t - count, t < count + len(truth), _when(t - count)
+        true = context[t] if ahead < 0 else truth[ahead] if known else None
+        cells: list[Cell] = [("truth", true, when if known else "the video has ended")]
         for title, frames in predicted.items():
-            cells.append((title, frames[t], f"{psnr[title][t]:.1f} dB" if known else f"frame +{t + 1}"))
-        yield draw_cells(cells, side, _PREDICTED)
+            if ahead < 0:
+                cells.append((title, None, "the context is given"))
+            else:
+                cells.append((title, frames[ahead], f"{psnr[title][ahead]:.1f} dB" if known else when))
+        if ceiling is not None:
+            cells.append(("tokenizer ceiling", ceiling[t] if known else None, "encoded and decoded" if known else ""))
+        yield draw_cells(cells, side, _CONTEXT if ahead < 0 else _PREDICTED)
 
 
-def draw_cells(cells: list[tuple[str, Tensor | None, str]], side: int, colour: tuple[int, int, int]) -> Tensor:
+def _when(ahead: int) -> str:
+    """Say which frame this is: those of the context count up to 0, the predicted ones from +1."""
+    return f"frame +{ahead + 1}" if ahead >= 0 else f"context {ahead + 1}" if ahead < -1 else "context, last"
+
+
+def draw_cells(cells: Sequence[Cell], side: int, colour: tuple[int, int, int]) -> Tensor:
     """Draw (title, picture uint8 (3, H, W), foot) side by side, enlarged to about `side` → uint8 (3, H', W')."""
     from PIL import Image, ImageDraw
 

@@ -121,7 +121,7 @@ def _run(path: Path) -> dict[str, Any]:
         "grid": list(run.layout.grid), "tokens_per_frame": run.layout.frame_tokens, "scan": run.layout.scan,
         **_context(run.layout.context_grid, run.tokenizer.context_codebook_size),
         "codebook_size": run.tokenizer.codebook_size, "vocabulary": run.layout.vocabulary.size,
-        "window_frames": run.window, "temperature": run.temperature, "ensemble": run.ensemble, "actions": actions,
+        "window_frames": run.window, "temperature": run.temperature, "actions": actions,
         "layers": config.num_hidden_layers, "hidden_size": config.hidden_size,
         "parameters": sum(p.numel() for p in run.predictor.parameters()),
         "tokenizer_sha256": run.tokenizer_sha256,

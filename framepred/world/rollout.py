@@ -92,13 +92,13 @@ def mean_frames(frames: Tensor) -> Tensor:
     return frames.float().mean(0, keepdim=True).round().byte()
 
 
-def ensemble_size(run: Run, samples: int | None, temperature: float | None, ensemble: int | None) -> int:
-    """Return of how many futures the one that is shown is the mean: the run's own number where nothing else is said.
+def ensemble_size(samples: int | None, ensemble: int | None) -> int:
+    """Return of how many futures the one that is shown is the mean; 1 where `ensemble` is None.
 
-    Who asks for samples or a temperature is shown what is drawn. Raises FramepredError for what is not allowed.
+    Raises FramepredError for what is not allowed.
     """
     if ensemble is None:
-        return run.ensemble if samples is None and temperature is None else 1
+        return 1
     check_count("ensemble", ensemble, MAX_SAMPLES)
     if ensemble > 1 and samples is not None:
         raise FramepredError(f"samples {samples} are shown one by one, ensemble {ensemble} as their mean: give one")
@@ -149,10 +149,10 @@ def rollout(
     """Predict the frames after a clip's first `context`, yielding each as uint8 (3, H, W).
 
     With `samples` a number S, each is (S, 3, H, W): S futures. `actions[t]` leads from frame t to
-    frame t+1, int64 (T,) or float32 (T, D), at least context + horizon - 1; None predicts without. Each is the mean
-    of `ensemble` futures; it and the `temperature` are the run's own where neither they nor `samples` are given.
+    frame t+1, int64 (T,) or float32 (T, D), at least context + horizon - 1; None predicts without. The
+    `temperature` is the run's own where it is None. With `ensemble` a number K, each is the mean of K futures.
     """
-    members = ensemble_size(run, samples, temperature, ensemble)
+    members = ensemble_size(samples, ensemble)
     count = members if samples is None else samples
     check_lengths(context, horizon, count)
     if len(clip.frames) < context:

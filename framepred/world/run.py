@@ -33,8 +33,8 @@ from framepred.world.session import Moment, Session, window_start
 class Run:
     """A trained run, ready to predict: everything that `rollout` needs.
 
-    `window` is the model's context in frames; `fps` the rate of the frames it was trained on; `temperature` and
-    `ensemble` how it is sampled where nothing else is said: what is shown is the mean of so many futures.
+    `window` is the model's context in frames; `fps` the rate of the frames it was trained on; `temperature` the one it
+    is sampled at where nothing else is said.
     """
 
     path: Path
@@ -45,7 +45,6 @@ class Run:
     fps: float
     tokenizer_sha256: str
     temperature: float = 1.0
-    ensemble: int = 1
 
     def session(
         self, context: Tensor, actions: Tensor | None = None, samples: int = 1, seed: int = 0,
@@ -107,7 +106,7 @@ class Run:
 def save_run(
     folder: Path, predictor: Llama, layout: SequenceLayout, window: int, fps: float, frame_size: tuple[int, int],
     sha256: str, dtype: torch.dtype = torch.float32, text_files: Mapping[str, str] | None = None,
-    temperature: float = 1.0, ensemble: int = 1,
+    temperature: float = 1.0,
 ) -> None:  # fmt: skip
     """Write the Hugging Face checkpoint, framepred.json and the text tokenizer's files into a run's folder."""
     about = {
@@ -118,7 +117,6 @@ def save_run(
         "frame_size": list(frame_size),
         "tokenizer_sha256": sha256,
         "temperature": temperature,
-        "ensemble": ensemble,
     }
     weights = {
         k: v.detach().cpu().to(dtype) for k, v in to_hugging_face(predictor.state_dict(), predictor.config).items()
@@ -175,9 +173,6 @@ def load_run(name_or_dir: str | Path = zoo.DEFAULT, device: str = "cpu") -> Run:
         window, fps = int(about["window"]), float(about["fps"])
         temperature = float(about.get("temperature", 1.0))
         check_sampling(temperature, 0, 1.0, 0, f"{folder}/framepred.json: ")
-        ensemble = int(about.get("ensemble", 1))
-        if ensemble < 1:
-            raise FramepredError(f"{folder}/framepred.json: ensemble {ensemble} is not allowed; it must be 1 or more")
     except (KeyError, ValueError, TypeError) as error:
         raise FramepredError(f"{folder}/framepred.json is not valid ({error!r}): restore it") from error
     sizes = layout.vocabulary.visual_size, layout.vocabulary.context_size
@@ -187,9 +182,7 @@ def load_run(name_or_dir: str | Path = zoo.DEFAULT, device: str = "cpu") -> Run:
         raise FramepredError(f"{folder}: vocabulary, weights and tokenizer do not fit each other; restore the run")
     if isinstance(tokenizer, TemporalAutoencoder):
         _check_known_actions(folder, layout.actions, tokenizer.shape)
-    return Run(
-        folder, predictor.to(device), tokenizer.to(device), layout, window, fps, sha256, temperature, ensemble,
-    )  # fmt: skip
+    return Run(folder, predictor.to(device), tokenizer.to(device), layout, window, fps, sha256, temperature)
 
 
 def _check_known_actions(folder: Path, actions: ActionSpace | None, shape: TemporalShape) -> None:

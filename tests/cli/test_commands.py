@@ -271,5 +271,5 @@ def test_a_future_is_shown_beside_the_mean_of_all(clips_dir: Path, tiny_run: Pat
     write_forecast(mean, tmp_path / "mean.gif")
     write_forecast(several, tmp_path / "several.gif")
     widths = [read_video(tmp_path / name).frames.shape[-1] for name in ("mean.gif", "several.gif")]
-    # Truth, mean and one of them; truth and three.
-    assert widths == [3 * 208, 4 * 208]
+    # Truth, mean, one of them and the ceiling; truth, three and the ceiling.
+    assert widths == [4 * 208, 5 * 208]

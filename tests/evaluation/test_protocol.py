@@ -11,7 +11,7 @@ from framepred.io.toml import built_in
 
 # name: context, horizon, samples, statistic, counted, psnr
 BUILT_IN = {
-    "future": (4, 8, 4, "mean", "future", "pooled"),
+    "future": (4, 8, 1, "mean", "future", "pooled"),
     "bair-ivideogpt": (1, 15, 100, "best", "all", "frame"),
     "bair-strict": (1, 15, 1, "mean", "future", "pooled"),
     "robonet": (2, 10, 100, "best", "all", "frame"),

@@ -253,7 +253,6 @@ def test_pickled_weights_are_not_read(run_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "default", "own", "bad", "words"),
     [
-        ("ensemble", 1, 8, 0, "ensemble 0 is not allowed; it must be 1 or more"),
         ("temperature", 1.0, 0.25, -1, "temperature -1.0 is not allowed; it must be 0"),
     ],
 )
