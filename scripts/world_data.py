@@ -1,96 +1,122 @@
-"""Frames and actions of a Gymnasium environment, played by many processes straight into memory."""
+"""The worlds that train_world trains, and their episodes, played by many processes straight into memory."""
 
 import multiprocessing as mp
 import os
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
+
+from framepred.recording.environment import Environment, open_environment
+
+# A lent GPU has neither FFmpeg nor pygame; they are imported by what is imported here, and not used by it.
+for _name in ("av", "pygame"):
+    if find_spec(_name) is None:
+        sys.modules[_name] = ModuleType(_name)
 
 
-def _weights(source: int, target: int) -> "np.ndarray[Any, Any]":
-    """Return the antialiased bilinear weights (target, source) that `fit_frames` scales by."""
-    scale = source / target
-    centre = (np.arange(target) + 0.5) * scale
-    weight = np.maximum(0, 1 - np.abs(np.arange(source) + 0.5 - centre[:, None]) / max(scale, 1))
-    return (weight / weight.sum(1, keepdims=True)).astype(np.float32)
+@dataclass(frozen=True)
+class World:
+    """An environment, how many of its steps a frame shows, frames a second, where clips to score begin, actions."""
+
+    env: str
+    frame_skip: int
+    fps: float
+    start: int = 0
+    names: tuple[str, ...] = ("action",)
 
 
-class Scaler:
-    """Scales pictures (H, W, 3) to cover (h, w) and crops the centre, as `fit_frames` does, but fast."""
-
-    def __init__(self, shape: tuple[int, int], size: tuple[int, int]) -> None:
-        scale = max(size[0] / shape[0], size[1] / shape[1])
-        cover = [max(t, round(s * scale)) for s, t in zip(shape, size, strict=True)]
-        self.rows, self.columns = (
-            _weights(s, c)[round((c - t) / 2) :][:t] for s, c, t in zip(shape, cover, size, strict=True)
-        )
-        self.size = size
-
-    def __call__(self, picture: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
-        height, width, _ = picture.shape
-        down = (self.rows @ picture.reshape(height, -1).astype(np.float32)).reshape(-1, width, 3)
-        out = np.einsum("wv,hvc->chw", self.columns, down, optimize=True)
-        return np.clip(np.rint(out), 0, 255).astype(np.uint8)
+WORLDS = {
+    "doom-64": World("VizdoomMyWayHome-v1", 4, 8.75),
+    "crafter-64": World("Crafter", 1, 10.0),
+    # CarRacing zooms in during its first second.
+    "racing-64": World("CarRacing-v3", 5, 10.0, 12, ("steer", "gas", "brake")),
+}
 
 
-def play(make: Any, seed: int, steps: int, sticky: float, size: tuple[int, int]) -> tuple[Any, Any]:
-    """Play one episode as `framepred record` does → frames uint8 (T, 3, H, W) and T - 1 actions."""
-    env = make()
+@dataclass(frozen=True)
+class Played:
+    """Episodes end to end: frames uint8 (N, 3, H, W), actions int64 (N,) or float32 (N, D), `lengths` of the episodes.
+
+    The action after an episode's last frame is 0 and leads nowhere.
+    """
+
+    frames: Tensor
+    actions: Tensor
+    lengths: tuple[int, ...]
+
+    def episodes(self) -> list[tuple[Tensor, Tensor]]:
+        """Return the frames (T, 3, H, W) and the T - 1 actions of each episode."""
+        parts = zip(self.frames.split(self.lengths), self.actions.split(self.lengths), strict=True)
+        return [(frames, actions[:-1]) for frames, actions in parts]
+
+
+def _drawn(env: Environment, world: World, policy: np.random.Generator) -> Any:
+    """Draw a random action; a car that brakes as often as it drives would stand still."""
+    if world.names != WORLDS["racing-64"].names:
+        return env.action_space.sample()
+    brake = policy.random() if policy.random() < 0.15 else 0.0
+    return np.array([policy.uniform(-1, 1), policy.uniform(0, 0.6), brake], np.float32)
+
+
+def play(
+    env: Environment, world: World, seed: int, steps: int, sticky: float
+) -> tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]:
+    """Play one episode → frames uint8 (T, 3, H, W) and actions (T, …), of which the last is 0."""
     policy = np.random.default_rng(seed)
     env.action_space.seed(seed)
-    observation, _ = env.reset(seed=seed)
-    picture = observation["screen"] if isinstance(observation, dict) else observation
-    scaler = Scaler(picture.shape[:2], size)
-    frames, actions, action = [scaler(picture)], [], None
+    frames, actions, action = [env.reset(seed)], list[Any](), None
     for _ in range(steps):
         if action is None or policy.random() >= sticky:
-            action = env.action_space.sample()
-        observation, _, terminated, truncated, _ = env.step(action)
-        # A VizDoom episode that ends shows a black frame: nothing that an action led to.
-        if terminated or truncated:
+            action = _drawn(env, world, policy)
+        frame, ended = env.step(action)
+        if frame is None:
             break
-        picture = observation["screen"] if isinstance(observation, dict) else observation
-        frames.append(scaler(picture))
+        frames.append(frame)
         actions.append(action)
-    return np.stack(frames), np.array(actions, dtype=np.int64)
+        if ended:
+            break
+    discrete = np.asarray(actions or [0]).ndim == 1
+    taken = np.asarray([*actions, 0 if discrete else np.zeros_like(actions[0])])
+    return torch.stack(frames).numpy(), taken.astype(np.int64 if discrete else np.float32)
 
 
-_ENV: list[Any] = []
-
-
-def _make() -> Any:
-    if not _ENV:
-        import gymnasium
-        import vizdoom.gymnasium_wrapper  # noqa: F401
-
-        _ENV.append(gymnasium.make("VizdoomMyWayHome-v1", frame_skip=4, max_episode_steps=None))
-    return _ENV[0]
-
-
-def _work(task: tuple[str, int, int, int, float]) -> int:
-    folder, seed, episodes, steps, sticky = task
+def _work(task: tuple[str, str, tuple[int, int], int, int, int, float]) -> int:
+    name, folder, size, seed, episodes, steps, sticky = task
+    # A game leaves files where it runs.
     os.chdir(folder)
-    parts = [play(_make, seed + i, steps, sticky, (64, 64)) for i in range(episodes)]
-    frames = np.concatenate([f for f, _ in parts])
-    # The last frame of an episode leads nowhere: its action is 0 and never read.
-    actions = np.concatenate([np.append(a, 0) for _, a in parts])
+    world = WORLDS[name]
+    with open_environment(world.env, size, world.frame_skip) as env:
+        parts = [play(env, world, seed + i, steps, sticky) for i in range(episodes)]
+    frames, actions = (np.concatenate(rows) for rows in zip(*parts, strict=True))
     np.savez(f"{folder}/{seed:08d}.npz", frames=frames, actions=actions, lengths=np.array([len(f) for f, _ in parts]))
     return len(frames)
 
 
-def record(folder: Path, seed: int, episodes: int, steps: int, sticky: float, processes: int) -> int:
+def record(
+    name: str, folder: Path, size: tuple[int, int], seed: int, episodes: int, steps: int, sticky: float, processes: int
+) -> int:
     """Play episodes of the given seeds on; return the number of frames that lie in the folder's .npz files."""
     folder.mkdir(parents=True, exist_ok=True)
     each = max(1, min(20, episodes // processes))
     tasks = [
-        (str(folder), s, min(each, seed + episodes - s), steps, sticky) for s in range(seed, seed + episodes, each)
+        (name, str(folder.resolve()), size, s, min(each, seed + episodes - s), steps, sticky)
+        for s in range(seed, seed + episodes, each)
     ]
     with mp.get_context("spawn").Pool(processes) as pool:
         return sum(pool.imap_unordered(_work, tasks))
 
 
-def load(folder: Path) -> tuple[Any, Any, Any]:
-    """Return all frames uint8 (N, 3, H, W), actions int64 (N,) and the episodes' lengths (E,)."""
+def load(folder: Path) -> Played:
+    """Return all episodes of a folder's .npz files, in the order of their seeds."""
     parts = [np.load(file) for file in sorted(folder.glob("*.npz"))]
-    return tuple(np.concatenate([part[name] for part in parts]) for name in ("frames", "actions", "lengths"))
+    frames, actions, lengths = (
+        np.concatenate([part[key] for part in parts]) for key in ("frames", "actions", "lengths")
+    )
+    return Played(torch.from_numpy(frames), torch.from_numpy(actions), tuple(lengths.tolist()))

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import world_data
 from conftest import moving_square
 
-from framepred.sources.actions_csv import write_actions
-from framepred.video.write import write_video
 from framepred.world.run import load_run
 
 ROOT = Path(__file__).parents[2]
@@ -31,21 +30,18 @@ def episode(seed: int, frames: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Episodes as `record` leaves them: npz files to train on, videos held out."""
-    (tmp_path / "train").mkdir()
-    made = [episode(seed, 30) for seed in range(4)]
-    frames, actions = (torch.cat(parts).numpy() for parts in zip(*made, strict=True))
-    np.savez(tmp_path / "train" / "a.npz", frames=frames, actions=actions, lengths=np.array([30] * 4))
-    for seed in (8, 9):
-        pictures, taken = episode(seed, 24)
-        write_video(tmp_path / "held-out" / f"{seed}.mp4", pictures, 8.75, lossless=True)
-        write_actions(tmp_path / "held-out" / f"{seed}.actions.csv", taken, ["action"])
+    """Episodes as `record` leaves them."""
+    for name, seeds, length in (("train", range(4), 30), ("held-out", (8, 9), 24)):
+        made = [episode(seed, length) for seed in seeds]
+        frames, actions = (torch.cat(parts).numpy() for parts in zip(*made, strict=True))
+        (tmp_path / name).mkdir()
+        np.savez(tmp_path / name / "a.npz", frames=frames, actions=actions, lengths=np.array([length] * len(made)))
     return tmp_path
 
 
 def call(folder: Path, *phases: str) -> str:
-    command = [sys.executable, str(ROOT / "scripts" / "train_world"), str(folder), *phases, "--minutes", "0"]
-    command += ["--predictor-minutes", "0", "--out", str(folder / "out")]
+    command = [sys.executable, str(ROOT / "scripts" / "train_world"), "doom-64", str(folder), *phases]
+    command += ["--minutes", "0", "--predictor-minutes", "0", "--out", str(folder / "out")]
     command += [word for setting in SETTINGS for word in ("--set", setting)]
     path = os.pathsep.join([str(ROOT), str(ROOT / "scripts")])
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}, check=False)
@@ -60,7 +56,22 @@ def test_frames_become_a_run_phase_by_phase(folder: Path) -> None:
     assert (said[-1]["stage"], said[-1]["step"], said[-1]["done"]) == ("predictor", 3, 1.0)
     run = load_run(folder / "out" / "run")
     assert run.layout.cells and run.layout.actions is not None
-    assert "copy" in call(folder, "score")
-    assert {"config.json", "framepred.json", "model.safetensors", "recipe.toml", "tokenizer", "scores.txt"} <= {
-        path.name for path in (folder / "out" / "run").iterdir()
-    }
+    first = call(folder, "score").splitlines()[0]
+    rows = json.loads(json.loads(first)["rows"])
+    assert {"copy last frame", "decoder alone", "tokenizer ceiling", "one future, T=1"} <= set(rows)
+    assert rows["copy last frame"]["1-8"]["motion"] == 0
+    assert rows["decoder alone"]["+1"]["psnr"] > 0
+    written = {path.name for path in (folder / "out" / "run").iterdir()}
+    assert {"config.json", "framepred.json", "model.safetensors", "recipe.toml", "tokenizer", "scores.md"} <= written
+    assert "contact-sheet.png" in written
+
+
+def test_the_same_seed_plays_the_same_episode(tmp_path: Path) -> None:
+    pytest.importorskip("crafter")
+    assert world_data.record("crafter-64", tmp_path / "one", (32, 32), 7, 2, 5, 0.5, 1) == 12
+    both = world_data.load(tmp_path / "one")
+    world_data.record("crafter-64", tmp_path / "two", (32, 32), 8, 1, 5, 0.5, 1)
+    again = world_data.load(tmp_path / "two")
+    assert torch.equal(both.episodes()[1][0], again.episodes()[0][0])
+    assert torch.equal(both.episodes()[1][1], again.episodes()[0][1])
+    assert not torch.equal(both.episodes()[0][0], both.episodes()[1][0])

@@ -1,0 +1,98 @@
+"""How good a world is: held-out clips → its card's table and contact sheet, without a video file."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from framepred.evaluation.scores import PixelScores, score_forecast, score_pixels
+from framepred.world.rollout import predict
+from framepred.world.run import Run
+
+CONTEXT, HORIZON = 4, 16
+RANGES = {"+1": slice(0, 1), "1-8": slice(0, 8), "9-16": slice(8, 16)}
+SHOWN = (1, 2, 4, 8, 16)
+Clip = tuple[Tensor, Tensor | None]
+
+
+def cut(episodes: Iterable[Clip], start: int) -> list[Clip]:
+    """Cut the clip of context and horizon that begins at `start` out of each episode that is long enough."""
+    end = start + CONTEXT + HORIZON
+    return [
+        (frames[start:end], None if actions is None else actions[start : end - 1])
+        for frames, actions in episodes
+        if len(frames) >= end
+    ]
+
+
+def predicted(run: Run, clip: Clip, temperature: float, seed: int) -> Tensor:
+    """Return one future uint8 (1, T, 3, H, W) of a clip."""
+    frames, actions = clip
+    known = run.tokenizer.encode(frames[:CONTEXT], None if actions is None else actions[: CONTEXT - 1])
+    steps = predict(run, known, actions, HORIZON, 1, run.sampling(temperature, 0, 1.0, seed), first=frames[0])
+    return torch.cat([step.frames for step in steps])[None]
+
+
+def expected(run: Run, clip: Clip) -> tuple[Tensor, Tensor]:
+    """Return the future (1, T, 3, H, W) of a temporal tokenizer's decoder without codes, and the frame before it."""
+    frames, actions = clip
+    tokenizer = run.tokenizer
+    tokens = tokenizer.encode(frames, actions)
+    tokens[CONTEXT:, -tokenizer.grid[0] * tokenizer.grid[1] :] = tokenizer.net.codes.null
+    shown = tokenizer.decode(tokens, actions, frames[0]).cpu()
+    return shown[None, CONTEXT:], shown[CONTEXT - 1]
+
+
+def score(run: Run, clips: Sequence[Clip], temperatures: Sequence[float]) -> dict[str, Any]:
+    """Return the table: row → range of frames ahead → PSNR in dB pooled over the clips, sharpness, motion ratio."""
+    rows: dict[str, list[PixelScores]] = {}
+    for seed, clip in enumerate(clips):
+        frames, actions = clip
+        truth, last = frames[CONTEXT:], frames[CONTEXT - 1]
+        for temperature in temperatures:
+            made = predicted(run, clip, temperature, seed)
+            found = score_forecast(made, truth, frames[:CONTEXT], run.tokenizer, actions).rows
+            rows.setdefault(f"one future, T={temperature:g}", []).append(found["model"])
+        rows.setdefault("copy last frame", []).append(found["copy_last"])
+        rows.setdefault("tokenizer ceiling", []).append(found["ceiling"])
+        if run.tokenizer.past:
+            alone, before = expected(run, clip)
+            rows.setdefault("decoder alone", []).append(score_pixels(alone, truth, before, last).over_samples())
+    return {row: {name: _pooled(found, part) for name, part in RANGES.items()} for row, found in rows.items()}
+
+
+def _pooled(found: Sequence[PixelScores], part: slice) -> dict[str, float]:
+    def total(name: str) -> float:
+        return float(torch.cat([getattr(scores, name)[..., part].flatten() for scores in found]).mean())
+
+    return {
+        "psnr": -10 * torch.tensor(max(total("mse"), 1e-10)).log10().item(),
+        "sharpness": total("gradient") / max(total("true_gradient"), 1e-12),
+        "motion": total("change") / max(total("true_change"), 1e-12),
+    }
+
+
+def table(rows: dict[str, Any]) -> str:
+    """Return the table as Markdown: PSNR in dB / sharpness / motion ratio."""
+    lines = ["| | " + " | ".join(RANGES) + " |", "|---" * (len(RANGES) + 1) + "|"]
+    for row, values in rows.items():
+        cells = [f"{v['psnr']:.1f} / {v['sharpness']:.2f} / {v['motion']:.2f}" for v in values.values()]
+        lines.append("| " + " | ".join([row, *cells]) + " |")
+    return "\n".join(lines)
+
+
+def contact_sheet(run: Run, clips: Sequence[Clip], temperature: float, path: Path) -> None:
+    """Write a picture of eight clips, two in a row: the truth above its prediction, at frames 1, 2, 4, 8 and 16."""
+    shown = [t - 1 for t in SHOWN]
+    sheets = []
+    for seed, clip in enumerate(clips[:8]):
+        sides = (clip[0][CONTEXT:][shown], predicted(run, clip, temperature, seed)[0][shown])
+        rows = [torch.cat(list(F.pad(side, (1, 1, 1, 1))), dim=-1) for side in sides]
+        sheets.append(F.pad(torch.cat(rows, dim=-2), (3, 3, 3, 3), value=255))
+    sheets += [torch.zeros_like(sheets[0])] * (len(sheets) % 2)
+    pairs = [torch.cat(sheets[i : i + 2], dim=-1) for i in range(0, len(sheets), 2)]
+    Image.fromarray(torch.cat(pairs, dim=-2).permute(1, 2, 0).contiguous().numpy()).save(path)
