@@ -22,7 +22,7 @@ class FramePass:
     def __init__(self, model: Llama, stream: Stream, layout: SequenceLayout, sampling: Sampling, like: Tensor) -> None:
         samples, device, codes = len(like), like.device, layout.codes
         self.pending, self.tokens = torch.empty_like(stream.pending), torch.empty_like(like)
-        self.noise = None if sampling.temperature == 0 else torch.empty(*like.shape, codes, device=device)
+        self.noise = None if sampling.greedy else torch.empty(*like.shape, codes, device=device)
         self.storage = stream.cache.data, stream.cache.prefix
         self.at, self.right = (torch.empty(samples, dtype=torch.int64, device=device) for _ in range(2))
         self._model, self._cache, self._layout, self._sampling = model, stream.cache, layout, sampling

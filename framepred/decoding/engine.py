@@ -82,8 +82,9 @@ class LlamaEngine:
             logits = range_logits(self._model, stream.cache, stream.pending, 1, (0, size))
             stream.passes += 1
             position = torch.tensor([made.shape[1]], device=past.device)
-            greedy = self._sampling.temperature == 0
-            noise = None if greedy else gumbel_noise(self._sampling.seed, self._samples, 0, position, size)
+            noise = (
+                None if self._sampling.greedy else gumbel_noise(self._sampling.seed, self._samples, 0, position, size)
+            )
             stream.pending = choose(logits, noise, self._sampling)
             made = torch.cat([made, stream.pending], 1)
         self._note(past, made)

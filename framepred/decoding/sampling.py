@@ -14,7 +14,7 @@ from framepred.config.recipe import check_sampling
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn: `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 keep the whole vocabulary."""
+    """How tokens are drawn: `temperature` 0 or `top_k` 1 is greedy; `top_k` 0 and `top_p` 1 keep all ids."""
 
     temperature: float = 1.0
     top_k: int = 0
@@ -23,6 +23,11 @@ class Sampling:
 
     def __post_init__(self) -> None:
         check_sampling(self.temperature, self.top_k, self.top_p, self.seed)
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is taken, whatever the noise."""
+        return self.temperature == 0 or self.top_k == 1
 
 
 def _mix(x: Tensor) -> Tensor:
@@ -70,12 +75,20 @@ def _gumbel(bits: Tensor, noise: Tensor) -> None:
     noise.add_(0.5).mul_(-(2.0**-31)).clamp_(min=2.0**-24 - 1).log1p_().neg_().log_().neg_()
 
 
+_COLD = 1e-6
+
+
 def choose(logits: Tensor, noise: Tensor | None, sampling: Sampling) -> Tensor:
     """Logits float (…, V) and noise (…, V) → token int64 (…): Gumbel-max over what the settings keep."""
-    if sampling.temperature == 0:
+    if sampling.greedy:
         return logits.max(-1).indices
     assert noise is not None
-    scaled = logits.float() if sampling.temperature == 1 else logits.float() / sampling.temperature
+    scaled = logits.float()
+    if sampling.temperature < _COLD:
+        # Divided by it, several logits would be infinite, and equal.
+        scaled = scaled - scaled.max(-1, keepdim=True).values
+    if sampling.temperature != 1:
+        scaled = scaled / max(sampling.temperature, 1e-30)
     if 0 < sampling.top_k < scaled.shape[-1]:
         least = scaled.topk(sampling.top_k).values[..., -1:]
         above, equal = scaled > least, scaled == least

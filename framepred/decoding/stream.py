@@ -69,7 +69,7 @@ def frame_logits(
 
 def frame_noise(layout: SequenceLayout, sampling: Sampling, samples: Tensor, frame: int) -> Tensor | None:
     """Return the noise (S, N, legal ids) of one frame in the order of its scan; None where decoding is greedy."""
-    if sampling.temperature == 0:
+    if sampling.greedy:
         return None
     positions = scan_order(layout.scan, layout.grid).to(samples.device)
     return gumbel_noise(sampling.seed, samples, frame, positions, layout.codes)

@@ -1,6 +1,6 @@
 """Other engines that run a run's Llama: transformers, llama.cpp, a vLLM server.
 
-They draw the tokens; windows, actions and frames are framepred's. Greedy (temperature 0), they give the
+They draw the tokens; windows, actions and frames are framepred's. Greedy (temperature 0 or top-k 1), they give the
 frames that framepred gives. With a temperature they draw from the same probabilities by their own random
 numbers: a seed repeats itself in one engine, but does not carry over to another.
 """
@@ -47,7 +47,7 @@ def transformers_engine(run: Run, sampling: Sampling, server: str | None) -> Com
     model.load_state_dict(to_hugging_face(run.predictor.state_dict(), config), strict=False)
     model = model.to(device, torch.float32).eval()
     draw: dict[str, Any] = {"do_sample": False}
-    if sampling.temperature:
+    if not sampling.greedy:
         draw = {"do_sample": True} | {k: getattr(sampling, k) for k in ("temperature", "top_k", "top_p")}
     cache, cached = transformers.DynamicCache(), list[int]()
 
@@ -108,7 +108,8 @@ def llama_cpp_engine(run: Run, sampling: Sampling, server: str | None) -> Comple
             {
                 "prompt": ids, "max_tokens": count, "seed": seed, "cache_prompt": True, "ignore_eos": True,
                 "logit_bias": [[id, False] for id in _illegal(config.vocab_size, legal)], "logprobs": 1,
-                "temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p,
+                "temperature": 0.0 if sampling.greedy else sampling.temperature,
+                "top_k": sampling.top_k, "top_p": sampling.top_p,
                 "samplers": ["temperature", "top_k", "top_p"],
             }
         )  # fmt: skip
@@ -151,7 +152,7 @@ def completion_request(
         "ignore_eos": True,
         "allowed_token_ids": list(range(*legal)),
         "return_token_ids": True,
-        "temperature": sampling.temperature,
+        "temperature": 0.0 if sampling.greedy else sampling.temperature,
         "top_k": sampling.top_k,
         "top_p": sampling.top_p,
         "seed": seed,

@@ -126,7 +126,7 @@ def make_forecast(
     sampling = run.sampling(temperature, top_k, top_p, seed)
     members = ensemble_size(samples, ensemble)
     count = members if samples is None else samples
-    _check_engine(engine, decoder, server, sampling.temperature)
+    _check_engine(engine, decoder, server, sampling.greedy)
     _check_memory(count, horizon, run.tokenizer.frame_size)
     words = None if prompt is None else prompt_ids(run, prompt)
     frames, fps, taken = _read(Path(video), run, actions, start, context, horizon)
@@ -191,18 +191,18 @@ def _noting_first(steps: Iterator[Prediction], first: list[Tensor]) -> Iterator[
         yield made
 
 
-def _check_engine(engine: str, decoder: str, server: str | None, temperature: float) -> None:
+def _check_engine(engine: str, decoder: str, server: str | None, greedy: bool) -> None:
     if server is not None and engine != "vllm":
         raise FramepredError(f"server {server} is for the engine vllm, not {engine}: give --engine vllm")
     if engine == "framepred":
         return
     if decoder != "auto":
         raise FramepredError(f"decoder {decoder!r} is framepred's own; the engine {engine} has its own: leave it out")
-    if temperature:
+    if not greedy:
         warnings.warn(
             FramepredWarning(
                 f"{engine} draws by its own random numbers: a seed gives other frames than framepred's, "
-                "the same only at temperature 0"
+                "the same only at temperature 0 or top-k 1"
             ),
             stacklevel=3,
         )

@@ -1,6 +1,7 @@
 """Actions ⇄ ids: which actions a run knows, and the tokens that say them."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -11,12 +12,16 @@ from framepred.errors import FramepredError
 
 @dataclass(frozen=True)
 class ActionSpace:
-    """What actions a run knows: `count` discrete ids, or `edges` (D, bins - 1) of continuous dimensions."""
+    """What actions a run knows: `count` discrete ids, or `edges` (D, bins - 1) of continuous dimensions.
+
+    `centres` (D, bins) are the means of what was in each bin; runs of framepred 0.1 do not have them.
+    """
 
     kind: Literal["discrete", "continuous"]
     names: tuple[str, ...]
     count: int = 0
     edges: tuple[tuple[float, ...], ...] = ()
+    centres: tuple[tuple[float, ...], ...] = ()
 
     @property
     def slots(self) -> int:
@@ -55,31 +60,72 @@ class ActionSpace:
             )
         if not bool(values.isfinite().all()):
             raise FramepredError(f"{where}: a value is not finite; every action must be a number")
+        # Between neighbouring float32 values lie edges that only float64 can hold.
         columns = [
-            torch.bucketize(values[:, d].contiguous(), torch.tensor(edge)) + start
+            torch.bucketize(values[:, d].double().contiguous(), torch.tensor(edge, dtype=torch.float64)) + start
             for d, (edge, (start, _)) in enumerate(zip(self.edges, self.ranges(), strict=True))
         ]
         return torch.stack(columns, 1)
 
+    def decode(self, ids: Tensor) -> Tensor:
+        """Action ids int64 (T, slots) → actions int64 (T,) or float32 (T, D), the centres of their bins."""
+        if self.kind == "discrete":
+            return ids[:, 0]
+        centres = self.centres or tuple(map(_between, self.edges))
+        columns = [
+            torch.tensor(centre)[ids[:, d] - start]
+            for d, (centre, (start, _)) in enumerate(zip(centres, self.ranges(), strict=True))
+        ]
+        return torch.stack(columns, 1)
+
     def to_json(self) -> dict[str, Any]:
-        shape: dict[str, Any] = (
-            {"count": self.count} if self.kind == "discrete" else {"edges": [list(e) for e in self.edges]}
-        )
+        shape: dict[str, Any] = {"count": self.count}
+        if self.kind == "continuous":
+            shape = {"edges": [list(e) for e in self.edges]}
+            shape |= {"centres": [list(c) for c in self.centres]} if self.centres else {}
         return {"kind": self.kind, "names": list(self.names), **shape}
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> "ActionSpace":
-        edges = tuple(tuple(e) for e in value.get("edges", ()))
-        return ActionSpace(value["kind"], tuple(value["names"]), value.get("count", 0), edges)
+        edges, centres = (tuple(tuple(row) for row in value.get(key, ())) for key in ("edges", "centres"))
+        return ActionSpace(value["kind"], tuple(value["names"]), value.get("count", 0), edges, centres)
+
+
+def _between(edges: tuple[float, ...]) -> tuple[float, ...]:
+    """Return the middles of bins from their edges alone; the outer ones are as wide as the mean of the others."""
+    if not edges:
+        return (0.0,)
+    half = (edges[-1] - edges[0]) / max(1, len(edges) - 1) / 2 or 0.5
+    middles = [low / 2 + high / 2 for low, high in pairwise(edges)]
+    return (edges[0] - half, *middles, edges[-1] + half)
 
 
 def fit_action_space(actions: list[Tensor], names: tuple[str, ...], bins: int) -> ActionSpace:
-    """Return the action space of a data set: the ids that occur, or bins of equal mass per dimension."""
+    """Return the action space of a data set: the ids that occur, or bins per dimension (`fit_bins`)."""
     if actions[0].ndim == 1 and not actions[0].is_floating_point():
         return ActionSpace("discrete", names, count=1 + max(int(a.max()) for a in actions if len(a)))
-    values = torch.cat(actions)
-    quantiles = torch.linspace(0, 1, bins + 1)[1:-1]
-    # torch.quantile refuses more than 16 million values; a regular subsample keeps the quantiles.
-    sample = values[:: max(1, len(values) // 1_000_000)]
-    edges = tuple(tuple(sorted(set(torch.quantile(column, quantiles).tolist()))) for column in sample.T.contiguous())
-    return ActionSpace("continuous", names, edges=edges)
+    columns = torch.cat(actions).T
+    edges, centres = zip(*(fit_bins(column, bins) for column in columns), strict=True)
+    return ActionSpace("continuous", names, edges=edges, centres=centres)
+
+
+def fit_bins(values: Tensor, bins: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the edges between the bins of finite values float32 (N,), and the mean of what is in each bin.
+
+    A value that makes up 1 % or more has a bin of its own, so that a rare one is kept apart from one that is nearly
+    always there. The others share up to `bins` bins of equal mass, or have one each where they are so few.
+    """
+    distinct, counts = values.float().double().unique(return_counts=True)
+    common = counts * 100 >= len(values)
+    others = counts.masked_fill(common, 0)
+    if int((~common).sum()) <= bins:
+        share = torch.arange(len(distinct))
+    else:
+        share = bins * (2 * others.cumsum(0) - others) // (2 * others.sum())
+    cut = common[:-1] | common[1:] | (share[:-1] != share[1:])
+    edges = (distinct[:-1] / 2 + distinct[1:] / 2)[cut]
+    place = torch.cat([torch.zeros(1, dtype=torch.int64), cut.cumsum(0)])
+    sums, sizes = (torch.zeros(len(edges) + 1, dtype=torch.float64) for _ in range(2))
+    sums.index_add_(0, place, distinct * counts)
+    sizes.index_add_(0, place, counts.double())
+    return tuple(edges.tolist()), tuple((sums / sizes).float().tolist())

@@ -15,6 +15,9 @@ from framepred.tokenizer.contract import actions_before
 from framepred.tokenizer.image import scaled, to_float, to_uint8
 from framepred.tokenizer.temporal_net import Past, TemporalNet, TemporalShape
 
+_FAR = 1e4
+"""Deviations from the mean beyond which an action is as strange as can be: larger ones overflow in the network."""
+
 
 class TemporalAutoencoder(nn.Module):
     """A Tokenizer around a `TemporalNet`. Continuous actions are scaled by their mean and deviation in training."""
@@ -126,7 +129,7 @@ class TemporalAutoencoder(nn.Module):
             if actions.shape[-1] != size:
                 raise FramepredError(f"the tokenizer knows actions of {size} numbers, these have {actions.shape[-1]}")
             given = actions.isfinite().all(-1)
-            values = (torch.nan_to_num(actions) - self.action_mean) / self.action_scale
+            values = ((torch.nan_to_num(actions) - self.action_mean) / self.action_scale).clamp(-_FAR, _FAR)
         else:
             if int(actions.max()) >= size:
                 raise FramepredError(

@@ -147,6 +147,10 @@ def known_actions(videos: Sequence[VideoFile]) -> Actions:
     joined = torch.cat(found)
     if not joined.is_floating_point():
         return Actions(names, int(joined.max()) + 1)
-    deviation = joined.std(0, correction=0)
-    scale = torch.where(deviation > 1e-6, deviation, 1.0)
-    return Actions(names, joined.shape[1], True, joined.mean(0), scale)
+    # In float64: squares of 1e30 are too large for float32, those of 1e-30 too small.
+    wide = joined.double()
+    mean, deviation = wide.mean(0), wide.std(0, correction=0).float()
+    # What is always the same has a deviation that is nothing but rounding.
+    varies = deviation > wide.abs().amax(0) * 1e-7
+    scale = torch.where(varies, deviation.clamp(min=torch.finfo(torch.float32).tiny), 1.0)
+    return Actions(names, joined.shape[1], True, mean.float(), scale)

@@ -105,6 +105,9 @@ def test_draws_follow_the_softmax(temperature: float) -> None:
             Sampling(0, 3, 0.5),
             Sampling(1, top_k=1),
             Sampling(50, top_k=1),
+            Sampling(100, top_k=1, top_p=0.5),
+            Sampling(1e-40, top_k=1),
+            Sampling(1e-40),
             Sampling(1, top_p=1e-6),
             Sampling(1e-6),
         ]
@@ -120,8 +123,11 @@ def test_greedy_settings_take_the_likeliest(logits: list[float], sampling: Sampl
     assert int(choose(row, noise, sampling)) == int(row.argmax())
 
 
-def test_greedy_needs_no_noise() -> None:
-    assert int(choose(LOGITS, None, Sampling(0))) == 0
+@pytest.mark.parametrize("temperature", [0, 1e-40, 1.0, 100.0])
+def test_greedy_needs_no_noise(temperature: float) -> None:
+    assert int(choose(LOGITS, None, Sampling(temperature, top_k=1))) == 0
+    assert Sampling(temperature, top_k=1).greedy
+    assert Sampling(temperature, top_k=2).greedy is (temperature == 0)
 
 
 @pytest.mark.parametrize("top_k", [1, 2, 3, 5])

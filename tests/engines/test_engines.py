@@ -95,7 +95,7 @@ def tokens_of(frames: Any) -> torch.Tensor:
 
 
 def installed(name: str) -> None:
-    for package in NEEDS[name]:
+    for package in NEEDS.get(name, ()):
         pytest.importorskip(package)
 
 
@@ -128,8 +128,19 @@ def test_sampled_frames_are_legal_repeatable_and_different(run: Run, name: str) 
     assert not torch.equal(first[0], first[1])
     assert 0 <= int(first.min()) <= int(first.max()) < 64
     assert len(first.unique()) > 40
-    narrow = tokens_of(predict_by(name, run, context, actions, 2, 1, Sampling(1.0, top_k=1)))
-    assert torch.equal(narrow, tokens_of(predict(run, context, actions, 2, 1, GREEDY)))
+
+
+@pytest.mark.parametrize("name", [*NEEDS, "framepred"])
+@pytest.mark.parametrize("temperature", [1e-30, 100.0])
+def test_the_likeliest_of_one_is_greedy_at_any_temperature(
+    run: Run, server: Server, name: str, temperature: float
+) -> None:
+    installed(name)
+    context, actions = random_context(2)
+    asked, expected = (run, context, actions, 2, 2), Sampling(temperature, top_k=1, seed=5)
+    one = predict(*asked, expected) if name == "framepred" else predict_by(name, *asked, expected, server.url)
+    assert torch.equal(tokens_of(one), tokens_of(predict(*asked, GREEDY)))
+    assert all(body["temperature"] == 0 for body in server.requests)
 
 
 def test_llama_cpp_runs_the_gguf_of_an_export(run: Run, tmp_path: Path) -> None:

@@ -164,7 +164,9 @@ def test_vocabulary_with_a_gap_is_refused() -> None:
 @settings(deadline=None)
 def test_binning_never_reorders(values: list[float], bins: int, probes: list[float]) -> None:
     space = fit_action_space([torch.tensor(values)[:, None]], ("x",), bins)
-    assert space.size <= bins
+    # No more than is asked for, but for the values that have bins of their own.
+    common = {v for v in values if values.count(v) * 100 >= len(values)}
+    assert space.size <= bins + 2 * len(common)
     ids = space.encode(torch.tensor(sorted(probes))[:, None])[:, 0]
     assert bool((ids.diff() >= 0).all())
     assert 0 <= int(ids.min()) <= int(ids.max()) < space.size

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from framepred.sources.actions_csv import write_actions
 from framepred.sources.folder import VideoFile
-from framepred.training.frames import sample_frames
+from framepred.training.frames import known_actions, sample_frames
 
 
 def test_of_a_long_video_every_so_many_frames_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,3 +30,18 @@ def test_sources_take_turns(clips_dir: Path) -> None:
     found = sample_frames(videos, (8, 8), 30, False)
     assert found.runs == (24, 24)
     assert {*found.groups} == {"a", "b"}
+
+
+@pytest.mark.parametrize("unit", [1e-44, 1e-20, 1.0, 1e30])
+def test_continuous_actions_of_any_unit_are_scaled_to_numbers_that_tell_them_apart(tmp_path: Path, unit: float) -> None:
+    actions = torch.tensor([[0.0, 5.0], [0.0, 5.0], [3.0, 5.0], [-1.0, 5.0]]) * unit
+    write_actions(tmp_path / "a.actions.csv", actions, ["steer", "gas"])
+    known = known_actions([VideoFile(tmp_path / "a.mp4", "s")])
+    assert known.mean is not None
+    assert known.scale is not None
+    told = (actions - known.mean) / known.scale
+    assert bool(told.isfinite().all())
+    assert float(told[:, 0].max() - told[:, 0].min()) > 1e-7
+    if unit > 1e-40:
+        assert float(told[:, 0].std(correction=0)) == pytest.approx(1.0, abs=1e-3)
+    assert float(told[:, 1].abs().max()) < 1e-5
