@@ -14,6 +14,7 @@ _HOMES = {
     "load_run": "world.run",
     "Run": "world.run",
     "rollout": "world.rollout",
+    "make_env": "world.env",
     "FramepredError": "errors",
     "FramepredWarning": "errors",
 }

@@ -40,6 +40,15 @@ class ActionSpace:
         stops = torch.tensor([len(e) + 1 for e in self.edges]).cumsum(0).tolist()
         return list(zip([0, *stops[:-1]], stops, strict=True))
 
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """Return the least and greatest values float32 (D,) of continuous actions that reach every bin."""
+        lows, highs = [], []
+        for edge in self.edges:
+            width = (edge[-1] - edge[0]) / max(1, len(edge) - 1) or 1.0 if edge else 1.0
+            lows.append(edge[0] - width if edge else 0.0)
+            highs.append(edge[-1] + width if edge else 1.0)
+        return torch.tensor(lows), torch.tensor(highs)
+
     def encode(self, actions: Tensor, where: str = "actions") -> Tensor:
         """Actions int64 (T,) or float32 (T, D) → action ids int64 (T, slots)."""
         if self.kind == "discrete":

@@ -86,6 +86,11 @@ class Autoencoder(FrameByFrame, nn.Module):
         return next(self.parameters()).device
 
     @torch.inference_mode()
+    def features(self, frames: Tensor) -> Tensor:
+        """Frames uint8 (S, 3, H, W) → the codes that each is drawn from, float32 (S, D, h, w)."""
+        return self.quantizer(self.encoder(to_float(frames.to(self.device))))[0]
+
+    @torch.inference_mode()
     def encode(self, frames: Tensor, actions: Tensor | None = None) -> Tensor:
         """Frames uint8 (T, 3, H, W) → tokens int64 (T, h, w) in [0, V)."""
         return encode_in_parts(self, frames, _CHUNK, lambda part: self.quantizer(self.encoder(part))[1])

@@ -95,6 +95,12 @@ class TemporalAutoencoder(nn.Module):
         pairs = zip(self._pasts(pictures, actions), tokens.to(self.device).split(1), strict=True)
         return torch.cat([to_uint8(self.net.picture(past, self.net.codes.lookup(own))) for past, own in pairs])
 
+    @torch.inference_mode()
+    def features(self, frames: Tensor) -> Tensor:
+        """Frames uint8 (S, 3, H, W) → what is seen in each as the last picture, float32 (S, D, h, w)."""
+        pictures = frames[:, None].expand(-1, self.past, -1, -1, -1)
+        return torch.cat([past.features[-1] for past in self._pasts(pictures, None)])
+
     def _begun(self, frame: Tensor) -> Tensor:
         """The first picture (1, 3, H, W) of a clip → what its first frame is given, (1, P, 3, H, W)."""
         if tuple(frame.shape[-2:]) != self.frame_size:

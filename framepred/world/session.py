@@ -90,6 +90,11 @@ class Session:
         return self._at.frame
 
     @property
+    def seen(self) -> int:
+        """How many of the last frames the next one is predicted from."""
+        return self.frame - window_start(self.frame, self._window)
+
+    @property
     def tokens(self) -> Tensor:
         """The last frame's tokens int64 (S, h, w) or (S, K + N)."""
         return self._layout.rows(self._at.tokens.expand(self.samples, -1))
@@ -190,6 +195,35 @@ class Session:
             raise FramepredError(f"a moment of {len(moment.ids)} samples is none of a session of {self.samples}")
         self._at = moment
 
+    def restart(self, rows: Sequence[int], moments: Sequence[Moment]) -> None:
+        """Let these samples go on from other pasts, while the others go on from their own.
+
+        Each is a moment of a session of one sample after `seen` frames, as the samples share the window's length.
+        FramepredError for one of another length.
+        """
+        at, start = self._at, window_start(self.frame, self._window)
+        ids = self._slid(at.ids, start - at.start)
+        for moment in moments:
+            if moment.ids.shape[1] != ids.shape[1]:
+                had = moment.frame - moment.start
+                raise FramepredError(f"a past of {had} frames cannot stand in a session that sees {self.seen}")
+        every = torch.arange(self.samples) + len(rows)
+        every[torch.as_tensor(rows, dtype=torch.int64)] = torch.arange(len(rows))
+        own = replace(at, ids=ids, start=start)
+
+        def mixed(name: str) -> Any:
+            mine, theirs = getattr(own, name), [getattr(moment, name) for moment in moments]
+            if mine is None:
+                return None
+            return torch.cat([*theirs, mine.expand(self.samples, *mine.shape[1:])])[every.to(mine.device)]
+
+        self._at = replace(own, **{name: mixed(name) for name in ("ids", "tokens", "pictures", "actions")})
+
+    def _slid(self, ids: Tensor, frames: int) -> Tensor:
+        """Ids without the first so many of their frames; words stay."""
+        kept = ids[:, self._words + frames * self._layout.stride :]
+        return torch.cat([ids[:, : self._words], kept], 1)
+
     def _given(self, action: Any) -> tuple[Tensor, Tensor | None, Tensor]:
         """Return what the next frame is given after an action: pictures, actions, vocabulary ids (1 or S, slots)."""
         at, layout = self._at, self._layout
@@ -224,9 +258,8 @@ class Session:
 
     def _past(self, action_ids: Tensor, context: Tensor) -> Tensor:
         """Return the ids (1 or S, L) that the next frame follows: the window has moved as far as it does for it."""
-        ids, moved = self._at.ids, window_start(self.frame, self._window) - self._at.start
-        kept = ids[:, self._words + moved * self._layout.stride :]
-        return torch.cat(_together(ids[:, : self._words], kept, action_ids, self._layout.context_ids(context)), 1)
+        ids = self._slid(self._at.ids, window_start(self.frame, self._window) - self._at.start)
+        return torch.cat(_together(ids, action_ids, self._layout.context_ids(context)), 1)
 
     def _go_on(self, ids: Tensor, tokens: Tensor, count: int = 1) -> None:
         """Move on by so many frames: the model has seen these ids, of which the last frame's tokens are (R, K + N)."""

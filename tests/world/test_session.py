@@ -235,6 +235,38 @@ def test_forks_go_their_own_ways_and_the_session_its_own(
     assert all(torch.equal(a, b) for a, b in zip(own, expected, strict=True))
 
 
+@CASES
+@pytest.mark.parametrize("steps", [1, 2, 4, 9])
+def test_a_sample_that_restarts_goes_on_from_its_new_past_and_the_others_from_theirs(
+    space: ActionSpace | None, tokenizer: Any, steps: int
+) -> None:
+    run, actions = build(space, tokenizer), actions_of(space)
+    session, calm = (begin(run, actions, samples=3, temperature=0.0) for _ in range(2))
+    walk(session, actions, steps), walk(calm, actions, steps)
+    assert session.seen == session.frame - window_start(session.frame, WINDOW)
+    frames = frames_of(session.seen, seed=5)
+    other = actions_of(space, seed=5)
+    before = run.session(frames, None if other is None else other[: session.seen - 1], temperature=0.0)
+    session.restart([1], [before.mark()])
+    # As long as neither window slides, its future is that of a session of its own; the others notice nothing.
+    alone = min(WINDOW - session.seen, 3)
+    for step in range(3):
+        action = None if actions is None else actions[step]
+        shown, expected, own = session.step(action), calm.step(action), before.step(action)
+        assert torch.equal(shown[[0, 2]], expected[[0, 2]])
+        assert step >= alone or torch.equal(shown[1], own[0])
+        # Greedy and without actions, all pasts of this run lead to the same frame.
+        assert space is None or not torch.equal(session.tokens[1], calm.tokens[1])
+
+
+def test_a_past_of_another_length_is_refused() -> None:
+    run, actions = build(), actions_of(DISCRETE)
+    session = begin(run, actions, samples=2)
+    moment = run.session(frames_of(2), actions[:1]).mark()
+    with pytest.raises(FramepredError, match="a past of 2 frames cannot stand in a session that sees 3"):
+        session.restart([0], [moment])
+
+
 def test_an_action_for_each_future() -> None:
     run = build()
     session = begin(run, actions_of(DISCRETE)).fork(4)
