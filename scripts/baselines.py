@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from framepred.config.recipe import Recipe
 from framepred.errors import FramepredError
-from framepred.sources.folder import VideoFile
+from framepred.sources.contract import StoredEpisode
 from framepred.tokenizer.contract import FrameByFrame
 from framepred.tokenizer.image import (
     ResidualBlock,
@@ -170,7 +170,7 @@ BASELINES: dict[str, Callable[[Recipe], Baseline]] = {"vq-pytorch": PlainVQ, "ir
 
 
 def train_baseline(
-    model: Baseline, videos: Sequence[VideoFile], recipe: Recipe, accelerator: Accelerator
+    model: Baseline, videos: Sequence[StoredEpisode], recipe: Recipe, accelerator: Accelerator
 ) -> Iterator[TrainProgress]:
     """Train for the recipe's minutes, what reading takes included, on the frames and the loss of framepred's own.
 

@@ -25,11 +25,11 @@ def calibrate(
     """
     from framepred.evaluation.surprise.calibrate import calibrate as run_calibration
     from framepred.evaluation.surprise.calibration import FILE_NAME, Calibration, write_calibration
-    from framepred.sources.folder import find_videos
+    from framepred.sources.find import find_episodes
     from framepred.world.device import choose_device
     from framepred.world.run import load_run
 
-    videos = find_videos(sources)
+    videos = find_episodes(sources)
     run = load_run(model, choose_device(device))
     out = out or run.path / FILE_NAME
     options.check_output(out, overwrite)

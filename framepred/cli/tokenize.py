@@ -56,13 +56,13 @@ def tokenize(
 
     from framepred.io.hub import is_address
     from framepred.io.zoo import tokenizer_folder
-    from framepred.sources.folder import find_videos
+    from framepred.sources.find import find_episodes
     from framepred.tokenizer.checkpoint import tokenizer_sha256
     from framepred.tokens.tokenize import tokenize as run_tokenize
     from framepred.tokens.workers import Workers
     from framepred.world.device import choose_device
 
-    videos = find_videos(sources)
+    videos = find_episodes(sources)
     folder = tokenizer_folder(tokenizer)
     load = partial(_load_keeping_memory, folder, size, choose_device(device))
     loaded = load()

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.evaluation.protocol import Protocol
+from framepred.sources.contract import StoredEpisode
 from framepred.sources.episode import check_action_count
-from framepred.sources.folder import VideoFile, find_videos
+from framepred.sources.find import Address, find_episodes
 from framepred.tokens.store import TokenEpisode, is_store, read_store, read_store_info
 
 Alteration = Literal["mirrored", "reversed", "skipped"]
@@ -39,7 +40,7 @@ class Group:
 
     name: str
     source: str
-    members: tuple[VideoFile | TokenEpisode, ...]
+    members: tuple[StoredEpisode | TokenEpisode, ...]
     alteration: Alteration | None = None
 
 
@@ -57,12 +58,12 @@ def make_groups(
     groups: list[Group] = []
     for given in sources:
         name, equals, source = given.partition("=")
-        if not equals or Path(given).exists():
+        if not equals or Path(given).exists() or Address.parse(given):
             path = Path(given).resolve()
             name, source = path.stem if path.is_file() else path.name, given
         if name in [g.name for g in groups]:
             raise FramepredError(f"two sources are called {name!r}: name them apart, NAME=SOURCE")
-        members: tuple[VideoFile | TokenEpisode, ...]
+        members: tuple[StoredEpisode | TokenEpisode, ...]
         if is_store(source):
             if protocol.rollout:
                 raise FramepredError(
@@ -72,7 +73,7 @@ def make_groups(
             check_store(source, tokenizer_sha256)
             members = tuple(read_store(source, action_names))
         else:
-            members = tuple(video.ordered(action_names) for video in find_videos([source]))
+            members = tuple(video.ordered(action_names) for video in find_episodes([source]))
         groups.append(Group(name, source, members))
     first = groups[0]
     altered = [Group(f"{first.name}, {kind}", first.source, first.members, kind) for kind in alterations]
@@ -132,14 +133,14 @@ def read_clips(group: Group, protocol: Protocol, size: tuple[int, int], fps: flo
         )
 
 
-def _warn_resampled(video: VideoFile, rate: float) -> None:
+def _warn_resampled(video: StoredEpisode, rate: float) -> None:
     own = video.info().fps
-    message = f"{video.path.name} has {own:g} frames a second, not {rate:g}: videos of another rate are resampled"
+    message = f"{video.name} has {own:g} frames a second, not {rate:g}: videos of another rate are resampled"
     warnings.warn(FramepredWarning(message), stacklevel=3)
 
 
 def _cut_video(
-    video: VideoFile, protocol: Protocol, span: int, size: tuple[int, int], fps: float | None
+    video: StoredEpisode, protocol: Protocol, span: int, size: tuple[int, int], fps: float | None
 ) -> Iterator[EvalClip]:
     actions, _ = video.actions() or (None, ())
     rate = fps or video.info().fps
@@ -153,7 +154,7 @@ def _cut_video(
             start += protocol.stride
         passed = min(start - first, len(held))
         held, first = held[passed:], first + passed
-    check_action_count(actions, first + len(held), str(video.actions_file))
+    check_action_count(actions, first + len(held), str(video.actions_from))
 
 
 def _cut_tokens(episode: TokenEpisode, protocol: Protocol, span: int) -> Iterator[EvalClip]:

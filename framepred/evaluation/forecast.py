@@ -20,7 +20,7 @@ from framepred.evaluation.scores import WITHOUT_WEIGHTS, ForecastScores, score_f
 from framepred.io.atomic import writing
 from framepred.llm.text import prompt_ids
 from framepred.sources.episode import check_action_count
-from framepred.sources.folder import VideoFile
+from framepred.sources.find import find_episode
 from framepred.video.panels import draw_panels
 from framepred.video.write import write_video
 from framepred.world.device import choose_device
@@ -157,7 +157,7 @@ def _read(
     video: Path, run: Run, actions: str | None, start: int, context: int, horizon: int
 ) -> tuple[Tensor, float, Tensor | None]:
     """Return context + horizon frames of a video from `start` on, or fewer, their rate and the actions between."""
-    file = VideoFile(video, str(video))
+    file = find_episode(video)
     given = given_actions(file, actions, run)
     rate = None if given else rate_of_run(file, run)
     clip = file.read(run.tokenizer.frame_size, rate, start + context + horizon, with_actions=False)

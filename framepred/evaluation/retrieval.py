@@ -16,7 +16,8 @@ from framepred.errors import FramepredError, FramepredWarning
 from framepred.evaluation.clips import check_store
 from framepred.io.atomic import writing
 from framepred.io.progress import Progress
-from framepred.sources.folder import VideoFile, find_videos
+from framepred.sources.contract import StoredEpisode
+from framepred.sources.find import find_episodes
 from framepred.tokenizer.contract import Tokenizer
 from framepred.tokens.store import TokenEpisode, is_store, read_store
 from framepred.video.resize import fit_frames
@@ -36,7 +37,7 @@ class TrainingIndex:
 
     features: Tensor
     lengths: tuple[int, ...]
-    episodes: tuple[VideoFile | TokenEpisode, ...]
+    episodes: tuple[StoredEpisode | TokenEpisode, ...]
     tokenizer: Tokenizer
     fps: float
 
@@ -99,13 +100,13 @@ def index_training(
     With a `cache` folder the thumbnails are kept there, until a file changes. Raises FramepredError where
     nothing is found, or a store holds another tokenizer's tokens.
     """
-    found: list[VideoFile | TokenEpisode] = []
+    found: list[StoredEpisode | TokenEpisode] = []
     for source in sources:
         if is_store(source):
             check_store(source, tokenizer_sha256)
             found += read_store(source)
         else:
-            found += find_videos([source])
+            found += find_episodes([source])
     kept = None if cache is None else cache / f"training-{_state(found, tokenizer, tokenizer_sha256, fps)}.safetensors"
     parts = _read_parts(kept)
     if parts is None:
@@ -134,15 +135,16 @@ def index_training(
     )  # fmt: skip
 
 
-def _state(found: Sequence[VideoFile | TokenEpisode], tokenizer: Tokenizer, tokenizer_sha256: str, fps: float) -> str:
-    """Return a hash of all that thumbnails depend on; a video is identified by its path, size and time of change."""
+def _state(
+    found: Sequence[StoredEpisode | TokenEpisode], tokenizer: Tokenizer, tokenizer_sha256: str, fps: float
+) -> str:
+    """Return a hash of all that thumbnails depend on; a stored episode is identified by its state."""
     digest = hashlib.sha256(repr((_SIDE, tokenizer.frame_size, tokenizer_sha256, fps)).encode())
     for item in found:
         if isinstance(item, TokenEpisode):
             digest.update(item.tokens.numpy().tobytes())
         else:
-            about = item.path.stat()
-            digest.update(repr((item.path.resolve(), about.st_size, about.st_mtime_ns)).encode())
+            digest.update(item.state.encode())
     return digest.hexdigest()
 
 

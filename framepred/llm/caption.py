@@ -9,7 +9,7 @@ from torch import Tensor
 from framepred.decoding.sampling import Sampling
 from framepred.errors import FramepredError
 from framepred.llm.text import decode_text, require_text
-from framepred.sources.folder import VideoFile
+from framepred.sources.find import find_episode
 from framepred.world.device import choose_device
 from framepred.world.footage import given_actions, rate_of_run
 from framepred.world.rollout import check_actions
@@ -60,7 +60,7 @@ def caption_video(
     count = run.window if context is None else context
     if count > run.window:
         raise FramepredError(f"context {count} is not allowed: the run sees {run.window} frames; give 1 to that")
-    file = VideoFile(Path(video), str(video))
+    file = find_episode(video)
     given = given_actions(file, actions, run)
     rate = None if given else rate_of_run(file, run)
     clip = file.read(run.tokenizer.frame_size, rate, start + count, with_actions=False)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -10,18 +10,13 @@ from torch import Tensor
 from framepred.errors import FramepredError
 from framepred.sources.actions_csv import actions_path, read_actions
 from framepred.sources.captions_csv import Caption, read_captions
-from framepred.sources.episode import Episode, check_action_count, order_actions
-from framepred.video.read import VIDEO_SUFFIXES, VideoInfo, probe_video, read_timed, stream_timed
-
-__all__ = ["VideoFile", "VideoInfo", "find_videos"]
+from framepred.sources.contract import Actions, StoredEpisode
+from framepred.video.read import VIDEO_SUFFIXES, VideoInfo, probe_video, stream_timed
 
 
 @dataclass(frozen=True)
-class VideoFile:
-    """One video of a source: `source` is the argument that named it or its folder.
-
-    `action_names`, where given, are the names that its actions must have, in the order in which they are wanted.
-    """
+class VideoFile(StoredEpisode):
+    """One video of a source: `source` is the argument that named it or its folder."""
 
     path: Path
     source: str
@@ -32,67 +27,48 @@ class VideoFile:
         return self.path.stem
 
     @property
+    def where(self) -> str:
+        return str(self.path)
+
+    @property
+    def key(self) -> str:
+        return str(self.path.resolve())
+
+    @property
+    def num_bytes(self) -> int:
+        try:
+            return self.path.stat().st_size
+        except OSError:
+            return 0
+
+    @property
+    def state(self) -> str:
+        about = self.path.stat()
+        return repr((self.path.resolve(), about.st_size, about.st_mtime_ns))
+
+    @property
     def actions_file(self) -> Path | None:
         path = actions_path(self.path)
         return path if path.is_file() else None
+
+    @property
+    def actions_from(self) -> str | None:
+        return str(self.actions_file) if self.actions_file else None
 
     def info(self) -> VideoInfo:
         """Return what the video's header says."""
         return probe_video(self.path)
 
-    def actions(self, file: Path | None = None) -> tuple[Tensor, tuple[str, ...]] | None:
-        """Return (actions, names) of an actions file, by default the one beside the video; None where there is none.
-
-        Raises FramepredError where their names are not the `action_names`; another order is put right.
-        """
-        file = file or self.actions_file
-        if file is None:
-            return None
-        actions, names = read_actions(file)
-        if self.action_names is None:
-            return actions, names
-        return order_actions(actions, names, self.action_names, str(file)), self.action_names
-
-    def ordered(self, action_names: tuple[str, ...] | None) -> "VideoFile":
-        """Return the video with its actions in the order of these names."""
-        return replace(self, action_names=action_names)
-
-    def resampled_to(self, fps: float | None) -> float | None:
-        """Return `fps` where the video is to be resampled to it; None where it keeps its own frames.
-
-        It keeps them where an actions file belongs to them, and where their rate is within 2 % of `fps`.
-        """
-        if fps is None or self.actions_file or abs(self.info().fps - fps) <= 0.02 * fps:
-            return None
-        return fps
-
-    def stream(self, size: tuple[int, int], fps: float | None, chunk: int = 64) -> Iterator[Tensor]:
-        """Yield frames uint8 (≤ chunk, 3, H, W), `resampled_to` a rate."""
-        return (frames for frames, _ in self.stream_timed(size, fps, chunk))
+    def own_actions(self) -> Actions | None:
+        return read_actions(self.actions_file) if self.actions_file else None
 
     def stream_timed(
         self, size: tuple[int, int], fps: float | None, chunk: int = 64
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield frames as `stream` does, with their times float64 (≤ chunk,) in seconds from the first."""
         return stream_timed(self.path, size, self.resampled_to(fps), chunk)
 
     def captions(self, times: Tensor, fps: float) -> tuple[Caption, ...]:
-        """Return the captions of frames at `times`, the last of which is shown for 1 / fps seconds."""
         return tuple(read_captions(self.path, float(times[-1]) + 1 / fps))
-
-    def read(
-        self, size: tuple[int, int], fps: float | None = None, max_frames: int | None = None, with_actions: bool = True
-    ) -> Episode:
-        """Read the video, or its first `max_frames` frames, into memory, as `stream` yields it."""
-        rate = self.resampled_to(fps)
-        frames, times = read_timed(self.path, size, rate, max_frames)
-        loaded = self.actions() if with_actions else None
-        actions, names = loaded or (None, ())
-        if actions is not None:
-            if len(frames) == max_frames:
-                actions = actions[:max_frames]
-            check_action_count(actions, len(frames), str(self.actions_file))
-        return Episode(self.name, frames, times, rate or self.info().fps, actions, names)
 
 
 def find_videos(sources: Sequence[str | os.PathLike[str]]) -> list[VideoFile]:

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.io.atomic import writing
 from framepred.io.progress import Progress
-from framepred.sources.folder import VideoFile
+from framepred.sources.contract import StoredEpisode
 from framepred.tokenizer.contract import Tokenizer
 from framepred.tokens.store import StoreInfo, read_shard, read_store_info, shard_files, store_schema, write_store_info
-from framepred.tokens.workers import News, Workers, encode_here, encode_in_processes, file_bytes, source_key
+from framepred.tokens.workers import News, Workers, encode_here, encode_in_processes
 
 _FLUSH_TOKENS = 4_000_000
 _FLUSH_SECONDS = 30.0
@@ -33,7 +33,7 @@ class TokenizeProgress(Progress):
 
 
 def tokenize(
-    videos: Sequence[VideoFile],
+    videos: Sequence[StoredEpisode],
     out: str | os.PathLike[str],
     tokenizer: Tokenizer,
     name: str,
@@ -60,11 +60,11 @@ def tokenize(
     )  # fmt: skip
     info, stored = _open_store(folder, wanted)
     mine = videos[number - 1 :: shards]
-    missing = [v.ordered(info.action_names) for v in mine if source_key(v) not in stored]
+    missing = [v.ordered(info.action_names) for v in mine if v.key not in stored]
     if not missing:
         return
     files = _Files(folder, "episodes" if shards == 1 else f"episodes-{number}of{shards}", info)
-    meter = _Meter([file_bytes(v) for v in missing])
+    meter = _Meter([v.num_bytes for v in missing])
     news = encode_in_processes(missing, workers, fps) if workers else encode_here(missing, tokenizer, fps)
     skipped, done = 0, len(mine) - len(missing)
     try:
@@ -196,11 +196,11 @@ def _as_known(tokenizer: Tokenizer, names: tuple[str, ...]) -> tuple[str, ...]:
     return known or names
 
 
-def _common_actions(videos: Sequence[VideoFile]) -> tuple[str | None, tuple[str, ...]]:
+def _common_actions(videos: Sequence[StoredEpisode]) -> tuple[str | None, tuple[str, ...]]:
     """Return the one kind and the names of actions that the videos share, in the order of the first that has some."""
     kind: str | None = None
     names: tuple[str, ...] = ()
-    first: VideoFile | None = None
+    first: StoredEpisode | None = None
     for video in videos:
         try:
             loaded = video.actions()
@@ -214,7 +214,7 @@ def _common_actions(videos: Sequence[VideoFile]) -> tuple[str | None, tuple[str,
             first, kind, names = video, mine, loaded[1]
         elif (kind, sorted(names)) != (mine, sorted(loaded[1])):
             raise FramepredError(
-                f"{video.actions_file} has {mine} actions {list(loaded[1])}, {first.actions_file} has "
+                f"{video.actions_from} has {mine} actions {list(loaded[1])}, {first.actions_from} has "
                 f"{kind} {list(names)}: one store holds one kind"
             )
     return kind, names

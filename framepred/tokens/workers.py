@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from framepred.errors import FramepredError, FramepredWarning
+from framepred.sources.contract import StoredEpisode, VideoInfo
 from framepred.sources.episode import check_action_count
-from framepred.sources.folder import VideoFile, VideoInfo
 from framepred.tokenizer.contract import Tokenizer
 from framepred.tokens.store import to_png
 
@@ -47,20 +47,9 @@ class News:
         return self.row is not None or self.error is not None
 
 
-def source_key(video: VideoFile) -> str:
-    """Return what a store knows a video by."""
-    return str(video.path.resolve())
-
-
-def file_bytes(video: VideoFile) -> int:
-    """Return a video file's size, 0 where it cannot be asked."""
-    try:
-        return video.path.stat().st_size
-    except OSError:
-        return 0
-
-
-def encode_here(videos: Sequence[VideoFile], tokenizer: Tokenizer, fps: float | None) -> Generator[News, None, None]:
+def encode_here(
+    videos: Sequence[StoredEpisode], tokenizer: Tokenizer, fps: float | None
+) -> Generator[News, None, None]:
     """Encode videos one after the other; a video is streamed, so it may be longer than memory."""
     for index, video in enumerate(videos):
         try:
@@ -104,15 +93,15 @@ def _expected_frames(info: VideoInfo, rate: float | None, seen: int) -> float:
 
 
 def _row(
-    video: VideoFile, tokens: Tensor, times: Tensor, tokenizer: Tokenizer, rate: float, actions: Tensor | None
+    video: StoredEpisode, tokens: Tensor, times: Tensor, tokenizer: Tokenizer, rate: float, actions: Tensor | None
 ) -> dict[str, Any]:
     (height, width), (context_height, context_width) = tokenizer.grid, tokenizer.context_grid
     contexts, steps = tokens.split((context_height * context_width, height * width), 1)
-    check_action_count(actions, len(tokens), str(video.actions_file))
+    check_action_count(actions, len(tokens), str(video.actions_from))
     captions = video.captions(times, rate)
     return {
         "episode": video.name,
-        "source": source_key(video),
+        "source": video.key,
         "fps": rate,
         "num_frames": len(tokens),
         "times": times.numpy(),
@@ -135,13 +124,13 @@ class _Worker:
 
 
 def encode_in_processes(
-    videos: Sequence[VideoFile], workers: Workers, fps: float | None
+    videos: Sequence[StoredEpisode], workers: Workers, fps: float | None
 ) -> Generator[News, None, None]:
     """Encode videos in processes of their own, the largest files first, in no order of their ends.
 
     A worker that dies takes only its video with it. Nothing of them outlives this process or this generator.
     """
-    waiting = deque(sorted(range(len(videos)), key=lambda i: -file_bytes(videos[i])))
+    waiting = deque(sorted(range(len(videos)), key=lambda i: -videos[i].num_bytes))
     count = min(workers.count, len(videos))
     threads = max(1, torch.get_num_threads() // count)
     team: dict[Connection, _Worker] = {}
@@ -192,7 +181,7 @@ def encode_in_processes(
             worker.pipe.close()
 
 
-def _lost(worker: _Worker, videos: Sequence[VideoFile]) -> int:
+def _lost(worker: _Worker, videos: Sequence[StoredEpisode]) -> int:
     """Return the video that a dead worker had; one that never had any could not even start."""
     worker.process.join()
     if worker.index is None:
@@ -203,10 +192,10 @@ def _lost(worker: _Worker, videos: Sequence[VideoFile]) -> int:
     return worker.index
 
 
-def _death(worker: _Worker, videos: Sequence[VideoFile]) -> FramepredError:
+def _death(worker: _Worker, videos: Sequence[StoredEpisode]) -> FramepredError:
     assert worker.index is not None
     return FramepredError(
-        f"{videos[worker.index].path} ended its worker (exit code {worker.process.exitcode}; killed, or out of "
+        f"{videos[worker.index].where} ended its worker (exit code {worker.process.exitcode}; killed, or out of "
         "memory?): give the same command again, with fewer --workers if memory is short"
     )
 

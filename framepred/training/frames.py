@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from framepred.errors import FramepredError, FramepredWarning
-from framepred.sources.folder import VideoFile
+from framepred.sources.contract import StoredEpisode
 from framepred.training.windows import step_generator
 
 
@@ -21,7 +21,7 @@ class Frames:
     groups: tuple[str, ...]
 
 
-def sample_frames(videos: Sequence[VideoFile], size: tuple[int, int], most: int, lenient: bool) -> Frames:
+def sample_frames(videos: Sequence[StoredEpisode], size: tuple[int, int], most: int, lenient: bool) -> Frames:
     """Read up to `most` frames; of a video longer than its share, every so many.
 
     Sources take turns, so that each is there. A bad file is skipped with a warning if `lenient`.
@@ -47,7 +47,7 @@ def sample_frames(videos: Sequence[VideoFile], size: tuple[int, int], most: int,
     return Frames(frames, tuple(runs), tuple(groups))
 
 
-def in_turns(videos: Sequence[VideoFile]) -> list[VideoFile]:
+def in_turns(videos: Sequence[StoredEpisode]) -> list[StoredEpisode]:
     """Return videos in random order, one of each source after the other."""
     turns: dict[str, int] = {}
     order = []
@@ -73,7 +73,7 @@ class Episodes:
 
 
 def read_episodes(
-    videos: Sequence[VideoFile], size: tuple[int, int], fps: float | None, most: int, lenient: bool
+    videos: Sequence[StoredEpisode], size: tuple[int, int], fps: float | None, most: int, lenient: bool
 ) -> Episodes:
     """Read up to `most` frames with their actions; of a video longer than its share, the beginning.
 
@@ -127,7 +127,7 @@ class Actions:
     scale: Tensor | None = None
 
 
-def known_actions(videos: Sequence[VideoFile]) -> Actions:
+def known_actions(videos: Sequence[StoredEpisode]) -> Actions:
     """Return the actions of videos; those without any do not matter.
 
     Raises FramepredError where some are discrete and some are not, or where their names differ.
@@ -139,7 +139,7 @@ def known_actions(videos: Sequence[VideoFile]) -> Actions:
             actions, names = loaded
             if actions.is_floating_point() != (found or [actions])[0].is_floating_point():
                 raise FramepredError(
-                    f"{video.actions_file}: some videos' actions are discrete, some are not: one run has one kind"
+                    f"{video.actions_from}: some videos' actions are discrete, some are not: one run has one kind"
                 )
             found.append(actions)
     if not found:

@@ -16,7 +16,8 @@ from framepred.io.atomic import write_text
 from framepred.llm.model import LanguageModel, find_checkpoint, load_language_model
 from framepred.sequence.layout import SequenceLayout
 from framepred.sources.captions_csv import find_texts
-from framepred.sources.folder import VideoFile, find_videos
+from framepred.sources.contract import StoredEpisode
+from framepred.sources.find import find_episodes
 from framepred.tokenizer.checkpoint import copy_tokenizer, load_tokenizer, tokenizer_sha256
 from framepred.tokenizer.contract import Tokenizer
 from framepred.tokens.store import StoreInfo, TokenEpisode, is_store, read_store, read_store_info
@@ -80,7 +81,7 @@ def _train(job: Job) -> Iterator[Progress]:
     stores = [s for s in job.sources if is_store(s)]
     if stores and len(stores) != len(job.sources):
         raise FramepredError("sources mix videos and token stores: give only one kind")
-    videos = [] if stores else find_videos(job.sources)
+    videos = [] if stores else find_episodes(job.sources)
     init = _load_init(job)
     _check_text(job, init)
     accelerator = make_accelerator()
@@ -104,14 +105,14 @@ def _train(job: Job) -> Iterator[Progress]:
             yield from tokenize(videos, stores[0], tokenizer, "run", sha256, path, fps)
         accelerator.wait_for_everyone()
     # A run's own store holds the episodes of all its sources, each of which is drawn as often as the recipe says.
-    origin = {str(v.path.resolve()): v.source for v in videos}
+    origin = {v.key: v.source for v in videos}
     names = _action_names(init, stores)
     episodes = [(e, origin.get(e.source, store)) for store in stores for e in read_store(store, names)]
     yield from _train_predictor(job, stores, episodes, tokenizer, sha256, init, accelerator, started)
 
 
 def _provide_tokenizer(
-    job: Job, videos: Sequence[VideoFile], stores: Sequence[str], init: Run | LanguageModel | None,
+    job: Job, videos: Sequence[StoredEpisode], stores: Sequence[str], init: Run | LanguageModel | None,
     accelerator: Accelerator, started: float,
 ) -> Iterator[Progress]:  # fmt: skip
     """Put the tokenizer that is given or that made the stores into OUT/tokenizer, or train one, unless one is there."""

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 
 from framepred.config.recipe import Recipe, to_toml
 from framepred.errors import FramepredError, FramepredWarning
-from framepred.sources.folder import VideoFile
+from framepred.sources.contract import StoredEpisode
 from framepred.tokenizer.checkpoint import save_tokenizer
 from framepred.tokenizer.image import Autoencoder
 from framepred.tokenizer.temporal import TemporalAutoencoder
@@ -27,7 +27,7 @@ _HELD_OUT = 512
 
 
 def train_tokenizer(
-    videos: Sequence[VideoFile], origin: str | None, recipe: Recipe, out: Path, accelerator: Accelerator,
+    videos: Sequence[StoredEpisode], origin: str | None, recipe: Recipe, out: Path, accelerator: Accelerator,
     deadline: float | None,
 ) -> Iterator[TrainProgress]:  # fmt: skip
     """Train a new tokenizer, or the one of `origin` further, and save it in OUT/tokenizer.
@@ -53,7 +53,7 @@ def train_tokenizer(
 
 
 def _image_stage(
-    model: Autoencoder, train: Sequence[VideoFile], held_out: Sequence[VideoFile], recipe: Recipe,
+    model: Autoencoder, train: Sequence[StoredEpisode], held_out: Sequence[StoredEpisode], recipe: Recipe,
     accelerator: Accelerator,
 ) -> Stage:  # fmt: skip
     lenient, most = len(train) + len(held_out) > 1, recipe.data.max_tokenizer_frames
@@ -67,7 +67,7 @@ def _image_stage(
 
 
 def _temporal_stage(
-    model: TemporalAutoencoder, train: Sequence[VideoFile], held_out: Sequence[VideoFile], recipe: Recipe,
+    model: TemporalAutoencoder, train: Sequence[StoredEpisode], held_out: Sequence[StoredEpisode], recipe: Recipe,
     accelerator: Accelerator,
 ) -> Stage:  # fmt: skip
     lenient, data = len(train) + len(held_out) > 1, recipe.data

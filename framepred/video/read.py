@@ -192,20 +192,17 @@ def read_video(
         size = (size, size)
     if fps is not None and not fps > 0:
         raise FramepredError(f"fps {fps} is not allowed: give a positive number of frames a second")
-    frames, _ = read_timed(path, size, fps, max_frames)
+    frames, _ = gather(stream_timed(path, size, fps), max_frames)
     return Clip(frames, float(fps) if fps else probe_video(path).fps)
 
 
-def read_timed(
-    path: str | os.PathLike[str], size: tuple[int, int] | None, fps: float | None, max_frames: int | None
-) -> tuple[Tensor, Tensor]:
-    """Read a video's frames uint8 (T, 3, H, W) and their times float64 (T,), as `stream_timed` yields them."""
-    chunks: list[tuple[Tensor, Tensor]] = []
-    total = 0
-    for frames, times in stream_timed(path, size, fps):
-        chunks.append((frames, times))
-        total += len(frames)
+def gather(chunks: Iterator[tuple[Tensor, Tensor]], max_frames: int | None = None) -> tuple[Tensor, Tensor]:
+    """Join chunks of frames and times, or the first `max_frames` of them → uint8 (T, 3, H, W), float64 (T,)."""
+    parts, total = list[tuple[Tensor, Tensor]](), 0
+    for part in chunks:
+        parts.append(part)
+        total += len(part[0])
         if max_frames is not None and total >= max_frames:
             break
-    frames, times = (torch.cat(parts)[:max_frames] for parts in zip(*chunks, strict=True))
+    frames, times = (torch.cat(part)[:max_frames] for part in zip(*parts, strict=True))
     return frames, times

@@ -11,8 +11,8 @@ from framepred.evaluation.surprise.calibration import Calibration, Condition
 from framepred.evaluation.surprise.features import Features, FrameScores, score_frames
 from framepred.evaluation.surprise.reliability import BINS, Reliability, bin_confidence
 from framepred.io.progress import Progress
+from framepred.sources.contract import StoredEpisode
 from framepred.sources.episode import check_action_count
-from framepred.sources.folder import VideoFile
 from framepred.world.counterfactual import join_pasts, take_past
 from framepred.world.footage import rate_of_run
 from framepred.world.run import Run
@@ -39,7 +39,7 @@ class _Tally:
         return Condition(self.nll / tokens, accuracy, Reliability.of(self.sums), Baseline.of(self.features))
 
 
-def calibrate(run: Run, videos: Sequence[VideoFile]) -> Iterator[Progress | Calibration]:
+def calibrate(run: Run, videos: Sequence[StoredEpisode]) -> Iterator[Progress | Calibration]:
     """Score every frame of `videos` without actions, and with them where the run and all videos have some.
 
     Yields progress after each frame, and at last the calibration. Raises FramepredError for what is no video, too
@@ -47,7 +47,7 @@ def calibrate(run: Run, videos: Sequence[VideoFile]) -> Iterator[Progress | Cali
     """
     if run.layout.actions is not None:
         videos = [video.ordered(run.layout.actions.names) for video in videos]
-    with_actions = run.layout.actions is not None and all(v.actions_file for v in videos)
+    with_actions = run.layout.actions is not None and all(v.actions_from for v in videos)
     rates = [rate_of_run(video, run) for video in videos]
     places = sorted({i * len(videos) // _OTHER_PASTS for i in range(_OTHER_PASTS)}) if len(videos) > 1 else []
     taken = {i: take_past(run, *_read(run, videos[i], rates[i], with_actions)) for i in places}
@@ -73,16 +73,16 @@ def calibrate(run: Run, videos: Sequence[VideoFile]) -> Iterator[Progress | Cali
     yield Calibration(len(videos), pasts, made["no_actions"], made.get("actions"))
 
 
-def _read(run: Run, video: VideoFile, rate: float | None, with_actions: bool) -> tuple[Tensor, Tensor | None]:
+def _read(run: Run, video: StoredEpisode, rate: float | None, with_actions: bool) -> tuple[Tensor, Tensor | None]:
     """Return a video's tokens and its actions, checked against each other."""
     loaded = video.actions() if with_actions else None
     actions = None
     if loaded is not None and run.layout.actions is not None:
         actions = loaded[0]
-        run.layout.actions.encode(actions, str(video.actions_file))
+        run.layout.actions.encode(actions, str(video.actions_from))
     chunks = video.stream(run.tokenizer.frame_size, rate)
     tokens = torch.cat([part.cpu() for part in run.tokenizer.encode_stream(chunks, actions)])
     if len(tokens) < 2:
-        raise FramepredError(f"{video.path} has {len(tokens)} frame, 2 are needed: give longer videos")
-    check_action_count(actions, len(tokens), str(video.actions_file))
+        raise FramepredError(f"{video.where} has {len(tokens)} frame, 2 are needed: give longer videos")
+    check_action_count(actions, len(tokens), str(video.actions_from))
     return tokens, actions

@@ -17,8 +17,9 @@ from framepred.evaluation.surprise.calibration import FILE_NAME, Calibration, re
 from framepred.evaluation.surprise.features import FrameScores, score_frames
 from framepred.evaluation.surprise.heatmap import ScoredFrame, draw_surprise
 from framepred.io.atomic import writing
+from framepred.sources.contract import StoredEpisode
 from framepred.sources.episode import check_action_count
-from framepred.sources.folder import VideoFile
+from framepred.sources.find import find_episode
 from framepred.video.write import write_video
 from framepred.world.counterfactual import after_other_actions, candidate_actions
 from framepred.world.device import choose_device
@@ -45,7 +46,7 @@ class Surprise:
     """Scores of every frame of a video but the first, and the baseline they are compared with."""
 
     run: Run
-    video: Path
+    video: StoredEpisode
     fps: float
     rate: float | None
     tokens: Tensor
@@ -78,7 +79,7 @@ class Surprise:
         """Return everything as strict JSON values; lists hold one value a frame, null for the first."""
         facts: dict[str, Any] = {
             "model": str(self.run.path),
-            "video": str(self.video),
+            "video": self.video.where,
             "frames": len(self.tokens),
             "fps": self.fps,
             "actions": self.actions is not None,
@@ -121,7 +122,7 @@ def measure_surprise(
     not the run's is resampled to it, unless an actions file belongs to its frames.
     """
     run = load_run(model, choose_device(device))
-    file = VideoFile(Path(video), str(video))
+    file = find_episode(video)
     given = given_actions(file, actions, run)
     if inverse and given is None:
         raise FramepredError("--inverse asks whether the actions fit, and none are given: give --actions FILE")
@@ -156,7 +157,7 @@ def measure_surprise(
         baseline = condition.baseline
     answers = list(_taken_actions(run, tokens, taken, watch)) if inverse and taken is not None else None
     fps = rate or file.info().fps
-    return Surprise(run, file.path, fps, rate, tokens, taken, scores, baseline, known, answers)
+    return Surprise(run, file, fps, rate, tokens, taken, scores, baseline, known, answers)
 
 
 def _calibration(run: Run, given: str | None, with_actions: bool) -> Calibration | None:
@@ -208,7 +209,7 @@ def write_surprise(surprise: Surprise, out: Path) -> None:
     if out.suffix.lower() == ".npz":
         _write_arrays(surprise, out)
         return
-    chunks = VideoFile(surprise.video, str(surprise.video)).stream(surprise.run.tokenizer.frame_size, surprise.rate)
+    chunks = surprise.video.stream(surprise.run.tokenizer.frame_size, surprise.rate)
     frames = (frame for chunk in chunks for frame in chunk)
     height, width = surprise.run.layout.grid
     shown = [ScoredFrame(None, None, None, None)]
