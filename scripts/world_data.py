@@ -4,9 +4,9 @@ import multiprocessing as mp
 import os
 import sys
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec, module_from_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from framepred.recording.environment import Environment, open_environment
 # A lent GPU has neither FFmpeg nor pygame; they are imported by what is imported here, and not used by it.
 for _name in ("av", "pygame"):
     if find_spec(_name) is None:
-        sys.modules[_name] = ModuleType(_name)
+        sys.modules[_name] = module_from_spec(ModuleSpec(_name, None))
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def call(folder: Path, *phases: str) -> str:
-    command = [sys.executable, str(ROOT / "scripts" / "train_world"), "doom-64", str(folder), *phases]
+def call(world: str, folder: Path, *words: str) -> str:
+    command = [sys.executable, str(ROOT / "scripts" / "train_world"), world, str(folder), *words]
     command += ["--minutes", "0", "--predictor-minutes", "0", "--out", str(folder / "out")]
     command += [word for setting in SETTINGS for word in ("--set", setting)]
     path = os.pathsep.join([str(ROOT), str(ROOT / "scripts")])
@@ -51,12 +51,12 @@ def call(folder: Path, *phases: str) -> str:
 
 @pytest.mark.slow
 def test_frames_become_a_run_phase_by_phase(folder: Path) -> None:
-    said = [json.loads(line) for line in call(folder, "tokenizer", "encode", "predictor").splitlines()]
+    said = [json.loads(line) for line in call("doom-64", folder, "tokenizer", "encode", "predictor").splitlines()]
     assert [line["segments"] for line in said if line.get("phase") == "encode"] == [4]
     assert (said[-1]["stage"], said[-1]["step"], said[-1]["done"]) == ("predictor", 3, 1.0)
     run = load_run(folder / "out" / "run")
     assert run.layout.cells and run.layout.actions is not None
-    first = call(folder, "score").splitlines()[0]
+    first = call("doom-64", folder, "score").splitlines()[0]
     rows = json.loads(json.loads(first)["rows"])
     assert {"copy last frame", "decoder alone", "tokenizer ceiling", "one future, T=1"} <= set(rows)
     assert rows["copy last frame"]["1-8"]["motion"] == 0
@@ -66,12 +66,14 @@ def test_frames_become_a_run_phase_by_phase(folder: Path) -> None:
     assert "contact-sheet.png" in written
 
 
+@pytest.mark.slow
 def test_the_same_seed_plays_the_same_episode(tmp_path: Path) -> None:
     pytest.importorskip("crafter")
-    assert world_data.record("crafter-64", tmp_path / "one", (32, 32), 7, 2, 5, 0.5, 1) == 12
-    both = world_data.load(tmp_path / "one")
-    world_data.record("crafter-64", tmp_path / "two", (32, 32), 8, 1, 5, 0.5, 1)
-    again = world_data.load(tmp_path / "two")
+    call("crafter-64", tmp_path, "record", "--episodes", "2", "--steps", "5", "--processes", "1")
+    both = world_data.load(tmp_path / "train")
+    assert both.lengths == (6, 6)
+    world_data.record("crafter-64", tmp_path / "again", (32, 32), 1_000_001, 1, 5, 0.75, 1)
+    again = world_data.load(tmp_path / "again")
     assert torch.equal(both.episodes()[1][0], again.episodes()[0][0])
     assert torch.equal(both.episodes()[1][1], again.episodes()[0][1])
     assert not torch.equal(both.episodes()[0][0], both.episodes()[1][0])
