@@ -9,6 +9,7 @@ import click
 from framepred.cli import options
 from framepred.cli.console import consume, print_json, print_table
 from framepred.cli.group import cli, terminate_like_interrupt
+from framepred.cli.scores import say_words
 from framepred.errors import Interrupted
 
 
@@ -84,28 +85,29 @@ def evaluate(
 
 
 def _show_result(result: dict[str, Any]) -> None:
-    from framepred.evaluation.tables import (
-        group_table,
-        groups_table,
-        header_facts,
-        horizon_table,
-        spread_sentence,
-        verdict,
-    )
+    from framepred.evaluation import tables
 
-    for name, value in header_facts(result):
-        click.echo(f"{name}: {value}")
-    stamp, confidence = f"protocol {result['protocol']['sha256'][:12]}", result["protocol"]["confidence"]
+    protocol, several = result["protocol"], len(result["groups"]) > 1
     for group in result["groups"]:
-        headers, rows, notes = group_table(group, brief=True)
-        title = f"{group['name']}, {group['clips']} clips, {stamp}, ± half of the {confidence:.0%} interval over clips"
-        print_table(headers, [row for i, row in enumerate(rows) if i not in notes], f"\n{title}")
-        for i, note in notes.items():
-            click.echo(f"{rows[i][0]}: {note}")
-        if curves := horizon_table(group):
-            print_table(*curves, stamp)
-        click.echo(verdict(group))
+        click.echo(f"{group['name']}: " * several + tables.answer(group, protocol))
+    for name, value in tables.header_facts(result):
+        click.echo(f"{name}: {value}")
+    stamp, columns = f"protocol {protocol['sha256'][:12]}", list[str]()
+    for group in result["groups"]:
+        clips = f"{group['name']}, {group['clips']} clips, {stamp}"
+        near = tables.group_table(group, tables.NEARNESS)
+        if near[1]:
+            print_table(*near, f"\n{clips}, ± half of the {protocol['confidence']:.0%} interval over clips")
+        look = tables.group_table(group, tables.LOOK, bounds=False)
+        print_table(*look, f"\n{clips}")
+        for note in tables.notes(group):
+            click.echo(note)
+        if curves := tables.horizon_table(group):
+            print_table(*curves, f"\n{stamp}")
+        click.echo(tables.verdict(group))
         if group["spread"]:
-            click.echo(spread_sentence(group["spread"]))
-    if len(result["groups"]) > 1:
-        print_table(*groups_table(result), f"\n{stamp}: copying or learning?")
+            click.echo(tables.spread_sentence(group["spread"]))
+        columns += near[0] + look[0]
+    if several:
+        print_table(*tables.groups_table(result), f"\n{stamp}: copying or learning?")
+    say_words(columns)

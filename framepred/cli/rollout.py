@@ -9,6 +9,7 @@ import click
 from framepred.cli import options
 from framepred.cli.console import duration, print_json, print_table, say, track
 from framepred.cli.group import cli
+from framepred.cli.scores import say_words
 
 
 @cli.command()
@@ -57,25 +58,38 @@ def rollout(video: Path, out: Path | None, overwrite: bool, as_json: bool, **val
         print_json(summary)
         return
     if forecast.scores is not None:
-        mean = summary["mean"]
-        drawn = f"model, mean of {forecast.ensemble} futures" if forecast.ensemble > 1 else "model, one future"
-        labels = {"model": drawn, "copy_last": "copy last frame", "ceiling": "tokenizer ceiling"}
-        columns = (("psnr", 2), ("ssim", 4), ("sharpness", 2), ("motion_ratio", 2), ("frozen", 2))
-        rows = [
-            (label, *("-" if (v := mean[row][name]) is None else f"{v:.{digits}f}" for name, digits in columns))
-            for row, label in labels.items()
-        ]
-        count = len(summary["psnr"]["model"])
-        print_table(
-            ("", "PSNR dB", "SSIM", "sharpness", "motion ratio", "frozen"),
-            rows,
-            f"{video.name}: {count} predicted frames, motion {summary['motion']:.4f}",
-        )
+        _show_scores(video.name, summary)
     else:
         say("the video ends with the context: nothing to score against")
     rate, took = summary["tokens_per_second"], duration(summary["seconds"])
     say(f"{summary['forward_passes']} passes, {rate:.0f} tokens/s, {took}")
     click.echo(str(out))
+
+
+def _show_scores(name: str, summary: dict[str, Any]) -> None:
+    """Write the table of a clip, and say whether the prediction is better than copying there."""
+    mean, gain = summary["mean"], summary["over_copying"]
+    drawn = "one future" if summary["samples"] == 1 else f"{summary['samples']} futures, the mean of their scores"
+    drawn = f"mean of {summary['ensemble']} futures" if summary["ensemble"] > 1 else drawn
+    labels = {"model": f"model, {drawn}", "copy_last": "copy last frame", "ceiling": "tokenizer ceiling"}
+    columns = (
+        ("psnr", "PSNR dB", 2), ("ssim", "SSIM", 4), ("sharpness", "sharpness", 2),
+        ("motion_ratio", "motion ratio", 2), ("frozen", "frozen", 2),
+    )  # fmt: skip
+    rows = [
+        (label, *("-" if (v := mean[row][measure]) is None else f"{v:.{digits}f}" for measure, _, digits in columns))
+        for row, label in labels.items()
+    ]
+    heads = [head for _, head, _ in columns]
+    count = len(summary["psnr"]["model"])
+    print_table(["", *heads], rows, f"{name}: {count} predicted frames, motion {summary['motion']:.4f}")
+    if gain > 0:
+        click.echo(f"The prediction is {gain:.2f} dB better than copying the last frame on this clip.")
+    else:
+        beaten = mean["ceiling"]["psnr"] < mean["copy_last"]["psnr"]
+        why = "so is the tokenizer ceiling: little moves here" if beaten else "too little training, or on other videos"
+        click.echo(f"The prediction is {-gain:.2f} dB worse than copying the last frame on this clip ({why}).")
+    say_words(heads)
 
 
 def _frames_bar(horizon: int) -> Callable[[Iterator[Any]], Iterator[Any]]:

@@ -85,6 +85,8 @@ def _missing(row: str, run: Run, protocol: Protocol) -> str:
         return "needs clips with actions" if row == "model_true_actions" else "needs two videos with actions"
     if not protocol.rollout:
         return "a teacher-forced protocol predicts no frames"
+    if row == "decoder_alone":
+        return "this tokenizer codes each frame by itself: without tokens it has no picture"
     if row == "model_mean":
         return "needs several samples: --samples N"
     return "needs the training clips: --train SOURCE"

@@ -26,7 +26,7 @@ from framepred.io.progress import Progress
 from framepred.world.device import choose_device
 from framepred.world.run import Run, load_run, weights_file
 
-_RECORD_FORMAT = 3
+_RECORD_FORMAT = 4
 
 
 @dataclass(frozen=True)

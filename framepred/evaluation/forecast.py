@@ -81,8 +81,13 @@ class Forecast:
         }
         if self.scores is None:
             empty: dict[str, list[float]] = {"model": [], "copy_last": [], "ceiling": []}
-            return facts | dict.fromkeys(("mse", *WITHOUT_WEIGHTS), empty) | {"motion": None, "mean": None}
-        return facts | self.scores.to_json()
+            return (
+                facts
+                | dict.fromkeys(("mse", *WITHOUT_WEIGHTS), empty)
+                | {"motion": None, "mean": None, "over_copying": None}
+            )
+        scored = self.scores.to_json()
+        return facts | scored | {"over_copying": _gain(scored["mean"])}
 
     def sequence(self) -> Tensor:
         """Return ids int64 (L,): the flat sequence of sample 0 as the model saw it, context included."""
@@ -151,6 +156,11 @@ def make_forecast(
         fps, sampling, engine, _decoder(engine, decoder), made[-1].passes, seconds, scores, prompt, members,
         torch.stack(first) if first else None,
     )  # fmt: skip
+
+
+def _gain(mean: dict[str, Any]) -> float:
+    """By how many decibels the prediction is nearer to the truth than the last frame shown again."""
+    return round(mean["model"]["psnr"] - mean["copy_last"]["psnr"], 6)
 
 
 def _read(

@@ -12,11 +12,13 @@ from framepred.evaluation.metrics import copy_last, extrapolate
 from framepred.evaluation.perceptual import Perceptual
 from framepred.evaluation.protocol import RUNS_OWN, Protocol
 from framepred.evaluation.retrieval import TrainingIndex
+from framepred.tokenizer.contract import actions_before, last_pictures
+from framepred.tokenizer.temporal import TemporalAutoencoder
 from framepred.video.resize import fit_frames
 from framepred.world.rollout import mean_frames, predict
 from framepred.world.run import Run
 
-BASELINES = ("copy_last", "linear", "nearest_training")
+BASELINES = ("copy_last", "linear", "nearest_training", "decoder_alone")
 ROWS = (
     "model", "model_mean", "model_true_actions", "model_no_actions", "model_shuffled_actions", *BASELINES, "ceiling",
 )  # fmt: skip
@@ -92,6 +94,19 @@ def encode_variants(run: Run, clip: EvalClip, variants: dict[str, Tensor | None]
     return {row: run.tokenizer.encode(frames, actions).cpu() for row, actions in variants.items()}
 
 
+def decode_alone(run: Run, tokens: Tensor, actions: Tensor | None, horizon: int, first: Tensor) -> Tensor:
+    """Go on from the tokens of C frames by a temporal tokenizer alone, no token saying anything: uint8 (T, 3, H, W)."""
+    tokenizer = run.tokenizer
+    assert isinstance(tokenizer, TemporalAutoencoder)
+    pictures, made = last_pictures(tokenizer, tokens.to(tokenizer.device), actions, first), []
+    nothing = torch.full((1, *tokenizer.grid), tokenizer.null_code, device=tokenizer.device)
+    for frame in range(len(tokens), len(tokens) + horizon):
+        shown = tokenizer.decode_next(pictures, actions_before(tokenizer, actions, frame), nothing)
+        pictures = torch.cat([pictures, shown[:, None]], 1)[:, 1:]
+        made.append(shown.cpu())
+    return torch.cat(made)
+
+
 def make_futures(
     scorer: Scorer, clip: EvalClip, variants: dict[str, Tensor | None], tokens: dict[str, Tensor]
 ) -> Futures:
@@ -115,6 +130,11 @@ def make_futures(
         replayed = scorer.index.frames(episode, start + count - 1, protocol.horizon + 1, size)
         before["nearest_training"], frames["nearest_training"] = replayed[0], replayed[None, 1:]
         retrieved = {"episode": scorer.index.episodes[episode].name, "frame": start, "distance": distance}
+    if isinstance(run.tokenizer, TemporalAutoencoder):
+        given = tokens[own][:count]
+        frames["decoder_alone"] = fit_frames(decode_alone(run, given, variants[own], protocol.horizon, first), size)[
+            None
+        ]
     sampling = sampling_of(run, protocol)
     for row, actions in variants.items():
         given = tokens[row][:count]

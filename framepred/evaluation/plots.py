@@ -13,6 +13,7 @@ COLOURS = {
     "copy_last": "#3b6fb6",
     "linear": "#7aa6d8",
     "nearest_training": "#6a4fb3",
+    "decoder_alone": "#2e8b57",
     "ceiling": "#7a7a7a",
 }
 _STYLES = {"model_no_actions": "--", "model_shuffled_actions": ":", "linear": ":", "ceiling": "--"}

@@ -17,7 +17,17 @@ from framepred.evaluation.benchmark import Evaluated, selected_clips
 from framepred.evaluation.clips import EvalClip
 from framepred.evaluation.futures import Scorer, action_variants, encode_variants, make_futures, own_row
 from framepred.evaluation.plots import groups_plot, horizon_curves, rank_plot
-from framepred.evaluation.tables import ROW_NAMES, group_table, groups_table, header_facts, spread_sentence, verdict
+from framepred.evaluation.tables import (
+    ROW_NAMES,
+    answer,
+    group_table,
+    groups_table,
+    header_facts,
+    notes,
+    spread_sentence,
+    verdict,
+)
+from framepred.evaluation.terms import COLUMNS, ROWS, WORDS
 from framepred.io.atomic import write_text
 from framepred.io.progress import Progress
 from framepred.video.panels import draw_filmstrip, draw_moments
@@ -55,7 +65,7 @@ def write_report(evaluated: Evaluated, path: Path) -> Iterator[Progress]:
             yield Progress(done, total, clip.name)
             if len(figures) == len(chosen):
                 break
-        sections.append(_section(facts, [figures[name] for name in chosen if name in figures]))
+        sections.append(_section(facts, result["protocol"], [figures[name] for name in chosen if name in figures]))
     write_text(path, _page(result, sections))
 
 
@@ -79,7 +89,10 @@ def _figure(scorer: Scorer, clip: EvalClip, caption: str) -> _Figure:
     own = own_row(variants)
     variants = {own: variants[own]}
     futures = make_futures(scorer, clip, variants, encode_variants(run, clip, variants))
-    rows = {"truth": futures.future, "prediction": futures.frames[own][0], "copy last": futures.frames["copy_last"][0]}
+    rows = {
+        "truth": futures.future, "prediction": futures.frames[own][0], "ceiling": futures.frames["ceiling"][0],
+        "copy last": futures.frames["copy_last"][0],
+    }  # fmt: skip
     if "nearest_training" in futures.frames:
         rows["nearest training"] = futures.frames["nearest_training"][0]
     context = futures.truth[: protocol.context]
@@ -108,18 +121,19 @@ def _data_uri(data: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _section(facts: dict[str, Any], figures: list[_Figure]) -> dict[str, Any]:
+def _section(facts: dict[str, Any], protocol: dict[str, Any], figures: list[_Figure]) -> dict[str, Any]:
     """Return what the page shows of a group; plots are SVG text."""
-    headers, rows, notes = group_table(facts)
+    headers, rows = group_table(facts)
     plots = [horizon_curves(facts["rows"], ROW_NAMES, metric, label) for metric, label in _CURVES]
     spread = facts["spread"]
     return {
         "name": facts["name"],
         "clips": facts["clips"],
+        "answer": answer(facts, protocol),
         "verdict": verdict(facts),
         "headers": headers,
         "rows": rows,
-        "notes": notes,
+        "notes": notes(facts),
         "curves": [plot for plot in plots if plot],
         "ranks": rank_plot(spread["ranks"]) if spread else None,
         "spread": spread_sentence(spread) if spread else None,
@@ -137,4 +151,9 @@ def _page(result: dict[str, Any], sections: list[dict[str, Any]]) -> str:
         across = {"headers": headers, "rows": rows, "plot": plot}
     text = (resources.files("framepred.evaluation") / "report.html").read_text(encoding="utf-8")
     page = Environment(autoescape=True, undefined=StrictUndefined).from_string(text)
-    return page.render(protocol=result["protocol"], header=header_facts(result), across=across, groups=sections)
+    shown = {label for section in sections for label in section["headers"]}
+    shown |= {row[0] for section in sections for row in section["rows"]}
+    words = [(label, meaning) for label, meaning in (COLUMNS | ROWS).items() if label in shown] + list(WORDS.items())
+    return page.render(
+        protocol=result["protocol"], header=header_facts(result), across=across, groups=sections, words=words
+    )

@@ -14,69 +14,107 @@ ROW_NAMES = {
     "copy_last": "copy last frame",
     "linear": "linear extrapolation",
     "nearest_training": "nearest training clip",
+    "decoder_alone": "decoder alone",
     "ceiling": "tokenizer ceiling",
 }
-_COLUMNS = (
+_Column = tuple[str, str, int]
+NEARNESS: tuple[_Column, ...] = (
     ("psnr", "PSNR dB", 2), ("ssim", "SSIM", 3), ("motion_psnr", "moving dB", 2), ("lpips", "LPIPS", 3),
-    ("fid", "FID", 1), ("fvd", "FVD", 1), ("sharpness", "sharp", 2), ("motion_ratio", "motion", 2),
-    ("frozen", "frozen", 2), ("bits", "bits/frame", 1), ("accuracy", "tokens", 3),
+    ("fid", "FID", 1), ("fvd", "FVD", 1),
 )  # fmt: skip
+LOOK: tuple[_Column, ...] = (
+    ("sharpness", "sharpness", 2), ("motion_ratio", "motion ratio", 2), ("frozen", "frozen", 2),
+    ("bits", "bits/frame", 1), ("accuracy", "tokens right", 3),
+)  # fmt: skip
+OVER_COPYING = "over copying"
 
 
 def _cell(value: dict[str, Any] | None, digits: int, sign: str = "", bounds: bool = True) -> str:
     if value is None:
         return "-"
     text = f"{value['value']:{sign}.{digits}f}"
-    return f"{text} ±{(value['high'] - value['low']) / 2:.{digits}f}" if bounds and "low" in value else text
+    return f"{text}±{(value['high'] - value['low']) / 2:.{digits}f}" if bounds and "low" in value else text
 
 
-_BRIEF = ("psnr", "ssim", "motion_psnr")
+def group_table(
+    group: dict[str, Any], columns: tuple[_Column, ...] = NEARNESS + LOOK, bounds: bool = True
+) -> tuple[list[str], list[list[str]]]:
+    """Return headers and rows of a group's metrics, with `bounds` each with half of its interval.
 
-
-def group_table(group: dict[str, Any], brief: bool = False) -> tuple[list[str], list[list[str]], dict[int, str]]:
-    """Return headers, rows, and by row number the notes of rows without numbers.
-
-    `brief` shows intervals of PSNR, SSIM and motion-weighted PSNR alone, so that a row fits a terminal.
+    Rows without any of these metrics are left out (`notes` says why), and those that are the model's own row again.
+    Beside the metrics of nearness stands the gain over copying the last frame, in moving dB.
     """
-    used = [c for c in _COLUMNS if any(c[0] in r["metrics"] for r in group["rows"].values())]
+    shown = _shown_rows(group)
+    used = [c for c in columns if any(c[0] in group["rows"][row]["metrics"] for row in shown)]
     headers = ["", *(label for _, label, _ in used)]
-    gain = any("motion_psnr" in r["over_copy_last"] for r in group["rows"].values())
-    if gain:
-        headers.append("over copying")
-    rows, notes = [], {}
-    for i, row in enumerate(ROWS):
+    gain = columns[0] in NEARNESS and any("motion_psnr" in group["rows"][row]["over_copy_last"] for row in shown)
+    rows = []
+    for row in shown:
         values = group["rows"][row]
-        cells = [
-            _cell(values["metrics"].get(metric), digits, bounds=not brief or metric in _BRIEF)
-            for metric, _, digits in used
-        ]
+        if not any(metric in values["metrics"] for metric, _, _ in used):
+            continue
+        cells = [_cell(values["metrics"].get(metric), digits, bounds=bounds) for metric, _, digits in used]
         if gain:
-            cells.append(_cell(values["over_copy_last"].get("motion_psnr"), 2, "+"))
+            cells.append(_cell(values["over_copy_last"].get("motion_psnr"), 2, "+", bounds))
         rows.append([ROW_NAMES[row], *cells])
-        if "note" in values:
-            notes[i] = values["note"]
-    return headers, rows, notes
+    return headers + [OVER_COPYING] * gain, rows
+
+
+def _shown_rows(group: dict[str, Any]) -> list[str]:
+    """Return the rows, but for one that is the model's own under another name."""
+    rows = group["rows"]
+    own = ("model_true_actions", "model_no_actions")
+    return [row for row in ROWS if row not in own or rows[row]["metrics"] != rows["model"]["metrics"]]
+
+
+def notes(group: dict[str, Any]) -> list[str]:
+    """Say which rows there are no numbers of, and why: rows with the same reason together."""
+    reasons: dict[str, list[str]] = {}
+    for row in ROWS:
+        if "note" in group["rows"][row]:
+            reasons.setdefault(group["rows"][row]["note"], []).append(ROW_NAMES[row])
+    return [f"{'; '.join(rows)}: {reason}" for reason, rows in reasons.items()]
+
+
+def answer(group: dict[str, Any], protocol: dict[str, Any]) -> str:
+    """Answer in one sentence whether the model predicts: better than copying the last frame, and by how much."""
+    gains, clips = group["rows"]["model"]["over_copy_last"], group["clips"]
+    gain, moving = gains.get("psnr"), gains.get("motion_psnr")
+    if gain is None:
+        return "Is it predicting? Not measured: this protocol scores tokens alone."
+    best = protocol["statistic"] == "best" and protocol["samples"] > 1
+    drawn = f"the best of {protocol['samples']} futures" if best else "one future"
+    yes = "Yes" if gain["low"] > 0 else "No" if gain["high"] < 0 else "Not clearly"
+    between = f"{protocol['confidence']:.0%} interval {gain['low']:+.2f} to {gain['high']:+.2f}, {clips} clips"
+    if clips == 1:
+        yes, between = "One clip cannot tell", "1 clip"
+    side = "above" if gain["value"] >= 0 else "below"
+    where = f", and {moving['value']:+.2f} dB where the picture moves" if moving else ""
+    return (
+        f"Is it predicting? {yes}: {drawn} is {abs(gain['value']):.2f} dB {side} copying the last frame "
+        f"({between}){where}."
+    )
 
 
 def groups_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return headers and a row for each group: the model beside the copying baselines."""
-    headers = ["moving dB", "clips", "motion", "model", "copy last frame", "nearest training", "over copying", "tokens"]
+    """Return headers and a row for each group: the model's moving dB beside those of the copying baselines."""
+    headers = ["moving dB", "clips", "motion", "model", "copy last", "nearest training", OVER_COPYING, "tokens right"]
     rows = []
     for group in result["groups"]:
-        moving = {row: _cell(group["rows"][row]["metrics"].get("motion_psnr"), 2) for row in ("model", *BASELINES)}
+        moving = {row: group["rows"][row]["metrics"].get("motion_psnr") for row in ("model", *BASELINES)}
         gain = _cell(group["rows"]["model"]["over_copy_last"].get("motion_psnr"), 2, "+")
-        accuracy = _cell(group["rows"]["model"]["metrics"].get("accuracy"), 3)
+        accuracy = _cell(group["rows"]["model"]["metrics"].get("accuracy"), 3, bounds=False)
         motion = f"{group['motion']:.4f}" if "motion" in group else "-"
         rows.append(
-            [group["name"], str(group["clips"]), motion, moving["model"], moving["copy_last"],
-             moving["nearest_training"], gain, accuracy]
+            [group["name"], str(group["clips"]), motion, _cell(moving["model"], 2),
+             *(_cell(moving[row], 2, bounds=False) for row in ("copy_last", "nearest_training")), gain, accuracy]
         )  # fmt: skip
     return headers, rows
 
 
 def horizon_table(group: dict[str, Any], most: int = 8) -> tuple[list[str], list[list[str]]] | None:
     """Return headers and rows of the motion-weighted PSNR by horizon; None where no frames were predicted."""
-    curves = {row: group["rows"][row]["metrics"].get("motion_psnr", {}).get("by_horizon") for row in ROWS}
+    curves = {row: group["rows"][row]["metrics"].get("motion_psnr", {}).get("by_horizon") for row in _shown_rows(group)}
     curves = {row: curve for row, curve in curves.items() if curve}
     if not curves:
         return None
@@ -138,7 +176,8 @@ def header_facts(result: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what the numbers were made with, as (name, value)."""
     protocol, run = result["protocol"], result["run"]
     size = "the run's own" if protocol["size"] == [0, 0] else "x".join(map(str, protocol["size"]))
-    drawn = f"{protocol['samples']} samples, {protocol['statistic']}" if protocol["rollout"] else "teacher-forced only"
+    drawn = f"{protocol['samples']} samples, {protocol['statistic']}" if protocol["samples"] > 1 else "one future"
+    drawn = drawn if protocol["rollout"] else "teacher-forced only"
     counted = f"frames counted: {protocol['counted']}, PSNR {protocol['psnr']}, size {size}"
     own = protocol["temperature"] == RUNS_OWN
     temperature = f"{run['temperature']:g} (the run's own)" if own else f"{protocol['temperature']:g}"

@@ -28,6 +28,8 @@ class TemporalAutoencoder(nn.Module):
         self.frame_size, self.grid, self.context_grid = shape.frame_size, shape.grid, shape.grid
         self.past, self.past_actions = shape.past, shape.past_actions if shape.action_size else 0
         self.codebook_size = self.net.codes.codebook_size
+        # Of every scale the middle one: its code is zero, and the frame is what the past and the actions say.
+        self.null_code = self.codebook_size // 2
         self.context_codebook_size = self.net.context.codes.codebook_size
         self.action_names = shape.action_names
         self.digits, self.context_digits = shape.levels, shape.context_levels

@@ -92,6 +92,13 @@ def test_rollout_json_holds_facts_and_a_score_for_each_frame_with_truth(clips_di
     assert summary["mse"]["copy_last"] == pytest.approx(copied)
 
 
+def test_rollout_says_whether_it_is_better_than_copying(clips_dir: Path, tiny_run: Path) -> None:
+    command = ("rollout", clips_dir / "clip0.mp4", "--model", tiny_run, "--horizon", 5)
+    gain = facts(*command, "-o", "a.npz")["over_copying"]
+    better = f"{gain:.2f} dB better than" if gain > 0 else f"{-gain:.2f} dB worse than"
+    assert f"The prediction is {better} copying the last frame" in run(*command, "-o", "b.npz")
+
+
 def test_scores_stop_where_the_truth_stops(clips_dir: Path, tiny_run: Path, here: Path) -> None:
     command = ("rollout", clips_dir / "clip0.mp4", "--model", tiny_run, "--actions", "none", "-o")
     summary = facts(*command, "a.npz", "--context", 20, "--horizon", 9)

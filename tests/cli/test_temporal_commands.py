@@ -11,7 +11,11 @@ from click.testing import CliRunner
 from temporal_run import write_temporal_run
 
 from framepred.cli import cli
+from framepred.evaluation.futures import decode_alone
 from framepred.sources.folder import find_videos
+from framepred.tokenizer.contract import actions_before, last_pictures
+from framepred.tokenizer.image import scaled, to_uint8
+from framepred.tokenizer.temporal import TemporalAutoencoder
 from framepred.tokens.store import read_store
 from framepred.world.run import Run, load_run
 
@@ -94,12 +98,25 @@ def test_workers_write_the_same_store(store: Path, folder: Path, clips_dir: Path
 def test_eval_scores_each_row_by_its_own_tokens(folder: Path, model: Run, store: Path, clips_dir: Path) -> None:
     settings = ("--context", 2, "--horizon", 3, "--samples", 2, "--set", "bootstrap=50", "--set", "max_clips=2")
     (group,) = facts("eval", clips_dir, "--model", folder, "--train", store, *settings)["groups"]
-    names = ("model", "model_no_actions", "model_shuffled_actions", "nearest_training", "ceiling")
+    names = ("model", "model_no_actions", "model_shuffled_actions", "nearest_training", "decoder_alone", "ceiling")
     assert all(group["rows"][name]["clips"] == 2 for name in names)
     bits = [group["rows"][name]["metrics"]["bits"]["value"] for name in names[:3]]
     assert len(set(bits)) == 3
     alone = facts("eval", clips_dir, "--model", folder, *settings)["groups"][0]["rows"]
     assert alone["model"] == group["rows"]["model"]
+
+
+def test_the_decoder_alone_is_what_the_tokenizer_draws_without_any_code(model: Run, clips_dir: Path) -> None:
+    tokenizer, video = model.tokenizer, find_videos([clips_dir / "clip0.mp4"])[0].read((64, 64))
+    assert isinstance(tokenizer, TemporalAutoencoder)
+    tokens = tokenizer.encode(video.frames[:4], video.actions)
+    made = decode_alone(model, tokens, video.actions, 3, video.frames[0])
+    pictures = last_pictures(tokenizer, tokens, video.actions, video.frames[0])
+    for frame, shown in zip(range(4, 7), made, strict=True):
+        given = tokenizer.action_features(actions_before(tokenizer, video.actions, frame), 1)
+        drawn = to_uint8(tokenizer.net.picture(tokenizer.net.past(scaled(pictures), given), None))
+        assert torch.equal(drawn[0], shown)
+        pictures = torch.cat([pictures, drawn[:, None]], 1)[:, 1:]
 
 
 def test_eval_of_stored_tokens_knows_only_the_true_actions(folder: Path, store: Path) -> None:
