@@ -2,13 +2,18 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from framepred.cli import options
 from framepred.cli.console import print_json, print_table, say, sparkline, track
 from framepred.cli.group import cli
+
+if TYPE_CHECKING:
+    from framepred.evaluation.surprise.surprise import Surprise
+
+_SHOWN = 10
 
 
 @cli.command()
@@ -39,21 +44,41 @@ def surprise(video: Path, out: Path | None, overwrite: bool, as_json: bool, **va
     if as_json:
         print_json(summary)
         return
+    _show_moments(found, summary)
+    click.echo(str(out))
+
+
+def _show_moments(found: "Surprise", summary: dict[str, Any]) -> None:
+    """Write the curves, and the moments that were not expected: sure and wrong first, then unsure."""
+    from framepred.evaluation.surprise.heatmap import WORDS
+    from framepred.evaluation.terms import SURPRISE
+
     say(f"surprise {sparkline(summary['surprise'])}")
     say(f"entropy  {sparkline(summary['entropy'])}")
-    baseline = f"{summary['baseline']}, {summary['baseline_frames']} frames"
-    say(f"surprise is in robust standard deviations above the median of {baseline}")
+    wrong, unsure = found.events(), found.events("unsure")
     rows = [
-        (str(t), f"{t / found.fps:.2f}", *(f"{summary[k][t]:.2f}" for k in ("surprise", "nll", "entropy")))
-        for t in found.events()[:10]
+        (
+            WORDS[verdict],
+            str(t),
+            f"{t / found.fps:.2f}",
+            *(f"{summary[k][t]:.2f}" for k in ("surprise", "nll", "entropy")),
+        )
+        for verdict, moments in (("surprised", wrong), ("unsure", unsure))
+        for t in moments[:_SHOWN]
     ]
-    title = f"{video.name}: {len(found.events())} surprising moments in {summary['frames']} frames"
-    print_table(("frame", "second", "surprise", "NLL, nats a token", "entropy"), rows, title)
+    heads = ("the model was", "frame", "second", "surprise", "NLL", "entropy")
+    print_table(
+        heads, rows,
+        f"{found.video.name}, {summary['frames']} frames: {len(wrong)} moments where the model was sure and wrong, "
+        f"{len(unsure)} where it was unsure",
+    )  # fmt: skip
     if found.taken is not None:
-        # Another action is e^3, 20 times, as likely.
-        against = [t for t, action in enumerate(found.taken, 1) if action.odds > 3]
-        click.echo(f"frames that look like the result of another action: {', '.join(map(str, against)) or 'none'}")
-    click.echo(str(out))
+        said = [f"frame {t} {words}" for t in range(len(found.tokens)) if (words := found.action_words(t))]
+        click.echo("\n".join(said) or "every frame looks like the result of its action")
+    say(f"ordinary is what was measured on {summary['baseline']}, {summary['baseline_frames']} frames")
+    for head in heads:
+        if head in SURPRISE:
+            say(f"  {head:<13} {SURPRISE[head]}")
 
 
 def _frames_bar(items: Iterator[Any], total: int) -> Iterator[Any]:

@@ -46,3 +46,11 @@ WORDS = {
     "rank": "how many samples are below the truth at a pixel; even ranks mean that samples spread as the truth does",
 }
 """Other words → what they mean."""
+
+SURPRISE = {
+    "the model was": "sure and wrong: it expected something else; unsure: nothing definite",
+    "surprise": "how unusual, in standard deviations above an ordinary frame",
+    "NLL": "what the frame cost, nats a token: −log of its probability",
+    "entropy": "how unsure the model was before it came, nats a token",
+}
+"""Column of `framepred surprise` → what it means."""

@@ -1,4 +1,4 @@
-"""Surprise as pictures: maps of −log p and of entropy over each frame, and the curve of the whole video."""
+"""Surprise as pictures: where a frame was sure and wrong and where unsure, a colour scale, and the video's curve."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,17 +19,23 @@ _INFERNO = torch.tensor(
     dtype=torch.float32,
 )  # fmt: skip
 _SURPRISED, _UNSURE, _CURVE = (250, 90, 60), (120, 130, 250), (250, 170, 60)
-_CURVE_HEIGHT = 84
+_CURVE_HEIGHT, _SCALE_HEIGHT = 84, 30
+WORDS = {"surprised": "sure and wrong", "unsure": "unsure", "expected": "as expected"}
+"""Verdict → how it is called where it is shown."""
 
 
 @dataclass(frozen=True)
 class ScoredFrame:
-    """What is shown of a frame: maps float32 (h, w) in nats, its surprise and its verdict; None before the context."""
+    """What is shown of a frame: maps float32 (h, w) in nats, its surprise and its verdict; None before the context.
+
+    `action` says in words which action the frame looks like the result of, where that was asked.
+    """
 
     nll: Tensor | None
     entropy: Tensor | None
     surprise: float | None
     verdict: str | None
+    action: str = ""
 
 
 def colour(values: Tensor) -> Tensor:
@@ -51,31 +57,41 @@ def overlay(frame: Tensor, heat: Tensor) -> Tensor:
 def draw_surprise(
     frames: Iterable[Tensor], scored_frames: Sequence[ScoredFrame], top: float, limit: float, side: int = 256
 ) -> Iterator[Tensor]:
-    """Yield one picture uint8 (3, H', W') a frame: *video | surprise | entropy*, above the curve of the whole video.
+    """Yield one picture uint8 (3, H', W') a frame: *video | sure and wrong | unsure*, above the scale and the curve.
 
-    `frames` are uint8 (3, H, W); `top` is the −log p in nats of the hottest colour; `limit` the highest
+    Unsure is the entropy before the frame came; sure and wrong is by how much −log p of what came is above that: a map
+    shows one or the other. `frames` are uint8 (3, H, W); `top` is the nats of the hottest colour; `limit` the highest
     surprise of an ordinary frame.
     """
-    curve: Tensor | None = None
+    below: Tensor | None = None
     for t, (frame, scored) in enumerate(zip(frames, scored_frames, strict=False)):
         nothing = torch.zeros_like(frame)
         cells: list[tuple[str, Tensor | None, str]] = [("video", frame, f"frame {t}")]
         if scored.nll is None or scored.entropy is None:
-            cells += [("surprise", nothing, "no context yet"), ("unsure", nothing, "")]
+            cells += [("sure and wrong", nothing, "nothing before it"), ("unsure", nothing, "")]
         else:
-            nll, entropy = float(scored.nll.mean()), float(scored.entropy.mean())
-            cells += [
-                (
-                    "surprise: what came",
-                    overlay(frame, scored.nll / top),
-                    f"{nll:.1f} nats a token (brightest: {top:.0f})",
-                ),
-                ("unsure: what was expected", overlay(frame, scored.entropy / top), f"entropy {entropy:.1f} nats"),
-            ]
+            wrong = (scored.nll - scored.entropy).clamp(min=0)
+            for title, heat in (("sure and wrong", wrong), ("unsure", scored.entropy)):
+                cells.append((title, overlay(frame, heat / top), f"{float(heat.mean()):.1f} nats a token"))
         panels = draw_cells(cells, side, _tint(scored.verdict))
-        if curve is None:
-            curve = _draw_curve(scored_frames, limit, panels.shape[2])
-        yield torch.cat([panels, _cursor(curve, t, len(scored_frames), scored)], 1)
+        if below is None:
+            below = _draw_curve(scored_frames, limit, panels.shape[2])
+            scale = _draw_scale(top, panels.shape[2])
+        yield torch.cat([panels, scale, _cursor(below, t, len(scored_frames), scored)], 1)
+
+
+def _draw_scale(top: float, width: int) -> Tensor:
+    """Draw which colour is how many nats a token → uint8 (3, height, width)."""
+    from PIL import Image, ImageDraw
+
+    bar = colour(torch.linspace(0, 1, width // 3).expand(12, -1)).round().to(torch.uint8)
+    canvas = Image.new("RGB", (width, _SCALE_HEIGHT), BACKGROUND)
+    canvas.paste(Image.fromarray(bar.permute(1, 2, 0).contiguous().numpy()), (width // 3, 8))
+    pen = ImageDraw.Draw(canvas)
+    pen.text((MARGIN, 6), "colours, nats a token", FAINT, font=font(13))
+    pen.text((width // 3 - 14, 6), "0", FAINT, font=font(13))
+    pen.text((width // 3 + bar.shape[2] + 6, 6), f"{top:.0f} or more", FAINT, font=font(13))
+    return torch.from_numpy(np.array(canvas)).permute(2, 0, 1)
 
 
 def _tint(verdict: str | None) -> tuple[int, int, int]:
@@ -122,6 +138,8 @@ def _cursor(curve: Tensor, t: int, count: int, scored: ScoredFrame) -> Tensor:
     pen = ImageDraw.Draw(canvas)
     x = _column(t, count, curve.shape[2])
     pen.line((x, 22, x, _CURVE_HEIGHT - MARGIN + 2), INK)
-    words = "no context yet" if scored.surprise is None else f"surprise {scored.surprise:.1f}: {scored.verdict}"
+    words = "nothing before it" if scored.surprise is None else f"surprise {scored.surprise:.1f}"
+    words += f": {WORDS[scored.verdict]}" if scored.verdict else ""
+    words += f"; {scored.action}" if scored.action else ""
     pen.text((MARGIN, 2), words, _tint(scored.verdict) if scored.verdict != "expected" else INK, font=font(14))
     return torch.from_numpy(np.array(canvas)).permute(2, 0, 1)

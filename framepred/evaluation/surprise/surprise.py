@@ -40,6 +40,11 @@ class TakenAction:
     likeliest: int | list[int]
     odds: float
 
+    @property
+    def another(self) -> bool:
+        """Whether another action than the given one explains the frame at least 20 times as well."""
+        return self.odds > math.log(20)
+
 
 @dataclass(frozen=True)
 class Surprise:
@@ -63,11 +68,11 @@ class Surprise:
     def verdicts(self) -> list[str | None]:
         return [None, *(self.baseline.verdict(s.features) for s in self.scores)]
 
-    def events(self) -> list[int]:
-        """Return the surprising frames, the most surprising first; of neighbours only the highest."""
+    def events(self, verdict: str = "surprised") -> list[int]:
+        """Return the frames of a verdict, the most surprising first; of neighbours only the highest."""
         curve, verdicts = self.curve(), self.verdicts()
         runs: list[list[int]] = []
-        for t in (t for t, v in enumerate(verdicts) if v == "surprised"):
+        for t in (t for t, v in enumerate(verdicts) if v == verdict):
             if runs and t == runs[-1][-1] + 1:
                 runs[-1].append(t)
             else:
@@ -98,6 +103,12 @@ class Surprise:
             facts["action_likeliest"] = [None, *(t.likeliest for t in self.taken)]
             facts["action_odds"] = [None, *(t.odds for t in self.taken)]
         return facts
+
+    def action_words(self, frame: int) -> str:
+        """Say which action a frame looks like, where it is another than the given one; else nothing."""
+        if self.taken is None or self.actions is None or not frame or not self.taken[frame - 1].another:
+            return ""
+        return f"looks like action {self.taken[frame - 1].likeliest}, given {self.actions[frame - 1].tolist()}"
 
     def baseline_source(self) -> str:
         """Say what the baseline statistics were measured on."""
@@ -213,8 +224,10 @@ def write_surprise(surprise: Surprise, out: Path) -> None:
     frames = (frame for chunk in chunks for frame in chunk)
     height, width = surprise.run.layout.grid
     shown = [ScoredFrame(None, None, None, None)]
-    for scores, value, verdict in zip(surprise.scores, surprise.curve()[1:], surprise.verdicts()[1:], strict=True):
-        shown.append(ScoredFrame(scores.nll.view(height, width), scores.entropy.view(height, width), value, verdict))
+    judged = zip(surprise.scores, surprise.curve()[1:], surprise.verdicts()[1:], strict=True)
+    for t, (scores, value, verdict) in enumerate(judged, 1):
+        maps = scores.nll.view(height, width), scores.entropy.view(height, width)
+        shown.append(ScoredFrame(*maps, value, verdict, surprise.action_words(t)))
     # A blind guess among all codes has this −log p, but for the factor: only sure and wrong predictions are above.
     top = 1.5 * math.log(surprise.run.layout.codes)
     write_video(out, draw_surprise(frames, shown, top, surprise.baseline.limit), surprise.fps)

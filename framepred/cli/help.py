@@ -1,0 +1,38 @@
+"""How a command explains itself: its options in groups, those of all commands last, and --quiet in each."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from framepred.cli.console import set_quiet
+
+_COMMON = ("device", "overwrite", "as_json", "quiet", "help")
+
+
+class Command(click.Command):
+    """A command whose help shows its options in `sections`, a heading → names of parameters; the others come first."""
+
+    def __init__(self, *args: Any, sections: Mapping[str, Sequence[str]] | None = None, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.sections = dict(sections or {})
+        self.params.append(
+            click.Option(
+                ["-q", "--quiet"], is_flag=True, expose_value=False, callback=lambda ctx, _, value: set_quiet(ctx, value),
+                help="Print results, warnings and errors alone.",
+            )
+        )  # fmt: skip
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options under their headings."""
+        headings = {name: heading for heading, names in self.sections.items() for name in names}
+        headings |= dict.fromkeys(_COMMON, "In every command")
+        groups: dict[str, list[tuple[str, str]]] = {h: [] for h in ("Options", *self.sections, "In every command")}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                groups[headings.get(parameter.name or "", "Options")].append(record)
+        for heading, records in groups.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
