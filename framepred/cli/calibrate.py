@@ -22,6 +22,10 @@ def calibrate(
     """Measure a run's baseline surprise on held-out videos, and how well its probabilities are calibrated.
 
     `framepred surprise` compares with this baseline. Use videos that the run was not trained on.
+
+    \b
+    Examples:
+      framepred calibrate held-out/ --model run  # writes run/calibration.json
     """
     from framepred.evaluation.surprise.calibrate import calibrate as run_calibration
     from framepred.evaluation.surprise.calibration import FILE_NAME, Calibration, write_calibration

@@ -25,7 +25,12 @@ from framepred.cli.group import cli
 @options.DEVICE
 @options.JSON
 def caption(video: Path, as_json: bool, **values: Any) -> None:
-    """Caption frames of a video, by the weights that also predict the next frames."""
+    """Caption frames of a video, by the weights that also predict the next frames.
+
+    \b
+    Examples:
+      framepred caption clip.mp4 --model run --context 8
+    """
     from framepred.llm.caption import caption_video
 
     result = caption_video(video, **values)

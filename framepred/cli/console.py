@@ -1,6 +1,7 @@
 """What people see: progress and tables on stderr, results on stdout."""
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,9 +14,33 @@ from framepred.io.progress import Progress
 T = TypeVar("T")
 
 
+_QUIET = "framepred.quiet"
+
+
+def set_quiet(ctx: click.Context, quiet: bool) -> None:
+    """Leave out what is no result, warning or error, in this command."""
+    ctx.meta[_QUIET] = quiet
+
+
+def _is_quiet() -> bool:
+    ctx = click.get_current_context(silent=True)
+    return bool(ctx and ctx.meta.get(_QUIET))
+
+
 def say(message: str) -> None:
-    """Write one line to stderr."""
+    """Write one line to stderr, unless the command is to be quiet."""
+    if not _is_quiet():
+        click.echo(message, err=True)
+
+
+def warn(message: str) -> None:
+    """Write one line to stderr in any case: a warning or an error."""
     click.echo(message, err=True)
+
+
+def say_next(*words: object) -> None:
+    """Say which command comes next, filled in."""
+    say(f"next: framepred {shlex.join(map(str, words))}")
 
 
 def print_json(value: Any) -> None:
@@ -68,7 +93,7 @@ def track(items: Iterator[T], describe: Callable[[T], tuple[float, str]]) -> Ite
 
     Without a terminal, a line is written every 20 seconds.
     """
-    if not sys.stderr.isatty():
+    if _is_quiet() or not sys.stderr.isatty():
         said = time.monotonic()
         for item in items:
             fraction, words = describe(item)

@@ -13,7 +13,13 @@ from framepred.cli.scores import say_words
 from framepred.errors import Interrupted
 
 
-@cli.command(name="eval")
+@cli.command(
+    name="eval",
+    sections={
+        "What is measured": ("protocol", "context", "horizon", "samples", "settings", "train", "alterations"),
+        "Weights of your own": ("lpips", "fid", "fvd"),
+    },
+)
 @click.argument("sources", nargs=-1, required=True, metavar="[NAME=]SOURCE...")
 @options.MODEL
 @click.option("--protocol", default="future", show_default=True, help="Built-in name or TOML file.")
@@ -45,6 +51,15 @@ def evaluate(
 
     With -o or --report, Ctrl-C keeps what is done: the same command goes on. Twice the same command
     gives the same numbers.
+
+    \b
+    Examples:
+      # is it predicting?
+      framepred eval held-out/ --model run
+      # a page, and the nearest training clip
+      framepred eval held-out/ --model run --train videos/ --report page
+      # two tables, four futures a clip
+      framepred eval mine=a/ other=b/ --model run --samples 4
     """
     from framepred.evaluation.benchmark import Benchmark, Evaluated
     from framepred.evaluation.benchmark import evaluate as run_benchmark

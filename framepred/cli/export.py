@@ -26,6 +26,13 @@ def export(
     """Write a run for other engines, its ids under readable names.
 
     The folder is a run too: rollout, eval and info take it.
+
+    \b
+    Examples:
+      # for transformers and vLLM
+      framepred export run -o llama --format hf
+      # for llama.cpp
+      framepred export run -o small --format gguf --quantize q8_0
     """
     from framepred.engines.export import export as run_export
     from framepred.engines.export import measure_loss

@@ -10,17 +10,20 @@ from typing import Any
 import click
 
 import framepred
-from framepred.cli.console import say
+from framepred.cli.console import warn
+from framepred.cli.help import Command
 from framepred.errors import FramepredError, FramepredWarning
 
 
 class _Group(click.Group):
     """Turns FramepredError into one line and exit code 1, and warnings into lines on stderr."""
 
+    command_class = Command
+
     def invoke(self, ctx: click.Context) -> Any:
         def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
             if issubclass(category, FramepredWarning):
-                say(f"warning: {message}")
+                warn(f"warning: {message}")
 
         with warnings.catch_warnings():
             warnings.showwarning = show  # type: ignore[assignment]
@@ -28,13 +31,13 @@ class _Group(click.Group):
             try:
                 return super().invoke(ctx)
             except FramepredError as error:
-                say(f"framepred: {error}")
+                warn(f"framepred: {error}")
                 ctx.exit(1)
             except KeyboardInterrupt:
-                say("framepred: interrupted")
+                warn("framepred: interrupted")
                 ctx.exit(1)
             except OSError as error:
-                say(f"framepred: {_what_failed(error)}")
+                warn(f"framepred: {_what_failed(error)}")
                 ctx.exit(1)
 
 
@@ -49,14 +52,16 @@ def _what_failed(error: OSError) -> str:
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(framepred.__version__, prog_name="framepred")
 def cli() -> None:
-    """Predict the future of video as tokens: tokenize, train, rollout, eval.
+    """Predict how a video goes on: frames become tokens, and a Llama predicts the next ones.
 
     \b
-      framepred rollout clip.mp4                     predict with the model that comes along
-      framepred tokenize videos/ -o tokens           video -> tokens
-      framepred train videos/ -o run --minutes 30    train on your own videos
-      framepred rollout clip.mp4 --model run         predict with it
-      framepred eval held-out/ --model run           score it beside copying
+    Try the model that comes along:
+      framepred rollout clip.mp4
+    Train one on your own videos, which makes all that it needs:
+      framepred train videos/ -o run --minutes 30
+      framepred rollout videos/one.mp4 --model run
+      framepred eval held-out/ --model run --report page
+      framepred export run -o llama --format hf
     """
 
 

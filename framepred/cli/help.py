@@ -18,7 +18,8 @@ class Command(click.Command):
         self.sections = dict(sections or {})
         self.params.append(
             click.Option(
-                ["-q", "--quiet"], is_flag=True, expose_value=False, callback=lambda ctx, _, value: set_quiet(ctx, value),
+                ["-q", "--quiet"], is_flag=True, expose_value=False,
+                callback=lambda ctx, _, value: set_quiet(ctx, value),
                 help="Print results, warnings and errors alone.",
             )
         )  # fmt: skip
@@ -29,9 +30,10 @@ class Command(click.Command):
         headings |= dict.fromkeys(_COMMON, "In every command")
         groups: dict[str, list[tuple[str, str]]] = {h: [] for h in ("Options", *self.sections, "In every command")}
         for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
             if record is not None:
-                groups[headings.get(parameter.name or "", "Options")].append(record)
+                name = "help" if "--help" in parameter.opts else parameter.name or ""
+                groups[headings.get(name, "Options")].append(record)
         for heading, records in groups.items():
             if records:
                 with formatter.section(heading):

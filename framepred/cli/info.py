@@ -11,7 +11,13 @@ from framepred.cli.group import cli
 @click.argument("path", required=False)
 @options.JSON
 def info(path: str | None, as_json: bool) -> None:
-    """Say what a video, token store, tokenizer or run is; alone, list the zoo."""
+    """Say what a video, token store, tokenizer or run is; alone, list the zoo.
+
+    \b
+    Examples:
+      framepred info          # what comes along: models, tokenizers, recipes
+      framepred info videos/  # a folder, video, token store, tokenizer or run
+    """
     if path is None:
         from framepred.io.zoo import describe_zoo
 

@@ -45,6 +45,14 @@ def settings(what: str) -> Callable[[Any], Any]:
     )
 
 
+def numbered(path: Path) -> Path:
+    """Return a path that is free: `path`, or the first of clip-2.mp4, clip-3.mp4, …"""
+    free, number = path, 2
+    while free.exists():
+        free, number = path.with_stem(f"{path.stem}-{number}"), number + 1
+    return free
+
+
 def check_video_output(path: Path, overwrite: bool) -> None:
     """Raise FramepredError unless a video or arrays can be written to `path`."""
     if path.suffix.lower() not in _VIDEO_ENDINGS:

@@ -19,6 +19,10 @@ def pull(address: str, out: Path, overwrite: bool, as_json: bool) -> None:
     """Download a run or tokenizer from the Hugging Face Hub.
 
     Everything that takes a run takes hf://OWNER/NAME as well; this makes a copy of one's own.
+
+    \b
+    Examples:
+      framepred pull hf://me/my-world -o run
     """
     from framepred.engines.publish import pull as run_pull
 

@@ -13,7 +13,12 @@ from framepred.cli.group import cli
 @click.option("--private", is_flag=True, help="Make the repository private, if it is made.")
 @options.JSON
 def push(run: str, address: str, private: bool, as_json: bool) -> None:
-    """Upload a run to the Hugging Face Hub, with a model card."""
+    """Upload a run to the Hugging Face Hub, with a model card.
+
+    \b
+    Examples:
+      framepred push run hf://me/my-world --private
+    """
     from framepred.engines.publish import push as run_push
 
     page = run_push(run, address, private)

@@ -11,7 +11,12 @@ from framepred.cli.group import cli
 from framepred.io.outputs import replacing
 
 
-@cli.command()
+@cli.command(
+    sections={
+        "What is played": ("episodes", "steps", "seed", "sticky"),
+        "What is written": ("size", "frame_skip", "actions_of"),
+    }
+)
 @click.argument("env")
 @options.out("Folder to record into.", required=True)
 @click.option("--episodes", default=10, show_default=True, type=click.IntRange(1), help="Episodes to play.")
@@ -34,7 +39,14 @@ from framepred.io.outputs import replacing
 @options.OVERWRITE
 @options.JSON
 def record(env: str, out: Path, overwrite: bool, as_json: bool, **values: Any) -> None:
-    """Record a Gymnasium environment as a video folder with actions (lossless)."""
+    """Record a Gymnasium environment as a video folder with actions (lossless).
+
+    \b
+    Examples:
+      framepred record VizdoomMyWayHome-v1 -o videos --episodes 20
+      # other episodes, to evaluate on
+      framepred record Crafter -o held-out --episodes 4 --seed 5000
+    """
     from framepred.recording.gym import Recording
     from framepred.recording.gym import record as run_recording
 

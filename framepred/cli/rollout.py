@@ -12,10 +12,16 @@ from framepred.cli.group import cli
 from framepred.cli.scores import say_words
 
 
-@cli.command()
+@cli.command(
+    sections={
+        "What is predicted": ("context", "horizon", "start", "actions", "prompt", "samples", "ensemble"),
+        "How it is drawn": ("temperature", "top_k", "top_p", "seed"),
+        "What runs it": ("decoder", "engine", "server"),
+    }
+)
 @options.VIDEO
 @options.MODEL
-@options.out(".mp4, .gif, .webp or .npz.  [default: NAME-rollout.mp4 here]")
+@options.out(".mp4, .gif, .webp or .npz.  [default: NAME-rollout.mp4 here, numbered]")
 @click.option("--context", default=4, show_default=True, help="Frames that are given.")
 @click.option("--horizon", default=16, show_default=True, help="Frames to predict.")
 @click.option("--start", default=0, show_default=True, type=click.IntRange(0), help="First context frame in the video.")
@@ -46,10 +52,21 @@ from framepred.cli.scores import say_words
 @options.OVERWRITE
 @options.JSON
 def rollout(video: Path, out: Path | None, overwrite: bool, as_json: bool, **values: Any) -> None:
-    """Predict how a video goes on, and score it where the video itself goes on."""
+    """Predict how a video goes on, and score it where the video itself goes on.
+
+    \b
+    Examples:
+      # the model that comes along
+      framepred rollout clip.mp4
+      # your own
+      framepred rollout clip.mp4 --model run -o future.gif
+      # four futures, told no actions
+      framepred rollout clip.mp4 --samples 4 --actions none
+    """
     from framepred.evaluation.forecast import Forecast, make_forecast, write_forecast
 
-    out = out or Path(f"{video.stem}-rollout.mp4")
+    default = Path(f"{video.stem}-rollout.mp4")
+    out = out or (default if overwrite else options.numbered(default))
     options.check_video_output(out, overwrite)
     forecast: Forecast = make_forecast(video, watch=_frames_bar(values["horizon"]), **values)
     write_forecast(forecast, out)

@@ -19,7 +19,7 @@ _SHOWN = 10
 @cli.command()
 @options.VIDEO
 @options.MODEL
-@options.out(".mp4, .gif, .webp or .npz.  [default: NAME-surprise.mp4 here]")
+@options.out(".mp4, .gif, .webp or .npz.  [default: NAME-surprise.mp4 here, numbered]")
 @options.ACTIONS
 @click.option(
     "--calibration", metavar="FILE|none", help="The run's baseline.  [default: RUN/calibration.json, if there]"
@@ -33,10 +33,18 @@ def surprise(video: Path, out: Path | None, overwrite: bool, as_json: bool, **va
 
     The model predicts each frame from the real frames and actions before it; a frame it gave a low
     probability is surprising.
+
+    \b
+    Examples:
+      # against the model that comes along
+      framepred surprise clip.mp4
+      # and which action each frame looks like
+      framepred surprise clip.mp4 --model run --inverse -o heat.mp4
     """
     from framepred.evaluation.surprise.surprise import measure_surprise, write_surprise
 
-    out = out or Path(f"{video.stem}-surprise.mp4")
+    default = Path(f"{video.stem}-surprise.mp4")
+    out = out or (default if overwrite else options.numbered(default))
     options.check_video_output(out, overwrite)
     found = measure_surprise(video, watch=_frames_bar, **values)
     write_surprise(found, out)

@@ -28,7 +28,7 @@ def _shard(_: click.Context, __: click.Parameter, value: str) -> tuple[int, int]
     return int(number), int(count)
 
 
-@cli.command()
+@cli.command(sections={"How it is encoded": ("tokenizer", "size", "fps"), "How it is shared out": ("workers", "shard")})
 @options.SOURCES
 @options.out("Folder of the token store.", required=True)
 @click.option("--tokenizer", default="doom-64", show_default=True, help="Name in the zoo, folder, or hf://owner/name.")
@@ -51,6 +51,13 @@ def tokenize(
 
     Run it again to add what is missing: what is there already is not touched. Jobs with --shard may
     share one folder, or have one each: their rows together are the same.
+
+    \b
+    Examples:
+      # once, for many runs on the same videos
+      framepred tokenize videos/ -o tokens
+      # another tokenizer, in eight processes
+      framepred tokenize videos/ -o tokens --tokenizer run --workers 8
     """
     from functools import partial
 

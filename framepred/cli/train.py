@@ -17,7 +17,13 @@ from framepred.errors import Interrupted
 from framepred.io.outputs import replacing
 
 
-@cli.command()
+@cli.command(
+    sections={
+        "What is trained": ("recipe", "tokenizer", "only", "init_from", "layers", "texts", "settings"),
+        "How long": ("minutes", "steps", "resume"),
+        "The videos": ("fps",),
+    }
+)
 @options.SOURCES
 @options.out("Folder of the run.", required=True)
 @click.option("--recipe", help="Built-in name or TOML file.")
@@ -48,6 +54,15 @@ def train(
 
     The same command under `accelerate launch` trains on many GPUs or machines. Ctrl-C saves;
     --resume goes on.
+
+    \b
+    Examples:
+      # makes what it needs: tokenizer, tokens, predictor
+      framepred train videos/ -o run --minutes 30
+      # go on after Ctrl-C
+      framepred train videos/ -o run --resume
+      # another predictor on tokens that are there
+      framepred train tokens/ -o run2 --set predictor.layers=4
     """
     from framepred.config.recipe import apply, apply_settings, load_recipe
     from framepred.training.pipeline import Job, stored_recipe
