@@ -48,11 +48,11 @@ def record(recording: Recording, out: str | os.PathLike[str]) -> Iterator[Path]:
     """
     folder = Path(out)
     with open_environment(recording.env, recording.size, recording.frame_skip) as env:
-        choices = _choices(env, recording)
+        choices, names = _choices(env, recording)
         stem = recording.env.replace("/", "-").split(":")[-1]
         seeds = range(recording.seed, recording.seed + recording.episodes)
         paths = [folder / f"{stem}-{seed:06d}.mp4" for seed in seeds]
-        about = vars(recording) | {"frame_skip": env.frame_skip, "actions": env.action_names}
+        about = vars(recording) | {"frame_skip": env.frame_skip, "actions": env.action_names, "action_values": names}
         if any(path.exists() for path in paths):
             _require_same(folder, about)
         write_text(folder / "recording.json", json.dumps(about, indent=1) + "\n")
@@ -119,10 +119,13 @@ def _as_tensor(actions: list[Any]) -> Tensor:
     return torch.from_numpy(values.astype(np.float32).reshape(len(actions), -1))
 
 
-def _choices(env: Environment, recording: Recording) -> dict[int, int] | None:
-    """Map this environment's action ids to those of `actions_of`, by name; None where ids stay."""
+def _choices(env: Environment, recording: Recording) -> tuple[dict[int, int] | None, list[str] | None]:
+    """Map this environment's action ids to those of `actions_of`, by name; None where ids stay.
+
+    And return the names of the ids that are written, None where they are not known.
+    """
     if recording.actions_of is None:
-        return None
+        return None, env.action_names
     with open_environment(recording.actions_of, recording.size, recording.frame_skip) as other:
         mine, theirs = env.action_names, other.action_names
     if mine is None or theirs is None:
@@ -130,7 +133,7 @@ def _choices(env: Environment, recording: Recording) -> dict[int, int] | None:
     choices = {i: theirs.index(name) for i, name in enumerate(mine) if name in theirs}
     if not choices:
         raise FramepredError(f"{recording.env} and {recording.actions_of} share no action: {mine} against {theirs}")
-    return choices
+    return choices, theirs
 
 
 def _columns(actions: Tensor) -> tuple[str, ...]:

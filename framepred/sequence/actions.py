@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from framepred.config.action_names import names_from_json, names_to_json, values_of
 from framepred.errors import FramepredError
 
 
@@ -92,12 +93,12 @@ class ActionSpace:
         if self.kind == "continuous":
             shape = {"edges": [list(e) for e in self.edges]}
             shape |= {"centres": [list(c) for c in self.centres]} if self.centres else {}
-        return {"kind": self.kind, "names": list(self.names), **shape}
+        return {"kind": self.kind, **names_to_json(self.names), **shape}
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> "ActionSpace":
         edges, centres = (tuple(tuple(row) for row in value.get(key, ())) for key in ("edges", "centres"))
-        return ActionSpace(value["kind"], tuple(value["names"]), value.get("count", 0), edges, centres)
+        return ActionSpace(value["kind"], names_from_json(value), value.get("count", 0), edges, centres)
 
 
 def _between(edges: tuple[float, ...]) -> tuple[float, ...]:
@@ -110,9 +111,10 @@ def _between(edges: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def fit_action_space(actions: list[Tensor], names: tuple[str, ...], bins: int) -> ActionSpace:
-    """Return the action space of a data set: the ids that occur, or bins per dimension (`fit_bins`)."""
+    """Return the action space of a data set: the ids that occur or have names, or bins per dimension (`fit_bins`)."""
     if actions[0].ndim == 1 and not actions[0].is_floating_point():
-        return ActionSpace("discrete", names, count=1 + max(int(a.max()) for a in actions if len(a)))
+        highest = max(int(a.max()) for a in actions if len(a))
+        return ActionSpace("discrete", names, count=max(1 + highest, len(values_of(names))))
     columns = torch.cat(actions).T
     edges, centres = zip(*(fit_bins(column, bins) for column in columns), strict=True)
     return ActionSpace("continuous", names, edges=edges, centres=centres)

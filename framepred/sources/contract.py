@@ -14,9 +14,10 @@ from typing import Self, TypeAlias
 from torch import Tensor
 
 from framepred.errors import FramepredError
+from framepred.sources.actions import order_actions
 from framepred.sources.actions_csv import read_actions
 from framepred.sources.captions_csv import Caption
-from framepred.sources.episode import Episode, check_action_count, order_actions
+from framepred.sources.episode import Episode, check_action_count
 from framepred.video.read import VideoInfo, gather
 
 __all__ = ["Actions", "Choices", "Source", "StoredEpisode", "VideoInfo", "refuse_unknown"]

@@ -13,7 +13,7 @@ class Episode:
 
     `times` float64 (T,) are the frames' presentation times in seconds, counted from the first; `fps` is the nominal
     rate. Actions have length T or T-1 (the last of T has no outcome): int64 (T,) if discrete, float32 (T, D) if
-    continuous, None where there are none; `action_names` are the names of their columns.
+    continuous, None where there are none; `action_names` are the names of their columns, and of ids (`ActionNames`).
     """
 
     name: str
@@ -38,15 +38,3 @@ def check_action_count(actions: Tensor | None, num_frames: int, name: str) -> No
             f"{name} has {len(actions)} actions for {num_frames} frames: "
             f"give one row a frame, {num_frames - 1} or {num_frames} rows"
         )
-
-
-def order_actions(actions: Tensor, names: tuple[str, ...], wanted: tuple[str, ...], where: str) -> Tensor:
-    """Return actions, int64 (T,) or float32 (T, D), with their columns in the order of the `wanted` names.
-
-    Raises FramepredError for a wanted name that is not there, and for a name that is not wanted.
-    """
-    missing, unknown = (sorted({*a} - {*b}) for a, b in ((wanted, names), (names, wanted)))
-    if missing or unknown:
-        what = f"no action named {missing[0]!r}" if missing else f"an action {unknown[0]!r} that is not known"
-        raise FramepredError(f"{where} has {what}: its columns are {', '.join(names)}; give {', '.join(wanted)}")
-    return actions if actions.ndim == 1 else actions[:, [names.index(name) for name in wanted]]

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from framepred.config.action_names import ActionNames, values_of
 from framepred.config.recipe import Recipe, apply
 from framepred.errors import FramepredError
 from framepred.io import zoo
@@ -55,13 +56,15 @@ def _is_foreign(folder: Path) -> bool:
 def save_tokenizer(folder: Path, tokenizer: OwnTokenizer, recipe_toml: str, dtype: torch.dtype = torch.float32) -> str:
     """Write a tokenizer folder; return its sha256."""
     recipe = asdict(tokenizer.shape if isinstance(tokenizer, TemporalAutoencoder) else tokenizer.recipe)
-    config = {
+    config: dict[str, Any] = {
         "kind": next(kind for kind, made in KINDS.items() if isinstance(tokenizer, made)),
         "frame_size": list(tokenizer.frame_size),
         "grid": list(tokenizer.grid),
         "codebook_size": tokenizer.codebook_size,
         "recipe": {k: list(v) if isinstance(v, tuple) else v for k, v in recipe.items()},
     }
+    if isinstance(tokenizer, TemporalAutoencoder) and (values := values_of(tokenizer.shape.action_names)):
+        config["recipe"]["action_values"] = list(values)
     text = json.dumps(config, indent=1) + "\n"
     weights = {
         k: v.detach().cpu().to(dtype if v.is_floating_point() else v.dtype).contiguous()
@@ -110,6 +113,7 @@ def _new_tokenizer(config: dict[str, Any], file: Path) -> OwnTokenizer:
         return made(apply(Recipe(), {"tokenizer": recipe}).tokenizer, (size[0], size[1]))
     shape: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in recipe.items()}
     try:
+        shape["action_names"] = ActionNames(shape.get("action_names", ()), shape.pop("action_values", ()))
         return made(TemporalShape(**shape))
     except (TypeError, ValueError, RuntimeError) as error:
         raise FramepredError(f"{file} has no recipe of a temporal tokenizer ({error}): restore it") from error

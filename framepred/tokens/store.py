@@ -8,6 +8,7 @@ that as PNG in a column `first`.
 import io
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +19,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from framepred.config.action_names import ActionNames, names_from_json, names_to_json
 from framepred.errors import FramepredError
 from framepred.io.atomic import write_text
+from framepred.sources.actions import join_names, order_actions
 from framepred.sources.captions_csv import Caption
-from framepred.sources.episode import order_actions
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,21 @@ def read_store_info(path: str | os.PathLike[str]) -> StoreInfo:
         return StoreInfo(
             tok["name"], tok["sha256"], tok["path"], about["codebook_size"], (grid[0], grid[1]),
             keys["codebook_size"], (context_grid[0], context_grid[1]), (size[0], size[1]),
-            about["actions"]["kind"], tuple(about["actions"]["names"]), about.get("first_pictures", False),
+            about["actions"]["kind"], names_from_json(about["actions"]), about.get("first_pictures", False),
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FramepredError(
             f"{path} is no token store ({file.name}: {error}): make one with framepred tokenize"
         ) from error
+
+
+def names_of_stores(paths: Iterable[str | os.PathLike[str]]) -> ActionNames:
+    """Return the names of the actions of stores, in the order of the first that has any; none is ().
+
+    Raises FramepredError where they differ.
+    """
+    infos = ((read_store_info(path), path) for path in paths)
+    return join_names((i.action_kind, i.action_names, f"token store {path}") for i, path in infos if i.action_kind)[1]
 
 
 def write_store_info(path: Path, writer: str, info: StoreInfo) -> None:
@@ -102,7 +113,7 @@ def write_store_info(path: Path, writer: str, info: StoreInfo) -> None:
         "grid": list(info.grid),
         "context": {"codebook_size": info.context_codebook_size, "grid": list(info.context_grid)},
         "frame_size": list(info.frame_size),
-        "actions": {"kind": info.action_kind, "names": list(info.action_names)},
+        "actions": {"kind": info.action_kind, **names_to_json(info.action_names)},
         "first_pictures": info.first_pictures,
     }
     write_text(path / "framepred.json", json.dumps(about, indent=1) + "\n", writer)

@@ -3,7 +3,8 @@
 import os
 import time
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from framepred.config.action_names import ActionNames, values_of
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.io.atomic import writing
 from framepred.io.progress import Progress
+from framepred.sources.actions import join_names, kind_of
 from framepred.sources.contract import StoredEpisode
 from framepred.tokenizer.contract import Tokenizer
 from framepred.tokens.store import StoreInfo, read_shard, read_store_info, shard_files, store_schema, write_store_info
@@ -52,13 +55,14 @@ def tokenize(
     folder = Path(out)
     number, shards = shard
     # All videos, not this shard's: what the shards write must fit together.
-    kind, names = _common_actions(videos)
-    names = _as_known(tokenizer, names) if kind else names
+    old = read_store_info(folder) if _holds_something(folder) else None
+    kind, joined = _common_actions(videos, old.action_names if old else ())
+    names = _as_known(tokenizer, joined) if kind else ()
     wanted = StoreInfo(
         name, sha256, where, tokenizer.codebook_size, tokenizer.grid, tokenizer.context_codebook_size,
         tokenizer.context_grid, tokenizer.frame_size, kind, names, tokenizer.past > 1,
     )  # fmt: skip
-    info, stored = _open_store(folder, wanted)
+    info, stored = (wanted, set[str]()) if old is None else _open_store(folder, old, wanted)
     mine = videos[number - 1 :: shards]
     missing = [v.ordered(info.action_names) for v in mine if v.key not in stored]
     if not missing:
@@ -114,11 +118,12 @@ class _Meter:
         return TokenizeProgress(done, total, episode, left, self.frames, self.frames / elapsed, skipped)
 
 
-def _open_store(folder: Path, wanted: StoreInfo) -> tuple[StoreInfo, set[str]]:
+def _holds_something(folder: Path) -> bool:
+    return folder.is_dir() and not all(p.name.startswith(".") for p in folder.iterdir())
+
+
+def _open_store(folder: Path, old: StoreInfo, wanted: StoreInfo) -> tuple[StoreInfo, set[str]]:
     """Return what the store will hold and the keys of what it holds; what does not fit together is an error."""
-    if not folder.is_dir() or all(p.name.startswith(".") for p in folder.iterdir()):
-        return wanted, set()
-    old = read_store_info(folder)
     if old.tokenizer_sha256 != wanted.tokenizer_sha256:
         raise FramepredError(
             f"token store {folder} was made by tokenizer {old.tokenizer} ({old.tokenizer_sha256[:12]}), "
@@ -134,13 +139,18 @@ def _open_store(folder: Path, wanted: StoreInfo) -> tuple[StoreInfo, set[str]]:
     if wanted.action_kind is None:
         wanted = replace(wanted, action_kind=old.action_kind, action_names=old.action_names)
     elif old.action_kind == wanted.action_kind and sorted(old.action_names) == sorted(wanted.action_names):
-        wanted = replace(wanted, action_names=old.action_names)
+        wanted = replace(wanted, action_names=_in_order(old.action_names, wanted.action_names))
     elif old.action_kind:
         raise FramepredError(
             f"token store {folder} has {old.action_kind} actions {list(old.action_names)}, "
             f"these are {wanted.action_kind} {list(wanted.action_names)}: give another -o"
         )
     return wanted, _stored_sources(folder)
+
+
+def _in_order(old: tuple[str, ...], new: tuple[str, ...]) -> ActionNames:
+    """Return the columns of a store in their order, with the values of new videos: ids that are stored keep theirs."""
+    return ActionNames(old, values_of(new) if values_of(old) else ())
 
 
 def _stored_sources(folder: Path) -> set[str]:
@@ -185,7 +195,7 @@ class _Files:
         return 1 + max((int(number) for prefix, number in taken if prefix == self.prefix), default=-1)
 
 
-def _as_known(tokenizer: Tokenizer, names: tuple[str, ...]) -> tuple[str, ...]:
+def _as_known(tokenizer: Tokenizer, names: ActionNames) -> tuple[str, ...]:
     """Return names of actions in the order in which the tokenizer knows them, where it knows any."""
     known: tuple[str, ...] = getattr(tokenizer, "action_names", ())
     if known and sorted(known) != sorted(names):
@@ -196,25 +206,14 @@ def _as_known(tokenizer: Tokenizer, names: tuple[str, ...]) -> tuple[str, ...]:
     return known or names
 
 
-def _common_actions(videos: Sequence[StoredEpisode]) -> tuple[str | None, tuple[str, ...]]:
-    """Return the one kind and the names of actions that the videos share, in the order of the first that has some."""
-    kind: str | None = None
-    names: tuple[str, ...] = ()
-    first: StoredEpisode | None = None
-    for video in videos:
-        try:
-            loaded = video.actions()
-        except FramepredError:
+def _common_actions(videos: Sequence[StoredEpisode], known: tuple[str, ...]) -> tuple[str | None, ActionNames]:
+    """Return the one kind and the names of actions that the videos share, values after the `known` ones."""
+
+    def found() -> Iterator[tuple[str, tuple[str, ...], str]]:
+        for video in videos:
             # Its own error comes when it is its turn, and stops only it.
-            continue
-        if loaded is None:
-            continue
-        mine = "discrete" if loaded[0].ndim == 1 and not loaded[0].is_floating_point() else "continuous"
-        if first is None:
-            first, kind, names = video, mine, loaded[1]
-        elif (kind, sorted(names)) != (mine, sorted(loaded[1])):
-            raise FramepredError(
-                f"{video.actions_from} has {mine} actions {list(loaded[1])}, {first.actions_from} has "
-                f"{kind} {list(names)}: one store holds one kind"
-            )
-    return kind, names
+            with suppress(FramepredError):
+                if loaded := video.actions():
+                    yield kind_of(loaded[0]), loaded[1], str(video.actions_from)
+
+    return join_names(found(), known)

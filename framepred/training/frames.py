@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from framepred.errors import FramepredError, FramepredWarning
+from framepred.sources.actions import join_names, kind_of, order_actions
 from framepred.sources.contract import StoredEpisode
 from framepred.training.windows import step_generator
 
@@ -132,21 +133,13 @@ def known_actions(videos: Sequence[StoredEpisode]) -> Actions:
 
     Raises FramepredError where some are discrete and some are not, or where their names differ.
     """
-    names: tuple[str, ...] | None = None
-    found = list[Tensor]()
-    for video in videos:
-        if loaded := video.ordered(names).actions():
-            actions, names = loaded
-            if actions.is_floating_point() != (found or [actions])[0].is_floating_point():
-                raise FramepredError(
-                    f"{video.actions_from}: some videos' actions are discrete, some are not: one run has one kind"
-                )
-            found.append(actions)
-    if not found:
+    loaded = [(found, str(video.actions_from)) for video in videos if (found := video.ordered(None).actions())]
+    if not loaded:
         return Actions()
-    joined = torch.cat(found)
+    _, names = join_names((kind_of(actions[0]), actions[1], where) for actions, where in loaded)
+    joined = torch.cat([order_actions(*actions, names, where) for actions, where in loaded])
     if not joined.is_floating_point():
-        return Actions(names, int(joined.max()) + 1)
+        return Actions(names, max(int(joined.max()) + 1, len(names.values)))
     # In float64: squares of 1e30 are too large for float32, those of 1e-30 too small.
     wide = joined.double()
     mean, deviation = wide.mean(0), wide.std(0, correction=0).float()

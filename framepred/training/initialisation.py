@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 
+from framepred.config.action_names import values_of
 from framepred.config.recipe import Recipe
 from framepred.errors import FramepredError
 from framepred.io import zoo
@@ -23,7 +24,7 @@ from framepred.tokenizer.foreign import AdaptedTokenizer
 from framepred.tokenizer.image import Autoencoder
 from framepred.tokenizer.temporal import TemporalAutoencoder
 from framepred.tokenizer.temporal_net import TemporalShape
-from framepred.tokens.store import TokenEpisode, read_store_info
+from framepred.tokens.store import TokenEpisode, names_of_stores
 from framepred.training.frames import Actions
 from framepred.training.objectives import llama_config
 from framepred.training.words import Words
@@ -45,12 +46,7 @@ def tokenizer_to_train(recipe: Recipe, origin: str | None, actions: Actions) -> 
         kind = "image" if temporal else "temporal"
         raise FramepredError(f"tokenizer {origin} is of the kind {kind}: give --set tokenizer.kind={kind}")
     if isinstance(loaded, TemporalAutoencoder) and actions.size:
-        known = loaded.shape.action_size, loaded.shape.continuous
-        if known != (actions.size, actions.continuous):
-            raise FramepredError(
-                f"tokenizer {origin} knows {known[0]} {'continuous' if known[1] else 'discrete'} actions, the videos "
-                f"have {actions.size} {'continuous' if actions.continuous else 'discrete'} ones: train a new one"
-            )
+        _check_same_actions(loaded.shape, actions, f"tokenizer {origin}")
     if loaded:
         return loaded.requires_grad_(True)
     with torch.random.fork_rng(devices=[]):
@@ -62,6 +58,25 @@ def tokenizer_to_train(recipe: Recipe, origin: str | None, actions: Actions) -> 
         made.action_mean.copy_(actions.mean)
         made.action_scale.copy_(actions.scale)
     return made
+
+
+def _check_same_actions(shape: TemporalShape, actions: Actions, where: str) -> None:
+    """Raise FramepredError unless a tokenizer of this shape knows the actions of videos, by number and by name."""
+    names = actions.names or ()
+    if shape.action_names and sorted(shape.action_names) != sorted(names):
+        raise FramepredError(
+            f"{where} knows actions {list(shape.action_names)}, the videos have {list(names)}: train a new one"
+        )
+    values, given = values_of(shape.action_names), values_of(names)
+    if values and given:
+        if new := [value for value in given if value not in values]:
+            raise FramepredError(f"{where} knows actions {list(values)}, the videos have {new[0]!r}: train a new one")
+    elif (shape.action_size, shape.continuous) != (actions.size, actions.continuous):
+        known, has = ("continuous" if c else "discrete" for c in (shape.continuous, actions.continuous))
+        raise FramepredError(
+            f"{where} knows {shape.action_size} {known} actions, the videos have {actions.size} {has} ones: "
+            "train a new one"
+        )
 
 
 def temporal_shape(recipe: Recipe, actions: Actions) -> TemporalShape:
@@ -111,12 +126,8 @@ def fit_layout(
 
     Raises FramepredError where the stores' actions differ.
     """
-    infos = [i for i in map(read_store_info, stores) if i.action_kind]
-    kinds = {(i.action_kind, tuple(sorted(i.action_names))) for i in infos}
-    if len(kinds) > 1:
-        raise FramepredError(f"the sources' actions differ: {sorted(map(str, kinds))}; one run has one action space")
     actions = [e.actions for e in episodes if e.actions is not None and len(e.actions)]
-    space = fit_action_space(actions, infos[0].action_names, recipe.predictor.action_bins) if actions else None
+    space = fit_action_space(actions, names_of_stores(stores), recipe.predictor.action_bins) if actions else None
     # A frame coded given several pictures has few tokens, and each place of it its own meaning.
     cells = tokenizer.past > 1
     visual_size = tokenizer.codebook_size * (math.prod(tokenizer.grid) if cells else 1)

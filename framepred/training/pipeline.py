@@ -20,7 +20,7 @@ from framepred.sources.contract import StoredEpisode
 from framepred.sources.find import find_episodes
 from framepred.tokenizer.checkpoint import copy_tokenizer, load_tokenizer, tokenizer_sha256
 from framepred.tokenizer.contract import Tokenizer
-from framepred.tokens.store import StoreInfo, TokenEpisode, is_store, read_store, read_store_info
+from framepred.tokens.store import StoreInfo, TokenEpisode, is_store, names_of_stores, read_store, read_store_info
 from framepred.tokens.tokenize import TokenizeProgress, tokenize
 from framepred.training.embedding import merge_rows, separate_text, share_digits
 from framepred.training.finetune import adapt, merge_updates
@@ -163,11 +163,10 @@ def _check_tokenizer(
 
 
 def _action_names(init: Run | LanguageModel | None, stores: Sequence[str]) -> tuple[str, ...] | None:
-    """Return the order of actions: that of the run to go on from, else of the first store that has actions."""
+    """Return the names of actions: those of the run to go on from, else of the stores."""
     if isinstance(init, Run):
         return init.layout.actions.names if init.layout.actions else None
-    named = (info.action_names for info in map(read_store_info, stores) if info.action_kind)
-    return next(named, None)
+    return names_of_stores(stores) or None
 
 
 def _load_init(job: Job) -> Run | LanguageModel | None:

@@ -36,9 +36,9 @@ def train_tokenizer(
     """
     temporal = recipe.tokenizer.kind == "temporal"
     actions = known_actions(videos) if temporal else Actions()
-    videos = [video.ordered(actions.names) for video in videos]
-    parts = split_episodes([v.name for v in videos], recipe.data.validation_fraction)
     model = tokenizer_to_train(recipe, origin, actions)
+    videos = [video.ordered(getattr(model, "action_names", ()) or actions.names) for video in videos]
+    parts = split_episodes([v.name for v in videos], recipe.data.validation_fraction)
     train, held_out = ([videos[i] for i in part] for part in parts)
     stage = (
         _temporal_stage(model, train, held_out, recipe, accelerator)

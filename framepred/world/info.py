@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from framepred.config.action_names import values_of
 from framepred.errors import FramepredError
 from framepred.io import hub, zoo
+from framepred.sources.actions import kind_of
 from framepred.sources.folder import VideoFile, find_videos
 from framepred.tokenizer.checkpoint import KINDS, OwnTokenizer, load_tokenizer, tokenizer_sha256
 from framepred.tokenizer.foreign import AdaptedTokenizer
@@ -48,8 +50,8 @@ def _video(path: Path) -> dict[str, Any]:
     facts, loaded, actions = video.info(), video.actions(), None
     if loaded is not None:
         rows, names = loaded
-        kind = "continuous" if rows.is_floating_point() else f"discrete, ids up to {int(rows.max())}"
-        actions = f"{len(rows)} rows of {', '.join(names)} ({kind})"
+        highest = "" if rows.is_floating_point() else f", ids up to {int(rows.max())}"
+        actions = f"{len(rows)} rows of {', '.join(names)} ({kind_of(rows)}{_values(names) or highest})"
     return {"path": str(path), "kind": "video", **vars(facts), "actions": actions}
 
 
@@ -72,8 +74,16 @@ def _store(path: Path) -> dict[str, Any]:
         **_context(info.context_grid, info.context_codebook_size),
         "codebook_size": info.codebook_size, "frame_size": list(info.frame_size),
         "tokenizer": info.tokenizer, "tokenizer_sha256": info.tokenizer_sha256,
-        "actions": f"{info.action_kind}: {', '.join(info.action_names)}" if info.action_kind else None,
+        "actions": f"{info.action_kind}: {', '.join(info.action_names)}{_values(info.action_names)}"
+        if info.action_kind
+        else None,
     }  # fmt: skip
+
+
+def _values(names: tuple[str, ...]) -> str:
+    """Return what to add of the names of ids: ": 0 left, 1 right", or nothing where they have none."""
+    values = [f"{i} {value}" for i, value in enumerate(values_of(names))]
+    return f": {', '.join(values)}" if values else ""
 
 
 def _tokenizer(path: Path) -> dict[str, Any]:
@@ -90,7 +100,8 @@ def _tokenizer(path: Path) -> dict[str, Any]:
     if isinstance(tokenizer, TemporalAutoencoder):
         shape = tokenizer.shape
         kind = "continuous numbers" if shape.continuous else "discrete ids"
-        facts |= {"past": shape.past, "actions": f"{shape.action_size} {kind}" if shape.action_size else None}
+        known = f"{shape.action_size} {kind}{_values(shape.action_names)}" if shape.action_size else None
+        facts |= {"past": shape.past, "actions": known}
     if isinstance(tokenizer, AdaptedTokenizer) and tokenizer.group > 1:
         facts["group"] = (
             f"{tokens} tokens for {tokenizer.group} frames of a video; here for each frame, as for pictures"
@@ -115,7 +126,9 @@ def _run(path: Path) -> dict[str, Any]:
     space = run.layout.actions
     actions = None
     if space is not None:
-        actions = f"{space.count} discrete ids" if space.kind == "discrete" else f"continuous: {', '.join(space.names)}"
+        actions = f"continuous: {', '.join(space.names)}"
+        if space.kind == "discrete":
+            actions = f"{space.count} discrete ids{_values(space.names)}"
     return {
         "path": str(path), "kind": "run", "frame_size": list(run.tokenizer.frame_size), "fps": run.fps,
         "grid": list(run.layout.grid), "tokens_per_frame": run.layout.frame_tokens, "scan": run.layout.scan,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from framepred.config.action_names import values_of
 from framepred.config.recipe import check_sampling
 from framepred.decoding.engine import Engine, LlamaEngine
 from framepred.decoding.sampling import Sampling
@@ -196,8 +197,11 @@ def _check_known_actions(folder: Path, actions: ActionSpace | None, shape: Tempo
             f"{folder}: the run has {mine[0]} {mine[1]} actions, its tokenizer knows {known[0]} {known[1]}: "
             "train the run again, with a tokenizer of its actions"
         )
-    if shape.action_names and shape.action_names != actions.names:
+    named = actions.names, shape.action_names
+    if named[0] == named[1]:
+        named = values_of(named[0]), values_of(named[1])
+    if all(named) and named[0] != named[1]:
         raise FramepredError(
-            f"{folder}: the run's actions are {list(actions.names)}, its tokenizer knows {list(shape.action_names)}: "
+            f"{folder}: the run's actions are {list(named[0])}, its tokenizer knows {list(named[1])}: "
             "train the run again, with a tokenizer of its actions"
         )

@@ -35,7 +35,7 @@ def test_discrete_actions_survive_the_file(tmp_path: Path, ids: list[int], name:
 @given(data=st.data(), columns=st.integers(1, 4), rows=st.integers(1, 20))
 def test_continuous_actions_survive_the_file_bit_for_bit(tmp_path: Path, data, columns: int, rows: int) -> None:
     values = data.draw(st.lists(st.lists(_FLOATS, min_size=columns, max_size=columns), min_size=rows, max_size=rows))
-    names = data.draw(st.lists(_NAMES, min_size=columns, max_size=columns))
+    names = data.draw(st.lists(_NAMES, min_size=columns, max_size=columns, unique=True))
     actions = torch.tensor(values, dtype=torch.float32)
     write_actions(tmp_path / "a.csv", actions, names)
     read, read_names = read_actions(tmp_path / "a.csv")
@@ -72,8 +72,29 @@ def test_spreadsheet_habits_are_read(tmp_path: Path) -> None:
         ("x\n0.5\n1e39\n", "line 3.*'1e39'"),
         ("action\n1\n99999999999999999999\n", "99999999999999999999"),
         ("action\n1\n²\n", "line 3"),
-        ("x,y\n1,2\n\n\n3\n", "line 5"),
+        ("x,y\n1,2\n\n\n3\n", "line 3: a blank row"),
         ("action\n\udcff\udcfe", "not CSV text"),
+        ("action\n1\n \n2\n", "line 3: a blank row"),
+        ("x,y\n1,2\n,\n3,4\n", "line 3: a blank row"),
+        ("\naction\n1\n", "line 1: a blank row"),
+        (",action\n0,4\n1,4\n", "column 1 has no name"),
+        ("action,\n4,0.5\n4,0.1\n", "column 2 has no name"),
+        ("Unnamed: 0,action\n0,4\n1,4\n", "column 1 has no name .'Unnamed: 0'"),
+        ("steer,Unnamed: 2.1\n0,4\n1,4\n", "column 2 has no name"),
+        ("0,steer\n0,4\n1,4\n", "column 1 has no name .'0'"),
+        ("steer,gas,steer\n0,4,1\n1,4,2\n", "two columns are named 'steer'"),
+        ("index,action\n0,4\n1,4\n", "column 'index' only counts up"),
+        ("frame_idx,steer\n3,0.1\n9,0.1\n", "column 'frame_idx' only counts up"),
+        ("steer,Time (s)\n0.5,0.033\n0.1,0.071\n", "column 'Time .s.' only counts up"),
+        ("steer,timestamp\n0.5,1700000000.25\n0.1,1700000000.5\n", "column 'timestamp' only counts up"),
+        ("nothing,steer\n" + "".join(f"{i + 7},0.5\n" for i in range(9)), "column 'nothing' only counts up"),
+        ("action\n" + "".join(f"{i}\n" for i in range(9)), "column 'action' only counts up"),
+        ("left\nleft\nright\n", "no header row: the first row is the action 'left'"),
+        ("action\nleft\n1\n", "line 3: '1' is no name of an action like 'left'"),
+        ("action\nleft\nN/A\n", "line 3: 'N/A' is no name"),
+        ("action\nleft\n\nright\n", "line 3: a blank row"),
+        ("steer;gas\n0.5;1\n0.25;1\n", "line 2: '0.5;1' is not a finite number"),
+        ("file\n" + "".join(f"frame_{i}.png\n" for i in range(9)), "column 'file' differs in every row"),
     ],
 )
 def test_a_bad_file_is_refused_with_what_and_where(tmp_path: Path, text: str, says: str) -> None:

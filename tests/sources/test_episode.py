@@ -9,8 +9,9 @@ import torch
 from media import encode, shades
 
 from framepred.errors import FramepredError
+from framepred.sources.actions import order_actions
 from framepred.sources.actions_csv import write_actions
-from framepred.sources.episode import Episode, order_actions
+from framepred.sources.episode import Episode
 from framepred.sources.folder import VideoFile, find_videos
 from framepred.tokens.store import read_store, read_store_info
 from framepred.tokens.tokenize import tokenize
