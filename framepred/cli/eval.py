@@ -16,7 +16,7 @@ from framepred.errors import Interrupted
 @cli.command(
     name="eval",
     sections={
-        "What is measured": ("protocol", "context", "horizon", "samples", "settings", "train", "alterations"),
+        "What is measured": ("protocol", "context", "horizon", "samples", "settings", "train", "alterations", "replay"),
         "Weights of your own": ("lpips", "fid", "fvd"),
     },
 )
@@ -35,6 +35,7 @@ from framepred.errors import Interrupted
     type=click.Choice(["mirrored", "reversed", "skipped"]),
     help="Also the first source with altered dynamics (repeatable).",
 )
+@click.option("--replay", is_flag=True, help="Also play what `record` wrote again, each action held: what if?")
 @click.option("--lpips", type=click.Path(path_type=Path), help="LPIPS backbone: torchvision's weights as safetensors.")
 @click.option("--fid", type=click.Path(path_type=Path), help="FID detector: TorchScript.")
 @click.option("--fvd", type=click.Path(path_type=Path), help="FVD detector: TorchScript.")
@@ -120,6 +121,8 @@ def _show_result(result: dict[str, Any]) -> None:
         if curves := tables.horizon_table(group):
             print_table(*curves, f"\n{stamp}")
         click.echo(tables.verdict(group))
+        if found := group.get("counterfactual"):
+            print_table(*tables.counterfactual_table(found), f"\n{found['clips']} moments, each action held")
         if group["spread"]:
             click.echo(tables.spread_sentence(group["spread"]))
         columns += near[0] + look[0]

@@ -19,6 +19,7 @@ from framepred.evaluation.clips import ALTERATIONS, Alteration, EvalClip, Group,
 from framepred.evaluation.futures import Scorer
 from framepred.evaluation.perceptual import load_perceptual
 from framepred.evaluation.protocol import Protocol
+from framepred.evaluation.replay import replay
 from framepred.evaluation.retrieval import TrainingIndex, index_training
 from framepred.io.atomic import write_text
 from framepred.io.files import file_sha256
@@ -33,7 +34,8 @@ _RECORD_FORMAT = 4
 class Benchmark:
     """What to evaluate: sources (`NAME=SOURCE` or SOURCE), a run, a protocol, training clips, weights, a cache folder.
 
-    Each of `alterations` of the first source is one more group.
+    Each of `alterations` of the first source is one more group. With `replay` the sources, which `record` wrote, are
+    also played again under each action.
     """
 
     sources: tuple[str, ...]
@@ -46,6 +48,7 @@ class Benchmark:
     fvd: Path | None = None
     device: str = "auto"
     cache: Path | None = None
+    replay: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,12 @@ def evaluate(benchmark: Benchmark) -> Iterator[Progress | Evaluated]:
             yield Progress(at, total, clip.name, clips.seconds_left(at, total))
         done += len(group.members)
         tables.append(summarise(group, table, protocol, run))
+        if benchmark.replay and group.alteration is None:
+            for found in replay(run, group.source, protocol):
+                if isinstance(found, Progress):
+                    yield found
+                else:
+                    tables[-1]["counterfactual"] = found
     result = {
         "protocol": protocol.to_json(),
         "run": run_facts(run),

@@ -20,6 +20,7 @@ from framepred.evaluation.plots import groups_plot, horizon_curves, rank_plot
 from framepred.evaluation.tables import (
     ROW_NAMES,
     answer,
+    counterfactual_table,
     group_table,
     groups_table,
     header_facts,
@@ -137,6 +138,7 @@ def _section(facts: dict[str, Any], protocol: dict[str, Any], figures: list[_Fig
         "curves": [plot for plot in plots if plot],
         "ranks": rank_plot(spread["ranks"]) if spread else None,
         "spread": spread_sentence(spread) if spread else None,
+        "counterfactual": counterfactual_table(facts["counterfactual"]) if "counterfactual" in facts else None,
         "figures": figures,
     }
 

@@ -127,6 +127,21 @@ def horizon_table(group: dict[str, Any], most: int = 8) -> tuple[list[str], list
     return ["moving dB, frames ahead", *(f"+{t + 1}" for t in shown)], rows
 
 
+def counterfactual_table(found: dict[str, Any], most: int = 3) -> tuple[list[str], list[list[str]]]:
+    """Return headers and a row for each action: how often a picture goes the right way, and to its own future."""
+    length = len(found["right_way"]["all"])
+    shown = sorted({round(i * (length - 1) / (most - 1)) for i in range(most)})
+    measures = (("right_way", "right way"), ("own_future", "own future"))
+    headers = ["held action", *(f"{words} +{t + 1}" for _, words in measures for t in shown)]
+    rows = []
+    for i, name in enumerate([*found["actions"], "all"]):
+        values = [
+            (found[m]["all"] if name == "all" else found[m]["by_action"][i])[t] for m, _ in measures for t in shown
+        ]
+        rows.append([name, *("-" if v is None else f"{v:.0%}" for v in values)])
+    return headers, rows
+
+
 def verdict(group: dict[str, Any]) -> str:
     """Say at which horizons the model, and the mean of its samples, beat each baseline where the truth moves."""
     beaten = {"the model": _beaten(group["model_ahead"]), "the mean of its samples": _beaten(group["mean_ahead"])}

@@ -42,6 +42,9 @@ WORDS = {
     "pooled": "the squared error is averaged over frames and clips before it becomes decibels",
     "protocol": "what is shown, predicted and counted; only tables with the same hash can be compared",
     "teacher-forced": "each real frame is predicted given the real frames before it, not the predicted ones",
+    "right way": "how often the picture differs from those after the other actions as the real one does",
+    "own future": "how often the picture is nearer to what the action really leads to than to what another one does; "
+    "50 % is chance",
     "energy score": "distance of the samples to the truth, less half of their distance to each other; lower is better",
     "rank": "how many samples are below the truth at a pixel; even ranks mean that samples spread as the truth does",
 }
