@@ -20,7 +20,7 @@ from framepred.errors import Interrupted
         "Weights of your own": ("lpips", "fid", "fvd"),
     },
 )
-@click.argument("sources", nargs=-1, required=True, metavar="[NAME=]SOURCE...")
+@options.take_sources("[NAME=]SOURCE...")
 @options.MODEL
 @click.option("--protocol", default="future", show_default=True, help="Built-in name or TOML file.")
 @click.option("--context", type=int, help="Frames that are given.  [default: the protocol's]")

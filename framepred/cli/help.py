@@ -7,6 +7,7 @@ import click
 
 from framepred.cli.console import set_quiet
 
+_OF_SOURCES = ("camera", "observation", "columns")
 _COMMON = ("device", "overwrite", "as_json", "quiet", "help")
 
 
@@ -27,8 +28,9 @@ class Command(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options under their headings."""
         headings = {name: heading for heading, names in self.sections.items() for name in names}
-        headings |= dict.fromkeys(_COMMON, "In every command")
-        groups: dict[str, list[tuple[str, str]]] = {h: [] for h in ("Options", *self.sections, "In every command")}
+        shared = {"Of a SOURCE with a prefix": _OF_SOURCES, "In every command": _COMMON}
+        headings |= {name: heading for heading, names in shared.items() for name in names}
+        groups: dict[str, list[tuple[str, str]]] = {h: [] for h in ("Options", *self.sections, *shared)}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
             if record is not None:

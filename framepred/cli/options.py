@@ -1,5 +1,6 @@
 """What several commands take: options, each declared once, and the checks of outputs."""
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,6 @@ from framepred.errors import FramepredError
 _VIDEO_ENDINGS = (".mp4", ".mkv", ".gif", ".webp", ".npz")
 
 VIDEO = click.argument("video", type=click.Path(path_type=Path))
-SOURCES = click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 MODEL = click.option(
     "--model", default="doom-64", show_default=True, help="Run folder, name in the zoo, or hf://OWNER/NAME."
 )
@@ -31,6 +31,45 @@ ACTIONS = click.option(
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else.")
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
+
+
+_CHOICES = {
+    "camera": ("NAME", "Camera of a LeRobot source that has several."),
+    "observation": ("KEY", "Pictures of a Minari source whose observations are a dictionary."),
+    "columns": ("ROLE=COLUMN,...", "Columns of a source: actions=NAME; of hf: also video, frames, episode, text."),
+}
+
+
+def take_sources(metavar: str = "SOURCE...") -> Callable[[Any], Any]:
+    """Return the argument `sources`, and the options that choose something of each SOURCE with a prefix."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def with_options(sources: tuple[str, ...], **values: Any) -> Any:
+            given = {name: value for name in _CHOICES if (value := values.pop(name)) is not None}
+            return command(sources=_chosen(sources, given), **values)
+
+        made: Callable[..., Any] = with_options
+        for name, (what, help) in reversed(_CHOICES.items()):
+            made = click.option(f"--{name}", metavar=what, help=help)(made)
+        return click.argument("sources", nargs=-1, required=True, metavar=metavar)(made)
+
+    return decorate
+
+
+SOURCES = take_sources()
+
+
+def _chosen(sources: tuple[str, ...], given: dict[str, str]) -> tuple[str, ...]:
+    if not given:
+        return sources
+    from framepred.sources.find import with_choices
+
+    chosen = tuple(with_choices(source, given) for source in sources)
+    if chosen == sources:
+        name = next(iter(given))
+        raise FramepredError(f"--{name} {given[name]} is for sources with a prefix, as lerobot:PATH: leave it out")
+    return chosen
 
 
 def out(help: str, required: bool = False) -> Callable[[Any], Any]:

@@ -41,11 +41,11 @@ def is_address(name_or_path: str | Path) -> bool:
     return str(name_or_path).startswith("hf:/")
 
 
-def resolve(name_or_path: str | Path, files: Sequence[str] | None = None) -> Path:
+def resolve(name_or_path: str | Path, files: Sequence[str] | None = None, kind: str = "model") -> Path:
     """Return the local folder that `hf://owner/name[@revision][/folder]` means, downloaded; a path as it is.
 
-    `files` are the patterns of what to download, by default what a run or tokenizer is made of. What was
-    downloaded before is used without a network.
+    `files` are the patterns of what to download, by default what a run or tokenizer is made of; `kind` is "model" or
+    "dataset". What was downloaded before is used without a network.
     """
     if not is_address(name_or_path):
         return Path(name_or_path)
@@ -53,8 +53,9 @@ def resolve(name_or_path: str | Path, files: Sequence[str] | None = None) -> Pat
     inside = f"{address.folder}/" if address.folder else ""
     with _client(address) as hub:
         root = hub.snapshot_download(
-            address.repo, revision=address.revision, allow_patterns=[inside + f for f in files or MODEL_FILES]
-        )
+            address.repo, repo_type=kind, revision=address.revision,
+            allow_patterns=[inside + f for f in files or MODEL_FILES],
+        )  # fmt: skip
     folder = Path(root) / (address.folder or "")
     if not folder.is_dir():
         raise FramepredError(f"hf://{address.repo} has no folder {address.folder!r}: check the name")
