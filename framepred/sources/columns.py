@@ -80,6 +80,19 @@ def image_of(value: Any, where: str) -> Tensor:
     return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)
 
 
+def at_rate(timed: Iterable[tuple[float, Tensor]], fps: float, lasts: float) -> Iterator[tuple[float, Tensor]]:
+    """Yield the frame that is shown at each time k / fps; the last one is shown for `lasts` seconds."""
+    k, end, shown = 0, 0.0, list[Tensor]()
+    for seconds, frame in timed:
+        while shown and k / fps < seconds - 1e-4:
+            yield k / fps, shown[0]
+            k += 1
+        shown, end = [frame], seconds + lasts
+    while shown and k / fps < end - 1e-4:
+        yield k / fps, shown[0]
+        k += 1
+
+
 def in_chunks(
     timed: Iterable[tuple[float, Tensor]], size: tuple[int, int], chunk: int
 ) -> Iterator[tuple[Tensor, Tensor]]:

@@ -18,12 +18,14 @@ SOURCES = {"lerobot": "framepred.sources.lerobot:find"}
 """Prefix → the module and function that finds its episodes, imported when it is asked for."""
 
 # A single letter is a drive, and `hf://` without more is a model or tokenizer on the Hub.
-_ADDRESS = re.compile(r"([a-z][a-z0-9_-]+):(.+?)(?:\?((?:[a-z]+=[^&#]*&?)+))?(?:#(\d+)(?:(:)(\d*))?)?", re.DOTALL)
+_EPISODES = r"#(\d+|(?=:))(?:(:)(\d*))?"
+_ADDRESS = re.compile(rf"([a-z][a-z0-9_-]+):(.+?)(?:\?((?:[a-z]+=[^&#]*&?)+))?(?:{_EPISODES})?", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Address:
-    """A SOURCE with a prefix: `PREFIX:WHERE?KEY=VALUE&…#EPISODE`, `#3` one episode, `#3:7` those from 3 to before 7."""
+    """A SOURCE with a prefix: `PREFIX:WHERE?KEY=VALUE&…#EPISODE`, `#3` one episode, `#3:7` those from
+    3 to before 7, `#3:` and `#:7` those from and before."""
 
     prefix: str
     where: str
@@ -39,7 +41,8 @@ class Address:
         prefix, where, query, first, colon, stop = found.groups()
         episodes = None
         if first is not None:
-            episodes = slice(int(first), int(stop) if stop else None if colon else int(first) + 1)
+            start = int(first or 0)
+            episodes = slice(start, int(stop) if stop else None if colon else start + 1)
         choices = tuple(parse_qsl(query or "", keep_blank_values=True))
         return Address(prefix, where, choices, episodes)
 
@@ -52,7 +55,7 @@ def with_choices(source: str, choices: Choices) -> str:
     if not choices or Address.parse(source) is None:
         return source
     query = "&".join(f"{key}={quote(value, safe='=,/:.')}" for key, value in choices.items())
-    body, hash, episodes = source.rpartition("#") if re.search(r"#\d+(:\d*)?$", source) else (source, "", "")
+    body, hash, episodes = source.rpartition("#") if re.search(_EPISODES + "$", source) else (source, "", "")
     join = "&" if re.search(r"\?[a-z]+=[^&]*", body) else "?"
     return f"{body}{join}{query}{hash}{episodes}"
 

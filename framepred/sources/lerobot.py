@@ -15,10 +15,9 @@ from torch import Tensor
 from framepred.errors import FramepredError
 from framepred.io import hub
 from framepred.sources.captions_csv import Caption
-from framepred.sources.columns import as_actions, image_of, in_chunks, parse_columns
+from framepred.sources.columns import as_actions, at_rate, image_of, in_chunks, parse_columns
 from framepred.sources.contract import Actions, Choices, StoredEpisode, VideoInfo, refuse_unknown
 from framepred.sources.lerobot_meta import Feature, Meta, Place, column_names, read_meta, read_places, read_table
-from framepred.video.clock import resample
 from framepred.video.stretch import stream_stretch
 
 
@@ -94,9 +93,7 @@ class LeRobotEpisode(StoredEpisode):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         times, rate = self._times(self._rows()).tolist(), self.resampled_to(fps)
         timed: Iterator[tuple[float, Tensor]] = zip(times, self._pictures(), strict=True)
-        if rate:
-            timed = resample(((seconds, 1 / self.fps, picture) for seconds, picture in timed), rate)
-        return in_chunks(timed, size, chunk)
+        return in_chunks(at_rate(timed, rate, 1 / self.fps) if rate else timed, size, chunk)
 
     def _pictures(self) -> Iterator[Tensor]:
         place, key = self.place, self.camera.key

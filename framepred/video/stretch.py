@@ -2,17 +2,16 @@
 
 import functools
 from collections.abc import Iterator
-from itertools import islice
+from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from av.video.reformatter import VideoReformatter
+import av
+import torch
 from torch import Tensor
 
 from framepred.errors import FramepredError
-from framepred.video.container import open_video
-from framepred.video.decode import Faults, decode, packets_of
-from framepred.video.picture import to_picture
 
 
 def stream_stretch(path: Path, first: int, count: int, total: int) -> Iterator[Tensor]:
@@ -21,8 +20,11 @@ def stream_stretch(path: Path, first: int, count: int, total: int) -> Iterator[T
     They are found by counting, never by seconds, which drift; what is decoded begins at the last key frame before.
     Raises FramepredError where the file holds another number of frames, or one of them cannot be decoded.
     """
-    about = path.stat() if path.exists() else None
-    order = _order(path, about.st_size, about.st_mtime_ns) if about else _order(path, 0, 0)
+    try:
+        about = path.stat()
+    except OSError:
+        raise FramepredError(f"{path} does not exist: the dataset is not whole; copy or download it again") from None
+    order = _order(path, about.st_size, about.st_mtime_ns)
     if len(order) != total:
         raise FramepredError(
             f"{path} holds {len(order)} frames, its episodes are {total} frames long: counts disagree; "
@@ -40,29 +42,37 @@ def stream_stretch(path: Path, first: int, count: int, total: int) -> Iterator[T
 
 def _from_frame(path: Path, first: int, order: tuple[int | None, ...]) -> Iterator[Tensor]:
     """Yield the pictures from frame `first` on, by a jump to the key frame before where the clock allows it."""
-    converter = VideoReformatter()
-    exact = first > 0 and None not in order and len(set(order)) == len(order)
-    with open_video(path) as (container, stream):
-        if exact:
+    if first > 0 and None not in order and len(set(order)) == len(order):
+        with _open(path) as (container, stream):
             container.seek(order[first], stream=stream, backward=True)
-        frames = _decoded(container, stream, path)
-        found = next((f for f in frames if f.pts is None or f.pts >= (order[first] or 0)), None) if exact else None
-        if found is not None and found.pts == order[first]:
-            yield to_picture(found, converter, stream.sample_aspect_ratio)
-            yield from (to_picture(f, converter, stream.sample_aspect_ratio) for f in frames)
-            return
-    with open_video(path) as (container, stream):
-        for frame in islice(_decoded(container, stream, path), first, None):
-            yield to_picture(frame, converter, stream.sample_aspect_ratio)
+            frames = container.decode(stream)
+            found = next((f for f in frames if f.pts is None or f.pts >= (order[first] or 0)), None)
+            if found is not None and found.pts == order[first]:
+                yield from map(_picture, chain([found], frames))
+                return
+    with _open(path) as (container, stream):
+        yield from map(_picture, islice(container.decode(stream), first, None))
 
 
-def _decoded(container: Any, stream: Any, path: Path) -> Iterator[Any]:
-    return (frame for _, frame in decode(container, stream, Faults(path, whole=True)))
+def _picture(frame: Any) -> Tensor:
+    return torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[tuple[Any, Any]]:
+    try:
+        with av.open(str(path.absolute())) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            yield container, stream
+    except (av.error.FFmpegError, OSError, IndexError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise FramepredError(f"{path} cannot be read as video ({reason}): copy or download it again") from error
 
 
 @functools.lru_cache(64)
 def _order(path: Path, _size: int, _changed: int) -> tuple[int | None, ...]:
     """Return the presentation time of every frame, in ticks, in the order in which they are shown."""
-    with open_video(path) as (container, stream):
-        times = [p.pts for p in packets_of(container, stream, Faults(path)) if p.size and not p.is_discard]
+    with _open(path) as (container, stream):
+        times = [p.pts for p in container.demux(stream) if p.size and not p.is_discard]
     return tuple(sorted(times, key=lambda t: (t is None, t)))

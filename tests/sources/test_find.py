@@ -91,6 +91,7 @@ def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     full = Address.parse("lerobot:hf://o/n?camera=top%20one&split=train#2:")
     assert full == Address("lerobot", "hf://o/n", (("camera", "top one"), ("split", "train")), slice(2, None))
     assert Address.parse("lerobot:/a/b#7").episodes == slice(7, 8)
+    assert Address.parse("lerobot:/a/b#:7").episodes == slice(0, 7)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "odd:name.mp4").touch()
     assert Address.parse("odd:name.mp4") is None
