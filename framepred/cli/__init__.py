@@ -11,6 +11,7 @@ from framepred.cli import (
     info,
     pull,
     push,
+    recipe,
     record,
     rollout,
     surprise,
@@ -20,8 +21,8 @@ from framepred.cli import (
 from framepred.cli.group import cli
 
 __all__ = [
-    "calibrate", "caption", "cli", "eval", "export", "info", "main", "pull", "push", "record", "rollout", "surprise",
-    "tokenize", "train",
+    "calibrate", "caption", "cli", "eval", "export", "info", "main", "pull", "push", "recipe", "record", "rollout",
+    "surprise", "tokenize", "train",
 ]  # fmt: skip
 
 

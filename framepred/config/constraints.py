@@ -10,25 +10,26 @@ Constraint = tuple[Callable[[Any], bool], str]
 """A condition of a value, and the words that complete "it must be ..."."""
 
 
-def allow(default: Any, *constraints: Constraint) -> Any:
-    """Return a dataclass field with a default and the constraints of its value."""
-    return field(default=default, metadata={"constraints": constraints})
+def allow(default: Any, *constraints: Constraint, about: str = "") -> Any:
+    """Return a dataclass field with a default, the constraints of its value, and what it is `about`."""
+    return field(default=default, metadata={"constraints": constraints, "about": about})
 
 
-def at_least(least: float, default: Any, words: str = "") -> Any:
-    return allow(default, (lambda value: value >= least, words or (f"at least {least}" if least else "0 or more")))
+def at_least(least: float, default: Any, about: str = "", words: str = "") -> Any:
+    words = words or (f"at least {least}" if least else "0 or more")
+    return allow(default, (lambda value: value >= least, words), about=about)
 
 
-def fraction(default: float) -> Any:
-    return allow(default, (lambda value: 0 <= value <= 1, "0 to 1"))
+def fraction(default: float, about: str = "") -> Any:
+    return allow(default, (lambda value: 0 <= value <= 1, "0 to 1"), about=about)
 
 
-def below_one(default: float) -> Any:
-    return allow(default, (lambda value: 0 <= value < 1, "0 to below 1"))
+def below_one(default: float, about: str = "") -> Any:
+    return allow(default, (lambda value: 0 <= value < 1, "0 to below 1"), about=about)
 
 
-def above_zero_below_one(default: float) -> Any:
-    return allow(default, (lambda value: 0 < value < 1, "above 0, below 1"))
+def above_zero_below_one(default: float, about: str = "") -> Any:
+    return allow(default, (lambda value: 0 < value < 1, "above 0, below 1"), about=about)
 
 
 def check(target: Any, prefix: str) -> None:

@@ -1,9 +1,10 @@
 """Recipes: all settings of a run as frozen dataclasses, from and to TOML, validated; no torch."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from framepred.config.constraints import above_zero_below_one, allow, at_least, below_one, check, fraction, require
 from framepred.errors import FramepredError
@@ -25,140 +26,146 @@ _REMOVED: dict[str, tuple[Any, ...]] = {
 """Settings that older recipes still hold → their defaults, which are ignored: such files go on loading."""
 
 
-def _levels(default: tuple[int, ...]) -> Any:
+def _levels(default: tuple[int, ...], about: str) -> Any:
     words = "one or more whole numbers from 2 to 64"
-    return allow(default, (lambda levels: len(levels) > 0 and all(2 <= n <= 64 for n in levels), words))
+    return allow(default, (lambda levels: len(levels) > 0 and all(2 <= n <= 64 for n in levels), words), about=about)
+
+
+def _above_zero(default: float, about: str) -> Any:
+    return allow(default, (lambda value: value > 0, "above 0"), about=about)
 
 
 @dataclass(frozen=True)
 class DataRecipe:
-    """The videos: `size` (height, width) in pixels; `fps` resamples them, 0 keeps each video's own rate.
+    """The videos; a small source is not to be drowned by a large one."""
 
-    A source is drawn with a probability proportional to its number of frames to the power `source_power`: with 1 by
-    size, with 0 all sources equally often. Values in between keep a small source from being drowned by a large one,
-    as multilingual models draw languages (arXiv 1911.02116, which uses 0.3).
-    """
-
-    size: tuple[int, int] = allow((64, 64), (lambda size: min(size) >= 8, "at least 8 pixels a side"))
-    fps: float = at_least(0, 0.0, "0 (each video's own) or a positive rate")
-    validation_fraction: float = below_one(0.05)
-    max_tokenizer_frames: int = at_least(1, 60_000)
-    source_power: float = fraction(0.3)
+    size: tuple[int, int] = allow(
+        (64, 64),
+        (lambda size: min(size) >= 8, "at least 8 pixels a side"),
+        about="height and width of a frame in pixels",
+    )
+    fps: float = at_least(
+        0, 0.0, "frames a second that videos are resampled to", words="0 (each video's own) or a positive rate"
+    )
+    validation_fraction: float = below_one(0.05, "share of the videos that is held out")
+    max_tokenizer_frames: int = at_least(1, 60_000, "most frames that the tokenizer is trained on")
+    source_power: float = fraction(
+        0.3,
+        "a source is drawn by its number of frames to this power: 1 by size, 0 all sources alike (arXiv 1911.02116)",
+    )
 
 
 @dataclass(frozen=True)
 class TokenizerRecipe:
-    """The tokenizer: an image one codes each frame by itself, a `temporal` one given the frames and actions before it.
+    """The tokenizer: an image one codes each frame by itself, a temporal one given the frames and actions before it."""
 
-    Of an image tokenizer, grid = size / downsampling; `levels` are FSQ's, `codebook_size` and `distance` EMA VQ's.
-    Of a temporal one, grid = size / 16; `levels`, all odd, are those of a frame's own tokens, `context_levels` of its
-    context tokens, and a price of bits moves until a frame's take `bits`. Its widths are `width` and twice that.
-    `augment` is the probability of each of three changes to a training frame (a pasted rectangle, other light, another
-    view): it keeps a tokenizer from depending on the few scenes it was trained on.
-    `perceptual`, a safetensors file of torchvision's `perceptual_net`, adds LPIPS with `perceptual_weight`. With
-    `adversarial` above 0, a discriminator is trained beside the tokenizer; from step `adversarial_after` on (a temporal
-    tokenizer's from a third of the budget on) its loss is added with that weight. `optimizer` "muon" trains the hidden
-    convolutions by Muon and all other weights by AdamW.
-    """
-
-    kind: Literal["image", "temporal"] = "image"
-    quantizer: Literal["fsq", "ema"] = "fsq"
-    levels: tuple[int, ...] = _levels((8, 8, 4, 4))
-    context_levels: tuple[int, ...] = _levels((8, 8, 6, 5))
-    bits: float = allow(75.0, (lambda bits: bits > 0, "above 0"))
-    codebook_size: int = at_least(1, 1024)
-    code_dim: int = at_least(1, 16)
-    distance: Literal["euclidean", "cosine"] = "euclidean"
-    downsampling: int = allow(8, ((4, 8, 16).__contains__, "4, 8 or 16"))
-    width: int = allow(64, (lambda n: n % 8 == 0, "a multiple of 8"), (lambda n: n >= 1, "at least 1"))
-    encoder_blocks: int = at_least(1, 2)
-    decoder_blocks: int = at_least(1, 3)
-    batch_size: int = at_least(1, 16)
-    optimizer: Literal["adamw", "muon"] = "muon"
-    learning_rate: float = above_zero_below_one(2e-3)
-    weight_decay: float = at_least(0, 0.01)
-    augment: float = fraction(0.5)
-    perceptual: str = ""
-    perceptual_net: Literal["alex", "vgg", "squeeze"] = "vgg"
-    perceptual_weight: float = at_least(0, 0.1)
-    adversarial: float = at_least(0, 0.0)
-    adversarial_after: int = at_least(0, 1000)
-    ema_decay: float = below_one(0.995)
+    kind: Literal["image", "temporal"] = allow(
+        "image", about="image: each frame by itself; temporal: given those before it"
+    )
+    quantizer: Literal["fsq", "ema"] = allow("fsq", about="image: finite scalar, or a codebook that follows a mean")
+    levels: tuple[int, ...] = _levels((8, 8, 4, 4), "levels of FSQ: their product is the codes; temporal: all odd")
+    context_levels: tuple[int, ...] = _levels((8, 8, 6, 5), "temporal: levels of the tokens that say what the past is")
+    bits: float = _above_zero(75.0, "temporal: bits that a frame is to cost; a price of bits moves until it does")
+    codebook_size: int = at_least(1, 1024, "ema: number of codes")
+    code_dim: int = at_least(1, 16, "ema: numbers a code has")
+    distance: Literal["euclidean", "cosine"] = allow("euclidean", about="ema: which code is nearest")
+    downsampling: int = allow(
+        8, ((4, 8, 16).__contains__, "4, 8 or 16"), about="image: pixels a token is wide and high"
+    )
+    width: int = allow(
+        64, (lambda n: n % 8 == 0, "a multiple of 8"), (lambda n: n >= 1, "at least 1"),
+        about="channels of the first layers; twice as many below",
+    )  # fmt: skip
+    encoder_blocks: int = at_least(1, 2, "residual blocks of the encoder at each size")
+    decoder_blocks: int = at_least(1, 3, "image: residual blocks of the decoder at each size")
+    batch_size: int = at_least(1, 16, "frames in a step, or chains of frames")
+    optimizer: Literal["adamw", "muon"] = allow("muon", about="of the hidden convolutions; all other weights: AdamW")
+    learning_rate: float = above_zero_below_one(2e-3, "highest learning rate")
+    weight_decay: float = at_least(0, 0.01, "weight decay of AdamW and Muon")
+    augment: float = fraction(
+        0.5, "probability of each of three changes: a pasted rectangle, other light, another view"
+    )
+    perceptual: str = allow("", about="safetensors file of torchvision's perceptual_net: adds LPIPS to the loss")
+    perceptual_net: Literal["alex", "vgg", "squeeze"] = allow("vgg", about="which network that file is of")
+    perceptual_weight: float = at_least(0, 0.1, "weight of LPIPS in the loss")
+    adversarial: float = at_least(0, 0.0, "weight of a discriminator's loss; 0 trains none")
+    adversarial_after: int = at_least(0, 1000, "image: step from which on it counts; temporal: a third of the budget")
+    ema_decay: float = below_one(0.995, "the weights that are kept are a mean over steps: share of the mean so far")
 
 
 @dataclass(frozen=True)
 class PredictorRecipe:
-    """The Llama predictor: `window` is its context in frames, `batch_size` counts windows.
+    """The Llama that predicts the next tokens (Muon: arXiv 2502.16982)."""
 
-    `optimizer` "muon" trains the hidden matrices by Muon (arXiv 2502.16982) and all other weights by AdamW. `scan` is
-    the order of a frame's tokens: "raster" is learned sooner, "interlaced" takes fewer passes to decode. In training, a
-    share of up to `context_noise` of a window's context tokens are replaced by random ones.
-    """
-
-    width: int = at_least(1, 256)
-    layers: int = at_least(1, 6)
-    heads: int = at_least(1, 4)
-    kv_heads: int = at_least(1, 4)
-    mlp_width: int = at_least(1, 704)
-    window: int = at_least(2, 12, "at least 2 frames")
-    scan: Scan = "raster"
-    batch_size: int = at_least(1, 6)
-    optimizer: Literal["adamw", "muon"] = "muon"
-    learning_rate: float = above_zero_below_one(4e-3)
-    weight_decay: float = at_least(0, 0.1)
-    ema_decay: float = below_one(0.995)
-    action_dropout: float = fraction(0.15)
-    context_noise: float = fraction(0.3)
-    action_bins: int = allow(32, (lambda bins: 2 <= bins <= 1024, "2 to 1024"))
+    width: int = at_least(1, 256, "hidden size")
+    layers: int = at_least(1, 6, "number of layers")
+    heads: int = at_least(1, 4, "attention heads")
+    kv_heads: int = at_least(1, 4, "heads of keys and values: a divisor of heads")
+    mlp_width: int = at_least(1, 704, "width of each layer's MLP")
+    window: int = at_least(2, 12, "frames that the model sees at once", words="at least 2 frames")
+    scan: Scan = allow("raster", about="order of a frame's tokens: raster is learned sooner, interlaced is faster")  # noqa: RUF009
+    batch_size: int = at_least(1, 6, "windows in a step")
+    optimizer: Literal["adamw", "muon"] = allow("muon", about="of the hidden matrices; all other weights: AdamW")
+    learning_rate: float = above_zero_below_one(4e-3, "highest learning rate")
+    weight_decay: float = at_least(0, 0.1, "weight decay of AdamW and Muon")
+    ema_decay: float = below_one(0.995, "the weights that are kept are a mean over steps: share of the mean so far")
+    action_dropout: float = fraction(
+        0.15, "share of steps in which actions are hidden, so that it predicts without too"
+    )
+    context_noise: float = fraction(
+        0.3, "temporal: up to this share of a window's context tokens are replaced at random"
+    )
+    action_bins: int = allow(
+        32, (lambda bins: 2 <= bins <= 1024, "2 to 1024"), about="bins that a continuous action is cut into"
+    )
 
 
 @dataclass(frozen=True)
 class LLMRecipe:
-    """How a language model is trained on (`train --init-from`).
+    """How a language model is trained on (`train --init-from`); LoRA: arXiv 2106.09685."""
 
-    Its first `layers` are kept; 0 keeps all. `trained` "all" trains all weights, "lora" adds updates of rank
-    `lora_rank` to its matrices (arXiv 2106.09685), "added" trains only the embedding rows that are added for frames and
-    actions. Its weights learn at `learning_rate`, the added rows always at predictor.learning_rate.
-    """
-
-    layers: int = at_least(0, 0, "0 (all) or more")
-    trained: Literal["all", "lora", "added"] = "all"
-    lora_rank: int = at_least(1, 16)
-    learning_rate: float = above_zero_below_one(3e-4)
+    layers: int = at_least(0, 0, "first layers that are kept; 0 keeps all", words="0 (all) or more")
+    trained: Literal["all", "lora", "added"] = allow(
+        "all", about="all weights, low-rank updates, or only the embedding rows added for frames and actions"
+    )
+    lora_rank: int = at_least(1, 16, "rank of the low-rank updates")
+    learning_rate: float = above_zero_below_one(3e-4, "of its weights; the added rows have predictor.learning_rate")
 
 
 @dataclass(frozen=True)
 class TextRecipe:
-    """Text beside frames and actions, for a run that knows text.
+    """Text beside frames and actions, for a run that knows text."""
 
-    A row of a batch is text alone with probability `alone` (where --text gives any), has a caption before or after its
-    frames with probability `captioned` (where a caption exists), and is frames otherwise. `weight` is the loss weight
-    of text tokens, `frame_weight` of frame tokens; a caption is cut after `tokens` tokens.
-    """
-
-    alone: float = fraction(0.25)
-    captioned: float = 0.5
-    weight: float = at_least(0, 1.0)
-    frame_weight: float = at_least(0, 1.0)
-    tokens: int = at_least(1, 64)
+    alone: float = fraction(0.25, "share of a batch's rows that are text alone, where --text gives any")
+    captioned: float = allow(0.5, about="share of rows with a caption before or after their frames, where one exists")
+    weight: float = at_least(0, 1.0, "loss weight of text tokens")
+    frame_weight: float = at_least(0, 1.0, "loss weight of frame tokens")
+    tokens: int = at_least(1, 64, "a caption is cut after so many tokens")
 
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """The training loop: `steps` or `minutes` of all training together (0: no limit); `precision` of the arithmetic."""
+    """The training loop."""
 
-    minutes: float = at_least(0, 0.0, "0 (not set) or more")
-    tokenizer_steps: int = at_least(1, 2000)
-    predictor_steps: int = at_least(1, 4000)
-    tokenizer_share: float = allow(0.3, (lambda share: 0 < share < 1, "between 0 and 1"))
-    warmup: float = allow(0.02, (lambda share: 0 < share <= 1, "above 0, at most 1: a share of the budget"))
-    clip_gradient: float = allow(1.0, (lambda norm: norm > 0, "above 0"))
-    precision: Literal["fp32", "bf16"] = "bf16"
-    compile: bool = False
-    seed: int = 0
-    save_minutes: float = at_least(0, 2.0)
-    validate_every: int = at_least(1, 500)
-    validation_batches: int = at_least(1, 8)
+    minutes: float = at_least(
+        0, 0.0, "budget of all training together; 0: the steps decide", words="0 (not set) or more"
+    )
+    tokenizer_steps: int = at_least(1, 2000, "steps of the tokenizer, where no minutes are set")
+    predictor_steps: int = at_least(1, 4000, "steps of the predictor, where no minutes are set")
+    tokenizer_share: float = allow(
+        0.3, (lambda share: 0 < share < 1, "between 0 and 1"), about="share of the minutes that the tokenizer takes"
+    )
+    warmup: float = allow(
+        0.02, (lambda share: 0 < share <= 1, "above 0, at most 1: a share of the budget"),
+        about="share of the budget in which the learning rate rises",
+    )  # fmt: skip
+    clip_gradient: float = _above_zero(1.0, "longest gradient; a longer one is shortened to it")
+    precision: Literal["fp32", "bf16"] = allow("bf16", about="arithmetic of the passes; weights are fp32")
+    compile: bool = allow(False, about="torch.compile: faster steps after a minute or two")
+    seed: int = allow(0, about="decides the initial weights and the order of the data")
+    save_minutes: float = at_least(0, 2.0, "minutes between two saves for --resume")
+    validate_every: int = at_least(1, 500, "steps between two validations")
+    validation_batches: int = at_least(1, 8, "batches of a validation")
 
 
 @dataclass(frozen=True)
@@ -236,6 +243,23 @@ def apply_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     """Return the recipe with `key=value` settings applied together, values written as in TOML."""
     # Together, because some values can only change together (predictor.heads and kv_heads).
     return apply(recipe, read_settings(settings))
+
+
+def explained(recipe: Recipe) -> str:
+    """Return the recipe as TOML that holds every value, each under a comment: what it is about and may be."""
+    lines = []
+    for part in fields(recipe):
+        table = getattr(recipe, part.name)
+        lines += ["", f"# {(type(table).__doc__ or '').splitlines()[0]}", f"[{part.name}]"]
+        hints = get_type_hints(type(table))
+        for key in fields(table):
+            choices = get_args(hints[key.name]) if get_origin(hints[key.name]) is Literal else ()
+            allowed = [", ".join(map(str, choices))] if choices else []
+            allowed += [words for _, words in key.metadata.get("constraints", ())]
+            about = key.metadata.get("about", "")
+            value = json.dumps(getattr(table, key.name))
+            lines += [f"# {about}" + (f" ({'; '.join(allowed)})" if allowed else ""), f"{key.name} = {value}"]
+    return "\n".join(lines).lstrip("\n") + "\n"
 
 
 def to_toml(recipe: Recipe) -> str:

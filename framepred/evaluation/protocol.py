@@ -44,8 +44,8 @@ class Protocol:
     context: int = _between(1, 10_000, 4)
     horizon: int = _between(1, 10_000, 8)
     start: int = at_least(0, 0)
-    stride: int = at_least(0, 0, "0 (one clip a video) or more")
-    max_clips: int = at_least(0, 0, "0 (all) or more")
+    stride: int = at_least(0, 0, words="0 (one clip a video) or more")
+    max_clips: int = at_least(0, 0, words="0 (all) or more")
     rollout: bool = True
     samples: int = _between(1, 1024, 1)
     temperature: float = _between(-1, 100, RUNS_OWN, "-1 (the run's own) or 0 (greedy) to 100")

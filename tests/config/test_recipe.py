@@ -1,12 +1,13 @@
 """Recipes: TOML ⇄ dataclasses, and every value that is refused is refused by a clear line."""
 
 import dataclasses
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from framepred.config.recipe import Recipe, apply, apply_settings, load_recipe, to_toml
+from framepred.config.recipe import Recipe, apply, apply_settings, explained, load_recipe, to_toml
 from framepred.errors import FramepredError, FramepredWarning, Interrupted
 from framepred.io.toml import built_in
 
@@ -230,3 +231,18 @@ def test_recipe_file_that_is_no_toml_is_refused(content: bytes, tmp_path: Path) 
 def test_recipes_cannot_be_changed_in_place() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Recipe().predictor.layers = 3  # type: ignore[misc]
+
+
+def test_every_setting_is_explained_where_it_is_declared() -> None:
+    for part in fields(Recipe):
+        for key in fields(getattr(Recipe(), part.name)):
+            assert key.metadata.get("about"), f"{part.name}.{key.name}"
+
+
+@pytest.mark.parametrize("name", [None, *built_in("recipe")])
+def test_an_explained_recipe_is_the_recipe(name: str | None, tmp_path: Path) -> None:
+    text = explained(load_recipe(name))
+    (tmp_path / "mine.toml").write_text(text)
+    assert load_recipe(tmp_path / "mine.toml") == load_recipe(name)
+    assert max(map(len, text.splitlines())) <= 120
+    assert "# attention heads (at least 1)" in text
