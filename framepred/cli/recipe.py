@@ -20,7 +20,7 @@ def recipe(name: str | None, as_json: bool) -> None:
     \b
     Examples:
       framepred recipe            # the defaults
-      framepred recipe temporal   # write it into a file, change that, train with it
+      framepred recipe temporal   # to write to a file and change
     """
     from framepred.config.recipe import explained, load_recipe
 
