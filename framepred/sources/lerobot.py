@@ -15,14 +15,15 @@ from torch import Tensor
 from framepred.errors import FramepredError
 from framepred.io import hub
 from framepred.sources.captions_csv import Caption
-from framepred.sources.columns import as_actions, at_rate, image_of, in_chunks, parse_columns
+from framepred.sources.columns import as_actions, parse_columns
 from framepred.sources.contract import Actions, Choices, StoredEpisode, VideoInfo, refuse_unknown
 from framepred.sources.lerobot_meta import Feature, Meta, Place, column_names, read_meta, read_places, read_table
+from framepred.sources.pictures import PicturesEpisode, image_of
 from framepred.video.stretch import stream_stretch
 
 
 @dataclass(frozen=True)
-class LeRobotEpisode(StoredEpisode):
+class LeRobotEpisode(PicturesEpisode):
     """An episode of the dataset in the folder `root`, seen by one camera; `acts` is the column of its actions."""
 
     source: str
@@ -88,12 +89,8 @@ class LeRobotEpisode(StoredEpisode):
             if texts.get(task)
         )
 
-    def stream_timed(
-        self, size: tuple[int, int], fps: float | None, chunk: int = 64
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        times, rate = self._times(self._rows()).tolist(), self.resampled_to(fps)
-        timed: Iterator[tuple[float, Tensor]] = zip(times, self._pictures(), strict=True)
-        return in_chunks(at_rate(timed, rate, 1 / self.fps) if rate else timed, size, chunk)
+    def pictures(self) -> Iterator[tuple[float, Tensor]]:
+        return zip(self._times(self._rows()).tolist(), self._pictures(), strict=True)
 
     def _pictures(self) -> Iterator[Tensor]:
         place, key = self.place, self.camera.key
