@@ -4,6 +4,7 @@ import functools
 import json
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,8 @@ def find(where: str, choices: Choices) -> Sequence[StoredEpisode]:
     data = _folder(where, source)
     fps, storage = _rate(choices.get("fps"), source), _storage(data, source)
     observation, shape = _choose_pictures(storage.observation_space, choices.get("observation"), source)
-    steps = [int(about["total_steps"]) for about in storage.get_episode_metadata(range(storage.total_episodes))]
+    with _reading(data, source):
+        steps = [int(about["total_steps"]) for about in storage.get_episode_metadata(range(storage.total_episodes))]
     return [MinariEpisode(source, data, i, count, observation, shape, fps) for i, count in enumerate(steps)]
 
 
@@ -140,24 +142,30 @@ def _require() -> None:
         raise FramepredError("Minari datasets need an extra package: pip install 'framepred[minari]'") from error
 
 
+@contextmanager
+def _reading(data: Path, source: str) -> Iterator[None]:
+    """Turn whatever is wrong with a dataset's files into one line."""
+    try:
+        yield
+    except (OSError, KeyError, ValueError, TypeError, AssertionError, RuntimeError) as error:
+        raise FramepredError(f"source {source} cannot be read ({_reason(error)}): restore {data}") from error
+
+
 def _storage(data: Path, source: str) -> Any:
     """Open a dataset's files; one that does not name its spaces is refused, to make its environment would run code."""
     from minari.dataset.minari_storage import MinariStorage
 
-    try:
+    with _reading(data, source):
         about = json.loads((data / "metadata.json").read_text())
         if not {"observation_space", "action_space"} <= about.keys():
             raise ValueError("it does not name its spaces")
         return MinariStorage.read(data)
-    except Exception as error:
-        raise FramepredError(f"source {source} cannot be read ({_reason(error)}): restore {data}") from error
 
 
 def _episodes(data: Path, indices: Iterable[int], source: str) -> Iterator[dict[str, Any]]:
-    try:
-        yield from _storage(data, source).get_episodes(indices)
-    except (OSError, KeyError, ValueError, AssertionError, RuntimeError) as error:
-        raise FramepredError(f"source {source} cannot be read ({_reason(error)}): restore {data}") from error
+    storage = _storage(data, source)
+    with _reading(data, source):
+        yield from storage.get_episodes(indices)
 
 
 @functools.lru_cache(maxsize=4)
