@@ -18,7 +18,8 @@ from framepred.sources.actions import order_actions
 from framepred.sources.actions_csv import read_actions
 from framepred.sources.captions_csv import Caption
 from framepred.sources.episode import Episode, check_action_count
-from framepred.video.read import VideoInfo, gather
+from framepred.video.probe import VideoInfo, has_rate, is_slow
+from framepred.video.read import gather
 
 __all__ = ["Actions", "Choices", "Source", "StoredEpisode", "VideoInfo", "refuse_unknown"]
 
@@ -106,9 +107,10 @@ class StoredEpisode(ABC):
     def resampled_to(self, fps: float | None) -> float | None:
         """Return `fps` where the frames are to be resampled to it; None where they are kept.
 
-        They are kept where actions belong to them, and where their rate is within 2 % of `fps`.
+        They are kept where actions belong to them, where they are shown equally long at a rate within 2 % of `fps`, and
+        where each would be repeated over a hundred times.
         """
-        if fps is None or self.actions_from or abs(self.info().fps - fps) <= 0.02 * fps:
+        if fps is None or self.actions_from or has_rate(self.info(), fps) or is_slow(self.info(), fps):
             return None
         return fps
 

@@ -11,7 +11,9 @@ from framepred.errors import FramepredError
 from framepred.sources.actions_csv import actions_path, read_actions
 from framepred.sources.captions_csv import Caption, read_captions
 from framepred.sources.contract import Actions, StoredEpisode
-from framepred.video.read import VIDEO_SUFFIXES, VideoInfo, probe_video, stream_timed
+from framepred.video.formats import video_suffixes
+from framepred.video.probe import VideoInfo, has_rate, probe_video
+from framepred.video.read import stream_timed
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ class VideoFile(StoredEpisode):
     def stream_timed(
         self, size: tuple[int, int], fps: float | None, chunk: int = 64
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        return stream_timed(self.path, size, self.resampled_to(fps), chunk)
+        # The reader keeps the frames of a slow video, and says so.
+        rate = None if fps is None or self.actions_from or has_rate(self.info(), fps) else fps
+        return stream_timed(self.path, size, rate, chunk, whole=self.actions_from is not None)
 
     def captions(self, times: Tensor, fps: float) -> tuple[Caption, ...]:
         return tuple(read_captions(self.path, float(times[-1]) + 1 / fps))
@@ -80,9 +84,13 @@ def find_videos(sources: Sequence[str | os.PathLike[str]]) -> list[VideoFile]:
             raise FramepredError(f"source {source} does not exist: give a video file or a folder of videos")
         paths = [path]
         if path.is_dir():
-            paths = sorted(p for p in _files(path) if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith("."))
+            paths = sorted(
+                p for p in _files(path) if p.suffix.lower() in video_suffixes() and not p.name.startswith(".")
+            )
             if not paths:
-                raise FramepredError(f"source {source} holds no video: framepred looks for {', '.join(VIDEO_SUFFIXES)}")
+                raise FramepredError(
+                    f"source {source} holds no video: framepred looks for {', '.join(video_suffixes())}"
+                )
         for p in paths:
             found.setdefault(p.resolve(), VideoFile(p, str(source)))
     return list(found.values())

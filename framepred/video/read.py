@@ -1,21 +1,24 @@
-"""Read video: a file → uint8 RGB frames, resized, cropped and resampled by timestamp."""
+"""Read video: a file → uint8 RGB frames as a player shows them, resized, cropped and resampled by their times."""
 
+import math
 import os
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import av
 import torch
+from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
-from framepred.errors import FramepredError, FramepredWarning
+from framepred.errors import FramepredError
+from framepred.video.clock import Stamp, mend, resample
+from framepred.video.container import may_start_over, open_video, video_streams
+from framepred.video.decode import Faults, decode
+from framepred.video.picture import HDR_TRANSFERS, display_matrix, is_slanted, to_picture
+from framepred.video.probe import LONGEST_STEP, is_slow, probe_video
 from framepred.video.resize import fit_frames
-
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".gif")
 
 
 @dataclass(frozen=True)
@@ -26,156 +29,91 @@ class Clip:
     fps: float
 
 
-@dataclass(frozen=True)
-class VideoInfo:
-    """What a video file's header says, sizes after rotation; `num_frames` is None where the header has no number."""
-
-    width: int
-    height: int
-    fps: float
-    num_frames: int | None
-    seconds: float | None
-    codec: str
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[tuple[Any, Any]]:
-    """Open the first video stream of a file, turning every way that fails into one clear line."""
-    if not path.exists():
-        raise FramepredError(f"video {path} does not exist: give a file that FFmpeg can read")
-    if path.is_dir():
-        raise FramepredError(f"{path} is a folder, not a video: give one video file")
-    if path.stat().st_size == 0:
-        raise FramepredError(f"video {path} is empty (0 bytes): give a file that FFmpeg can read")
-    try:
-        # Absolute, because FFmpeg takes what stands before a colon for a protocol.
-        container = av.open(str(path.absolute()))
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise FramepredError(
-            f"cannot read {path} as video ({reason}): give a complete file that FFmpeg can read"
-        ) from error
-    with container:
-        # FFmpeg draws text files as a terminal would.
-        if container.format.name == "tty":
-            raise FramepredError(f"{path} is text, not a video: give a video file")
-        # An album cover is a "video" stream of one picture inside an audio file.
-        streams = [s for s in container.streams.video if not s.disposition & 0x400]
-        if not streams:
-            raise FramepredError(f"{path} holds no video stream (audio only?): give a video file")
-        stream = streams[0]
-        stream.thread_type = "AUTO"
-        yield container, stream
-
-
-def _rate(stream: Any) -> float:
-    rate = stream.average_rate or stream.guessed_rate or stream.base_rate
-    return float(rate) if rate else 25.0
-
-
-def probe_video(path: str | os.PathLike[str]) -> VideoInfo:
-    """Return what a video's header says, without decoding it whole."""
-    path = Path(path)
-    with _open(path) as (container, stream):
-        _, first = next(_decode(container, stream, path))
-        seconds = None
-        if stream.duration and stream.time_base:
-            seconds = float(stream.duration * stream.time_base)
-        elif container.duration:
-            seconds = container.duration / av.time_base
-        return VideoInfo(
-            width=first.shape[2],
-            height=first.shape[1],
-            fps=_rate(stream),
-            num_frames=stream.frames or None,
-            seconds=seconds,
-            codec=stream.codec_context.name,
-        )
-
-
-def _decode(container: Any, stream: Any, path: Path) -> Iterator[tuple[float, Tensor]]:
-    """Yield (seconds, upright uint8 (3, H, W) frame); warn where the file breaks off early."""
-    period = 1.0 / _rate(stream)
-    count, seconds = 0, -period
-    # One for all frames: to prepare a conversion costs as much as to decode a small frame.
-    converter = av.video.reformatter.VideoReformatter()
-    try:
-        for frame in container.decode(stream):
-            seconds = seconds + period if frame.time is None else frame.time
-            picture = torch.from_numpy(converter.reformat(frame, format="rgb24").to_ndarray())
-            turns = round(frame.rotation / 90) % 4
-            yield seconds, torch.rot90(picture, turns, (0, 1)).permute(2, 0, 1)
-            count += 1
-    except av.error.FFmpegError as error:
-        if count == 0:
-            raise FramepredError(
-                f"no frame of {path} could be decoded ({error.strerror}): give a complete video file"
-            ) from error
-        warnings.warn(
-            FramepredWarning(f"{path} is damaged after frame {count} ({error.strerror}); the rest is ignored"),
-            stacklevel=2,
-        )
-        return
-    if count == 0:
-        raise FramepredError(f"no frame of {path} could be decoded: give a complete video file")
-    # Containers often count a frame or two that no player shows.
-    if stream.frames and count < stream.frames * 0.98 - 2:
-        warnings.warn(
-            FramepredWarning(f"{path} breaks off: {count} of {stream.frames} frames could be decoded"),
-            stacklevel=2,
-        )
-
-
-def _resample(timed: Iterator[tuple[float, Tensor]], fps: float, last_period: float) -> Iterator[Tensor]:
-    """Yield the frame on screen at each time k/fps, counted from the first frame."""
-    start, shown, k = 0.0, None, 0
-    seconds = 0.0
-    tolerance = 1e-4
-    for seconds, frame in timed:
-        if shown is None:
-            start = seconds
-        else:
-            while k / fps < seconds - start - tolerance:
-                yield shown
-                k += 1
-        shown = frame
-    while shown is not None and k / fps < seconds - start + last_period - tolerance:
-        yield shown
-        k += 1
-
-
 def stream_timed(
     path: str | os.PathLike[str],
     size: tuple[int, int] | None = None,
     fps: float | None = None,
     chunk: int = 64,
+    whole: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield a video's frames in order as uint8 (n, 3, H, W), n ≤ chunk, with their times, float64 (n,).
 
-    Times are in seconds from the first; no more than a chunk is in memory. `size` is (height, width): scaled to cover
-    it, then centre-cropped. `fps` resamples by timestamp, so variable frame rates come out right; None keeps every
-    frame. Rotation metadata is applied.
+    Times are in seconds from the first; no more than a chunk or two are in memory. `size` is (height, width): scaled to
+    cover it, then centre-cropped. `fps` resamples by the frames' own times, so variable frame rates come out right;
+    every frame is kept where it is None, or each would be repeated over a hundred times. Frames are upright, with
+    square pixels. What is wrong with the file is a warning; a frame that is missing is a FramepredError where the video
+    must be `whole`, because actions belong to its frames.
     """
     path = Path(path)
-    with _open(path) as (container, stream):
-        timed = _decode(container, stream, path)
-        rate = _rate(stream)
+    with ExitStack() as stack:
+        container, stream = stack.enter_context(open_video(path))
+        faults = Faults(path, whole)
+        stack.callback(faults.warn)
+        info = probe_video(path)
+        if whole and info.missing:
+            raise faults.unmatched(f"{info.missing} of {stream.frames} frames are missing")
+        if fps is not None and is_slow(info, fps):
+            faults.note_slow(info.fps, fps)
+            fps = None
+        longest = LONGEST_STEP if may_start_over(container) else math.inf
+        pictures = _pictures(container, stream, size, faults)
+        timed = mend(pictures, 1 / info.fps, longest, faults.clock.append)
+        shown: Iterator[tuple[float, Tensor]] = ((seconds, frame) for seconds, _, frame in timed)
         if fps is not None:
-            timed = ((k / fps, frame) for k, frame in enumerate(_resample(timed, fps, 1.0 / rate)))
+            shown = resample(timed, fps, float(stream.time_base or 0), faults.note_still)
         held: list[Tensor] = []
         times: list[float] = []
-        first: float | None = None
-        for seconds, frame in timed:
-            first = seconds if first is None else first
-            times.append(seconds - first)
-            # Scaled one by one, while a processor's cache still holds them; all must be as large as the first.
-            height, width = size or (held[0] if held else frame).shape[-2:]
-            held.append(fit_frames(frame[None], (height, width)))
+        for seconds, frame in shown:
+            times.append(seconds)
+            held.append(frame)
             if len(held) == chunk:
                 yield torch.cat(held).contiguous(), torch.tensor(times, dtype=torch.float64)
                 held, times = [], []
         if held:
             yield torch.cat(held).contiguous(), torch.tensor(times, dtype=torch.float64)
+
+
+def _pictures(
+    container: Any, stream: Any, size: tuple[int, int] | None, faults: Faults
+) -> Iterator[tuple[Stamp, Tensor]]:
+    """Yield (stamp, frame uint8 (1, 3, H, W)) of one size: `size`, or that of the first."""
+    # One for all frames: to prepare a conversion costs as much as to decode a small frame.
+    converter = VideoReformatter()
+    _note_streams(container, stream, faults)
+    coded: tuple[int, int] | None = None
+    for stamp, frame in decode(container, stream, faults):
+        if coded != (frame.width, frame.height):
+            _note_frame(frame, coded, faults)
+            coded = frame.width, frame.height
+        # Scaled one by one, while a processor's cache still holds them.
+        picture = to_picture(frame, converter, stream.sample_aspect_ratio)[None]
+        size = size or (picture.shape[2], picture.shape[3])
+        yield stamp, fit_frames(picture, size)
+
+
+def _note_streams(container: Any, stream: Any, faults: Faults) -> None:
+    streams = video_streams(container)
+    if len(streams) > 1:
+        shape = f"{stream.codec_context.width}x{stream.codec_context.height}"
+        faults.note(
+            "streams",
+            f"it holds {len(streams)} video streams; number {streams.index(stream) + 1} ({shape}), which players show, "
+            "is read",
+        )
+
+
+def _note_frame(frame: Any, before: tuple[int, int] | None, faults: Faults) -> None:
+    """Note what of a frame is not as a player may show it; `before` is the (width, height) of those before it."""
+    if before is not None:
+        sizes = f"{before[0]}x{before[1]} to {frame.width}x{frame.height}"
+        faults.note("size", f"frames change from {sizes} at frame {faults.frames - 1}: all are scaled to one size")
+    if is_slanted(display_matrix(frame)):
+        faults.note("matrix", "it is to be shown at a slant: frames are turned by the nearest quarter turn")
+    if frame.color_trc in HDR_TRANSFERS:
+        name = HDR_TRANSFERS[frame.color_trc]
+        faults.note("hdr", f"high dynamic range ({name}) is read without tone mapping: colours are paler than shown")
+    if frame.interlaced_frame:
+        faults.note("interlaced", "it is interlaced, and read as it is: moving edges are combs of two moments")
 
 
 def read_video(
@@ -193,7 +131,8 @@ def read_video(
     if fps is not None and not fps > 0:
         raise FramepredError(f"fps {fps} is not allowed: give a positive number of frames a second")
     frames, _ = gather(stream_timed(path, size, fps), max_frames)
-    return Clip(frames, float(fps) if fps else probe_video(path).fps)
+    info = probe_video(path)
+    return Clip(frames, float(fps) if fps and not is_slow(info, fps) else info.fps)
 
 
 def gather(chunks: Iterator[tuple[Tensor, Tensor]], max_frames: int | None = None) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,8 @@ from media import encode, shades, write_audio, write_noise_mp4
 from PIL import Image
 
 from framepred.errors import FramepredError, FramepredWarning
-from framepred.video.read import probe_video, read_video, stream_timed
+from framepred.video.probe import probe_video
+from framepred.video.read import read_video, stream_timed
 from framepred.video.resize import fit_frames
 from framepred.video.write import write_video
 

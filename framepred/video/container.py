@@ -1,0 +1,62 @@
+"""A video file → the stream that a player shows, or one clear line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import av
+
+from framepred.errors import FramepredError
+
+_Disposition = av.stream.Disposition
+# FFmpeg draws text files as a terminal would, and follows lists.
+_NO_PICTURES = {"tty": "text", "concat": "a list of other files", "hls": "a list of other files"}
+
+
+@contextmanager
+def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
+    """Open a file's video stream, as (container, stream), turning every way that fails into one clear line."""
+    if not path.exists():
+        raise FramepredError(f"video {path} does not exist: give a file that FFmpeg can read")
+    if path.is_dir():
+        raise FramepredError(f"{path} is a folder, not a video: give one video file")
+    if path.stat().st_size == 0:
+        raise FramepredError(f"video {path} is empty (0 bytes): give a file that FFmpeg can read")
+    try:
+        # Absolute, because FFmpeg takes what stands before a colon for a protocol.
+        container = av.open(str(path.absolute()))
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise FramepredError(
+            f"cannot read {path} as video ({reason}): give a complete file that FFmpeg can read"
+        ) from error
+    with container:
+        if container.format.name in _NO_PICTURES:
+            raise FramepredError(f"{path} is {_NO_PICTURES[container.format.name]}, not a video: give a video file")
+        stream = shown_stream(container)
+        if stream is None:
+            raise FramepredError(f"{path} holds no video stream (audio only?): give a video file")
+        stream.thread_type = "AUTO"
+        yield container, stream
+
+
+def shown_stream(container: Any) -> Any:
+    """Return the video stream that players show: the one marked default, or the first; None where there is none."""
+    streams = video_streams(container)
+    return next((s for s in streams if s.disposition & _Disposition.default), streams[0] if streams else None)
+
+
+def video_streams(container: Any) -> list[Any]:
+    """Return the streams of moving pictures; an album cover is a "video" stream inside an audio file."""
+    return [s for s in container.streams.video if not s.disposition & _Disposition.attached_pic]
+
+
+def rates_said(stream: Any) -> list[float]:
+    """Return the frame rates in Hz that a file's header gives, the best first; some may be far off."""
+    return [float(r) for r in (stream.average_rate, stream.guessed_rate, stream.base_rate) if r]
+
+
+def may_start_over(container: Any) -> bool:
+    """Say whether a format's clock is known to start over or to jump in the middle of a file."""
+    return bool(container.format.flags & av.format.Flags.ts_discont.value)

@@ -1,0 +1,130 @@
+"""What a video file is like, from its header, its packets' times and its first picture."""
+
+import functools
+import math
+import os
+import statistics
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import av
+from av.video.reformatter import VideoReformatter
+
+from framepred.errors import FramepredError
+from framepred.video.container import may_start_over, open_video, rates_said
+from framepred.video.decode import Faults, decode_packet, packets_of
+from framepred.video.picture import to_picture
+
+# An hour at 30 frames a second: more packets are not looked at.
+_MOST_PACKETS = 108_000
+# Steps of time that differ by less are the same rate, as 29.97 and 30 are.
+SAME_RATE = 0.02
+# A picture of a slower video would be repeated more often than this, for nothing.
+_MOST_REPEATS = 100
+# Where a format's clock may jump, FFmpeg takes a longer step for a jump.
+LONGEST_STEP = 10.0
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video is like: sizes as shown, `fps` in Hz the rate of most frames.
+
+    `num_frames` is None where neither the header nor the packets tell it; `missing` is how many of the frames that the
+    header counts the file lacks. `even` says whether all frames are shown equally long.
+    """
+
+    width: int
+    height: int
+    fps: float
+    num_frames: int | None
+    seconds: float | None
+    codec: str
+    even: bool = True
+    missing: int = 0
+
+
+def is_slow(info: VideoInfo, fps: float) -> bool:
+    """Say whether a video is so slow that, resampled to `fps`, each frame would only be repeated."""
+    return fps > _MOST_REPEATS * info.fps
+
+
+def has_rate(info: VideoInfo, fps: float) -> bool:
+    """Say whether all frames are shown equally long, at this rate."""
+    return info.even and abs(info.fps - fps) <= SAME_RATE * fps
+
+
+def probe_video(path: str | os.PathLike[str]) -> VideoInfo:
+    """Return what a video file is like, without decoding it whole.
+
+    Raises FramepredError for a file that is missing, empty, not a video or has no decodable frame.
+    """
+    path = Path(path)
+    try:
+        about = path.stat()
+    except OSError:
+        return _probe(path, 0, 0)
+    return _probe(path, about.st_size, about.st_mtime_ns)
+
+
+# A packet's presentation and decoding time in ticks, and whether an edit list leaves it out.
+_Time = tuple[int | None, int | None, bool]
+
+
+@functools.lru_cache(4096)
+def _probe(path: Path, _size: int, _changed: int) -> VideoInfo:
+    with open_video(path) as (container, stream):
+        faults, picture, whole = Faults(path), None, False
+        lasts, times, left_out = list[float](), list[_Time](), 0
+        tick = float(stream.time_base or 0)
+        for packet in packets_of(container, stream, faults):
+            if picture is None:
+                frames = decode_packet(packet, faults)
+                picture = to_picture(frames[0], VideoReformatter(), stream.sample_aspect_ratio) if frames else None
+            whole = not packet.size
+            if whole or len(times) == _MOST_PACKETS:
+                break
+            times.append((packet.pts, packet.dts, packet.is_discard))
+            left_out += packet.is_discard
+            if not packet.is_discard:
+                lasts.append((packet.duration or 0) * tick)
+        if picture is None:
+            why = f" ({faults.error})" if faults.error else ""
+            raise FramepredError(f"no frame of {path} could be decoded{why}: give a complete video file")
+        longest = LONGEST_STEP if may_start_over(container) else math.inf
+        steps = [s * tick for s in _steps(times) if 0 < s * tick <= longest]
+        fps, even = _rate(steps or [x for x in lasts if x], tick, rates_said(stream))
+        seconds = len(lasts) / fps if even else sum(steps) + (lasts[-1] or 1 / fps)
+        if not whole:
+            seconds = stream.duration * tick if stream.duration else (container.duration or 0) / av.time_base
+        return VideoInfo(
+            width=picture.shape[2],
+            height=picture.shape[1],
+            fps=fps,
+            num_frames=stream.frames - left_out if stream.frames else len(lasts) if whole else None,
+            seconds=seconds or None,
+            codec=stream.codec_context.name,
+            even=even,
+            missing=max(0, stream.frames - len(times)) if whole else 0,
+        )
+
+
+def _steps(times: list[_Time]) -> list[int]:
+    """Return the steps of time between packets, by decoding times: the presentation times may be in another order."""
+    if all(decoded is None for _, decoded, _ in times):
+        return [b - a for a, b in pairwise(sorted(t for t, _, left_out in times if t is not None and not left_out))]
+    kept = (pair for pair in pairwise(times) if not pair[1][2])
+    return [b - a for (_, a, _), (_, b, _) in kept if a is not None and b is not None]
+
+
+def _rate(steps: list[float], tick: float, said: list[float]) -> tuple[float, bool]:
+    """Return (the rate of most frames in Hz, whether all are shown equally long), given the times between them.
+
+    A rate that the header says is exact, where the frames are shown at that rate.
+    """
+    if not steps:
+        return (said[0] if said else 25.0), True
+    mean = statistics.fmean(steps)
+    even = all(abs(step - mean) <= SAME_RATE * mean + tick for step in steps)
+    rate = 1 / (mean if even else statistics.median(steps))
+    return next((r for r in said if abs(r - rate) <= SAME_RATE * rate), rate), even
