@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from framepred.cli import options
-from framepred.cli.console import consume, print_json, print_table
+from framepred.cli.console import consume, print_json, print_table, say, say_next
 from framepred.cli.group import cli
 
 
@@ -58,3 +58,5 @@ def calibrate(
             f"{name}: {found.nll:.3f} nats a token, {found.accuracy:.1%} right, ECE {diagram.ece:.4f}",
         )  # fmt: skip
     click.echo(str(out))
+    say("confidence: the probability of the likeliest token; ECE: its distance to how often that was right, 0 is best")
+    say_next("surprise", "VIDEO", "--model", model)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from framepred.cli import options
-from framepred.cli.console import consume, print_json, print_table
+from framepred.cli.console import consume, print_json, print_table, say_next
 from framepred.cli.group import cli, terminate_like_interrupt
 from framepred.cli.scores import say_words
 from framepred.errors import Interrupted
@@ -98,6 +98,10 @@ def evaluate(
         _show_result(evaluated.result)
         for path in outputs:
             click.echo(str(path))
+        if report is None:
+            say_next("eval", *sources, "--model", model, "--report", "page")
+        else:
+            say_next("export", model, "-o", "exported", "--format", "hf")
 
 
 def _show_result(result: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from framepred.cli import options
-from framepred.cli.console import consume, print_json
+from framepred.cli.console import consume, print_json, say_next
 from framepred.cli.group import cli
 from framepred.io.outputs import replacing
 
@@ -55,4 +55,5 @@ def export(
             f"{last.frames} frames: {last.before:.2f} bits a frame before, {last.after:.2f} after "
             f"({last.after - last.before:+.3f})"
         )
-    click.echo(f"{out}: {size / 1e6:.1f} MB")
+    click.echo(f"{out}: {size / 1e6:.1f} MB; {out}/README.md has the lines that load it")
+    say_next("rollout", "VIDEO", "--model", out)

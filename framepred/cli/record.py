@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from framepred.cli import options
-from framepred.cli.console import consume, print_json
+from framepred.cli.console import consume, print_json, say_next
 from framepred.cli.group import cli
 from framepred.io.outputs import replacing
 
@@ -63,3 +63,4 @@ def record(env: str, out: Path, overwrite: bool, as_json: bool, **values: Any) -
         print_json({"path": str(out), "episodes": [str(p) for p in paths]})
     else:
         click.echo(f"{out}: {len(paths)} episodes")
+        say_next("train", out, "-o", "run", "--minutes", 30)

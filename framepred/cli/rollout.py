@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from framepred.cli import options
-from framepred.cli.console import duration, print_json, print_table, say, track
+from framepred.cli.console import duration, print_json, print_table, say, say_next, track
 from framepred.cli.group import cli
 from framepred.cli.scores import say_words
 
@@ -81,6 +81,7 @@ def rollout(video: Path, out: Path | None, overwrite: bool, as_json: bool, **val
     rate, took = summary["tokens_per_second"], duration(summary["seconds"])
     say(f"{summary['forward_passes']} passes, {rate:.0f} tokens/s, {took}")
     click.echo(str(out))
+    say_next("eval", video.parent, "--model", values["model"])
 
 
 def _show_scores(name: str, summary: dict[str, Any]) -> None:

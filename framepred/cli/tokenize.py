@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from framepred.cli import options
-from framepred.cli.console import consume, print_json
+from framepred.cli.console import consume, print_json, say_next
 from framepred.cli.group import cli, terminate_like_interrupt
 from framepred.cli.memory import keep_memory
 from framepred.errors import FramepredError, Interrupted
@@ -98,3 +98,4 @@ def tokenize(
     else:
         bad = f", {skipped} skipped" if skipped else ""
         click.echo(f"{out}: {done} episodes, {frames} frames added, {tokens} tokens a frame, {rate:,.0f} frames/s{bad}")
+        say_next("train", out, "-o", "run", "--minutes", 30)

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
+from framepred.engines.readme import export_readme
 from framepred.errors import FramepredError
 from framepred.io.atomic import writing_folder
 from framepred.io.model_files import copy_model_files
@@ -49,6 +50,7 @@ def export(model: str | Path, out: Path, format: str, quantize: str | None = Non
         for name in ("config.json", "framepred.json", "recipe.toml", *TEXT_FILES):
             if (run.path / name).is_file():
                 shutil.copyfile(run.path / name, folder / name)
+        (folder / "README.md").write_text(export_readme(run, out.name, format), encoding="utf-8")
         _write_json(folder / TOKENIZER_JSON, names)
         if not (folder / TEXT_FILES[0]).exists():
             _write_json(folder / TEXT_FILES[0], _TOKENIZER_CONFIG)

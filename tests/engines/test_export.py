@@ -271,3 +271,19 @@ def test_the_command_writes_measures_and_refuses(run_dir: Path, tmp_path: Path) 
     failed = invoke("--format", "gguf", "--overwrite", "--measure", tmp_path / "none.mp4")
     assert (failed.exit_code, (tmp_path / "out" / "model.safetensors").exists()) == (1, True)
     assert invoke("--format", "onnx").exit_code == invoke("--format", "hf", "--quantize", "f16").exit_code == 2
+
+
+@pytest.mark.parametrize(("format", "needs"), [("hf", "transformers"), ("gguf", "xllamacpp")])
+def test_the_lines_of_an_exports_readme_load_it(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    format: str, needs: str,
+) -> None:  # fmt: skip
+    pytest.importorskip(needs)
+    export(run_dir, tmp_path / "out", format)
+    text = (tmp_path / "out" / "README.md").read_text()
+    monkeypatch.chdir(tmp_path / "out")
+    ensure_torchvision()
+    exec(text.partition("```python\n")[2].partition("```")[0], {})
+    # Greedy tokens under the readable names of the folder's tokenizer.json.
+    assert "<|v_" in capsys.readouterr().out
+    assert "framepred rollout clip.mp4 --model out" in text
