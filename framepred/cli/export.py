@@ -7,7 +7,8 @@ import click
 from framepred.cli import options
 from framepred.cli.console import consume, print_json, say_next
 from framepred.cli.group import cli
-from framepred.io.outputs import replacing
+from framepred.io.atomic import writing_folder
+from framepred.io.outputs import check_replaceable
 
 
 @cli.command()
@@ -34,15 +35,16 @@ def export(
       # for llama.cpp
       framepred export run -o small --format gguf --quantize q8_0
     """
-    from framepred.engines.export import export as run_export
-    from framepred.engines.export import measure_loss
+    from framepred.engines.export import measure_loss, write_export
+    from framepred.io.zoo import resolve
     from framepred.world.run import load_run
 
     if quantize and format != "gguf":
         raise click.UsageError("--quantize is for --format gguf")
     options.check_output(out, overwrite)
-    with replacing(out, overwrite, run, measure):
-        exported = run_export(run, out, format, quantize)
+    check_replaceable(out, str(resolve("models", run)), measure)
+    with writing_folder(out) as folder:
+        exported = write_export(run, folder, out.name, format, quantize)
         steps = measure_loss(load_run(run), exported, [measure]) if measure else iter(())
         last = consume(steps)
     size = sum(file.stat().st_size for file in out.glob("model.*"))

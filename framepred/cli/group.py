@@ -15,6 +15,25 @@ from framepred.cli.help import Command
 from framepred.errors import FramepredError, FramepredWarning
 
 
+@contextmanager
+def terminate_like_interrupt() -> Iterator[None]:
+    """Let SIGTERM (of a scheduler) and SIGHUP (of a terminal that closes) end a block as Ctrl-C does."""
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    ending = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    # What is ignored (nohup) or has a handler stays so.
+    ending = [number for number in ending if signal.getsignal(number) == signal.SIG_DFL]
+    try:
+        for number in ending:
+            signal.signal(number, stop)
+        yield
+    finally:
+        for number in ending:
+            signal.signal(number, signal.SIG_DFL)
+
+
 class _Group(click.Group):
     """Turns FramepredError into one line and exit code 1, and warnings into lines on stderr."""
 
@@ -29,7 +48,8 @@ class _Group(click.Group):
             warnings.showwarning = show  # type: ignore[assignment]
             warnings.simplefilter("always", FramepredWarning)
             try:
-                return super().invoke(ctx)
+                with terminate_like_interrupt():
+                    return super().invoke(ctx)
             except FramepredError as error:
                 warn(f"framepred: {error}")
                 ctx.exit(1)
@@ -63,17 +83,3 @@ def cli() -> None:
       framepred eval held-out/ --model run --report page
       framepred export run -o llama --format hf
     """
-
-
-@contextmanager
-def terminate_like_interrupt() -> Iterator[None]:
-    """Let SIGTERM, which schedulers send, save as Ctrl-C does."""
-
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    old = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, old)

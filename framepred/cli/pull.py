@@ -7,7 +7,8 @@ import click
 from framepred.cli import options
 from framepred.cli.console import print_json
 from framepred.cli.group import cli
-from framepred.io.outputs import replacing
+from framepred.io.atomic import writing_folder
+from framepred.io.outputs import check_replaceable
 
 
 @cli.command()
@@ -24,11 +25,12 @@ def pull(address: str, out: Path, overwrite: bool, as_json: bool) -> None:
     Examples:
       framepred pull hf://me/my-world -o run
     """
-    from framepred.engines.publish import pull as run_pull
+    from framepred.engines.publish import download
 
     options.check_output(out, overwrite)
-    with replacing(out, overwrite):
-        facts = run_pull(address, out)
+    check_replaceable(out)
+    with writing_folder(out) as folder:
+        facts = download(address, folder) | {"path": str(out)}
     if as_json:
         print_json(facts)
     else:

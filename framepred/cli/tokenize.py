@@ -1,5 +1,6 @@
 """`framepred tokenize`: videos → a token store."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import click
 
 from framepred.cli import options
 from framepred.cli.console import consume, print_json, say_next
-from framepred.cli.group import cli, terminate_like_interrupt
+from framepred.cli.group import cli
 from framepred.cli.memory import keep_memory
 from framepred.errors import FramepredError, Interrupted
 from framepred.io.outputs import replacing
@@ -65,6 +66,7 @@ def tokenize(
     from framepred.io.zoo import tokenizer_folder
     from framepred.sources.find import find_episodes
     from framepred.tokenizer.checkpoint import tokenizer_sha256
+    from framepred.tokens.store import SHARDS
     from framepred.tokens.tokenize import tokenize as run_tokenize
     from framepred.tokens.workers import Workers
     from framepred.world.device import choose_device
@@ -77,16 +79,21 @@ def tokenize(
         takes, given = ("x".join(map(str, s)) for s in (loaded.frame_size, size))
         raise FramepredError(f"tokenizer {tokenizer} takes frames of {takes}, not {given}: leave --size out")
     name = tokenizer if is_address(tokenizer) else folder.parent.name if folder.name == "tokenizer" else folder.name
-    steps = run_tokenize(
-        videos, out, loaded, name, tokenizer_sha256(folder), str(folder.resolve()), fps,
-        Workers(workers, load) if workers > 1 else None, shard,
-    )  # fmt: skip
+    sha256, parts = tokenizer_sha256(folder), Workers(workers, load) if workers > 1 else None
+    where, job = str(folder.resolve()), repr((sources, sha256, size, fps, shard))
+    _check_shards(out, overwrite, shard)
+    store, last, finished = out, None, False
     try:
-        with terminate_like_interrupt(), replacing(out, overwrite, *sources, str(folder)):
+        with (
+            replacing(out, overwrite, *sources, str(folder), keep=[SHARDS], job=job, resume=overwrite) as store,
+            closing(run_tokenize(videos, store, loaded, name, sha256, where, fps, parts, shard)) as steps,
+        ):
             last = consume(steps)
+            finished = True
     except KeyboardInterrupt:
-        steps.close()
-        raise Interrupted(f"stopped; what was done is in {out}: give the same command again to go on") from None
+        # One that came at the very end stops nothing.
+        if not finished or (store != out and store.is_dir()):
+            raise Interrupted(_stopped(store, out)) from None
     tokens = loaded.grid[0] * loaded.grid[1]
     mine = len(videos[shard[0] - 1 :: shard[1]])
     done, frames, rate, skipped = (last.done, last.frames, last.rate, last.skipped) if last else (mine, 0, 0.0, 0)
@@ -99,3 +106,25 @@ def tokenize(
         bad = f", {skipped} skipped" if skipped else ""
         click.echo(f"{out}: {done} episodes, {frames} frames added, {tokens} tokens a frame, {rate:,.0f} frames/s{bad}")
         say_next("train", out, "-o", "run", "--minutes", 30)
+
+
+def _check_shards(out: Path, overwrite: bool, shard: tuple[int, int]) -> None:
+    """Raise FramepredError where --overwrite would delete what other jobs have put into the folder."""
+    from framepred.tokens.store import shard_files
+
+    mine = f"episodes-{shard[0]}of{shard[1]}-"
+    if overwrite and shard[1] > 1 and not all(file.name.startswith(mine) for file in shard_files(out)):
+        raise FramepredError(
+            f"{out} holds more than part {shard[0]} of {shard[1]}, which --overwrite would delete: delete it first, or "
+            "give each job its own -o"
+        )
+
+
+def _stopped(store: Path, out: Path) -> str:
+    """Return what is said after Ctrl-C, from what is on disk."""
+    from framepred.tokens.store import stored_episodes
+
+    done, kept = stored_episodes(store), f"; {out} is as it was" if store != out else ""
+    if not done:
+        return f"stopped before an episode was done{kept}"
+    return f"stopped; {done} episodes are in {store}{kept}: give the same command again to go on"

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,11 @@ import click
 
 from framepred.cli import options
 from framepred.cli.console import consume, duration, print_json, say, show_progress
-from framepred.cli.group import cli, terminate_like_interrupt
+from framepred.cli.group import cli
 from framepred.cli.memory import keep_memory
 from framepred.cli.threads import use_free_cores
 from framepred.errors import Interrupted
-from framepred.io.outputs import replacing
+from framepred.io.outputs import folder_to_write, replacing
 
 
 @cli.command(
@@ -67,10 +67,12 @@ def train(
     from framepred.config.recipe import apply, apply_settings, load_recipe
     from framepred.training.pipeline import Job, stored_recipe
     from framepred.training.pipeline import train as run_training
+    from framepred.training.unfinished import KEPT
 
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other")
-    base = stored_recipe(out) if resume and recipe is None else load_recipe(recipe)
+    folder = folder_to_write(out, overwrite, resume=resume)
+    base = stored_recipe(folder) if resume and recipe is None else load_recipe(recipe)
     keep_memory()
     use_free_cores()
     loop: dict[str, Any] = {}
@@ -87,19 +89,20 @@ def train(
         },
     )
     chosen = apply_settings(chosen, settings)
-    job = Job(sources, out, chosen, tokenizer, only, init_from, resume, texts)
     main_process = os.environ.get("RANK", "0") == "0"
-    progress = run_training(job)
+    inputs = (*sources, *texts, recipe, tokenizer, init_from)
+    # Of many processes, one takes care of the folder.
+    place = replacing(out, overwrite, *inputs, keep=KEPT, resume=resume) if main_process else nullcontext(folder)
+    results = None
     try:
-        inputs = (*sources, *texts, tokenizer, init_from)
-        # Of many processes, one takes care of the folder.
-        with terminate_like_interrupt(), replacing(out, overwrite, *inputs) if main_process else nullcontext():
-            results = _watch(progress)
-    except KeyboardInterrupt:
-        progress.close()
-        raise Interrupted(
-            f"stopped; what was saved is in {out}: give the same command with --resume to go on"
-        ) from None
+        with place as folder:
+            job = Job(sources, folder, chosen, tokenizer, only, init_from, resume, texts)
+            with closing(run_training(job)) as progress:
+                results = _watch(progress)
+    except (KeyboardInterrupt, Interrupted):
+        # One that came at the very end stops nothing.
+        if results is None or (folder != out and folder.is_dir()):
+            raise Interrupted(_stopped(folder, out, overwrite)) from None
     if not main_process:
         return
     if as_json:
@@ -108,6 +111,18 @@ def train(
         for stage, values in results.items():
             click.echo(f"{stage}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
         click.echo(f"{out}: done" + ("" if only == "tokenizer" else f"; next: framepred rollout VIDEO --model {out}"))
+
+
+def _stopped(folder: Path, out: Path, overwrite: bool) -> str:
+    """Return what is said after Ctrl-C, from what is on disk: what is saved in `folder`, and how to go on."""
+    from framepred.training.unfinished import saved_steps
+
+    kept = f"; {out} is as it was" if folder != out else ""
+    if not (saved := saved_steps(folder)):
+        return f"stopped before a step was saved{kept}"
+    steps = ", ".join(f"{stage} step {step}" for stage, step in saved.items())
+    how = "with --resume in place of --overwrite" if overwrite else "with --resume"
+    return f"stopped; saved in {folder}: {steps}{kept}; give the same command {how} to go on"
 
 
 def _watch(progress: Iterator[Any]) -> dict[str, dict[str, float]]:

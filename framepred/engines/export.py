@@ -33,37 +33,43 @@ def export(model: str | Path, out: Path, format: str, quantize: str | None = Non
     Its tokenizer.json names every id. `quantize` is "f16", "q8_0" or "q4_0", for GGUF. The folder
     appears whole, and is a run: `load_run` takes it, a GGUF's weights as the file holds them.
     """
+    if out.exists():
+        raise FramepredError(f"{out} exists already: choose another folder")
+    with writing_folder(out) as folder:
+        write_export(model, folder, out.name, format, quantize)
+    return load_run(out)
+
+
+def write_export(model: str | Path, folder: Path, name: str, format: str, quantize: str | None = None) -> Run:
+    """Write a run as `export` does into an empty folder that will have that name; return it, loaded."""
     if format not in get_args(Format):
         raise FramepredError(f"format {format!r} is not known; give one of {', '.join(get_args(Format))}")
     if quantize is not None and (format != "gguf" or quantize not in gguf_file.QUANTIZATIONS):
         allowed = f"one of {', '.join(gguf_file.QUANTIZATIONS)}, with format gguf"
         raise FramepredError(f"quantize {quantize!r} is not allowed with format {format!r}; give {allowed}")
-    if out.exists():
-        raise FramepredError(f"{out} exists already: choose another folder")
     run = load_run(model)
     vocabulary = run.layout.vocabulary
     names = tokenizer_json(vocabulary, read_text_tokenizer(run.path, vocabulary))
     if format == "gguf":
         gguf_file.require_gguf()
-    with writing_folder(out) as folder:
-        copy_model_files(run.path / "tokenizer", folder / "tokenizer")
-        for name in ("config.json", "framepred.json", "recipe.toml", *TEXT_FILES):
-            if (run.path / name).is_file():
-                shutil.copyfile(run.path / name, folder / name)
-        (folder / "README.md").write_text(export_readme(run, out.name, format), encoding="utf-8")
-        _write_json(folder / TOKENIZER_JSON, names)
-        if not (folder / TEXT_FILES[0]).exists():
-            _write_json(folder / TEXT_FILES[0], _TOKENIZER_CONFIG)
-        weights = to_hugging_face(run.predictor.state_dict(), run.predictor.config)
-        if format == "gguf":
-            stored = json.loads((folder / "config.json").read_text())
-            config = run.predictor.config.to_json() | {k: v for k, v in stored.items() if v is not None}
-            gguf_file.write_gguf(folder / gguf_file.NAME, weights, config, names, quantize)
-        elif weights_file(run.path).name == gguf_file.NAME:
-            save_file(weights, weights_file(folder), {"format": "pt"})
-        else:
-            shutil.copyfile(weights_file(run.path), weights_file(folder))
-    return load_run(out)
+    copy_model_files(run.path / "tokenizer", folder / "tokenizer")
+    for file in ("config.json", "framepred.json", "recipe.toml", *TEXT_FILES):
+        if (run.path / file).is_file():
+            shutil.copyfile(run.path / file, folder / file)
+    (folder / "README.md").write_text(export_readme(run, name, format), encoding="utf-8")
+    _write_json(folder / TOKENIZER_JSON, names)
+    if not (folder / TEXT_FILES[0]).exists():
+        _write_json(folder / TEXT_FILES[0], _TOKENIZER_CONFIG)
+    weights = to_hugging_face(run.predictor.state_dict(), run.predictor.config)
+    if format == "gguf":
+        stored = json.loads((folder / "config.json").read_text())
+        config = run.predictor.config.to_json() | {k: v for k, v in stored.items() if v is not None}
+        gguf_file.write_gguf(folder / gguf_file.NAME, weights, config, names, quantize)
+    elif weights_file(run.path).name == gguf_file.NAME:
+        save_file(weights, weights_file(folder), {"format": "pt"})
+    else:
+        shutil.copyfile(weights_file(run.path), weights_file(folder))
+    return load_run(folder)
 
 
 def _write_json(file: Path, value: object) -> None:

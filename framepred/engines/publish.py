@@ -52,14 +52,20 @@ def pull(address: str, out: Path) -> dict[str, Any]:
     """
     if out.exists():
         raise FramepredError(f"{out} exists already: choose another folder")
+    with writing_folder(out) as copy:
+        facts = download(address, copy)
+    return facts | {"path": str(out)}
+
+
+def download(address: str, folder: Path) -> dict[str, Any]:
+    """Copy what `pull` downloads into a folder that is there and empty; return its facts."""
     target = hub.Address.parse(address)
-    folder = hub.resolve(address)
-    facts = describe(str(folder)) if (folder / "config.json").is_file() else {}
+    cached = hub.resolve(address)
+    facts = describe(str(cached)) if (cached / "config.json").is_file() else {}
     if facts.get("kind") not in ("run", "tokenizer"):
         raise FramepredError(f"{target} is neither a run nor a tokenizer of framepred: check the name")
-    with writing_folder(out) as copy:
-        copy_model_files(folder, copy)
-    return facts | {"path": str(out)}
+    copy_model_files(cached, folder)
+    return facts
 
 
 def model_card(folder: Path, repo: str) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from framepred.io.atomic import write_text
 from framepred.recording.environment import Environment, open_environment
 from framepred.recording.narration import GameWatcher, Transition, narrate
 from framepred.sources.actions_csv import actions_path, write_actions
-from framepred.sources.captions_csv import captions_path, write_captions
+from framepred.sources.captions_csv import Caption, captions_path, write_captions
 from framepred.sources.episode import Episode
 from framepred.video.write import write_video
 
@@ -39,7 +39,7 @@ class Recording:
     actions_of: str | None = None
 
 
-def record(recording: Recording, out: str | os.PathLike[str]) -> Iterator[Path]:
+def record(recording: Recording, out: str | os.PathLike[str]) -> Generator[Path, None, None]:
     """Play episodes and write each as lossless NAME.mp4 and NAME.actions.csv, yielding its path.
 
     A VizDoom game gets captions too, NAME.captions.csv.
@@ -59,12 +59,23 @@ def record(recording: Recording, out: str | os.PathLike[str]) -> Iterator[Path]:
         for seed, path in zip(seeds, paths, strict=True):
             if not path.exists():
                 episode, transitions = _play(env, recording, choices, seed, path.stem)
-                if episode.actions is not None and len(episode.actions):
-                    write_actions(actions_path(path), episode.actions, episode.action_names)
-                if transitions:
-                    write_captions(captions_path(path), narrate(recording.env, transitions, episode.fps))
-                write_video(path, episode.frames, episode.fps, lossless=True)
+                _write(path, episode, narrate(recording.env, transitions, episode.fps) if transitions else [])
             yield path
+
+
+def _write(path: Path, episode: Episode, captions: Sequence[Caption]) -> None:
+    """Write an episode: its video comes last, and says that all of it is there."""
+    try:
+        if episode.actions is not None and len(episode.actions):
+            write_actions(actions_path(path), episode.actions, episode.action_names)
+        if captions:
+            write_captions(captions_path(path), captions)
+        write_video(path, episode.frames, episode.fps, lossless=True)
+    except BaseException:
+        if not path.exists():
+            for file in (actions_path(path), captions_path(path)):
+                file.unlink(missing_ok=True)
+        raise
 
 
 def _require_same(folder: Path, about: dict[str, Any]) -> None:

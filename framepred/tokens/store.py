@@ -25,6 +25,8 @@ from framepred.io.atomic import write_text
 from framepred.sources.actions import join_names, order_actions
 from framepred.sources.captions_csv import Caption
 
+SHARDS = "episodes-*.parquet"
+
 
 @dataclass(frozen=True)
 class TokenEpisode:
@@ -164,7 +166,12 @@ def _from_png(data: bytes) -> Tensor:
 
 def shard_files(path: Path) -> list[Path]:
     """Return a store's Parquet files, in order."""
-    return sorted(path.glob("episodes-*.parquet"))
+    return sorted(path.glob(SHARDS))
+
+
+def stored_episodes(path: Path) -> int:
+    """Return how many episodes a store's files hold."""
+    return sum(pq.read_metadata(file).num_rows for file in shard_files(path))
 
 
 def read_shard(file: Path, columns: list[str]) -> pa.Table:

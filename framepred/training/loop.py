@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from framepred.config.recipe import TrainingRecipe
 from framepred.errors import FramepredError, FramepredWarning, Interrupted
+from framepred.io.interrupts import interrupts_held
 from framepred.training.log import MetricsLog
 from framepred.training.muon import Muon
 from framepred.training.resume import TrainState
@@ -134,6 +135,8 @@ def fit(
         log.close()
         if isinstance(stop, GeneratorExit):
             raise
+        if not session.file.exists():
+            raise Interrupted(f"stopped in {stage.name} before a step was saved") from None
         raise Interrupted(
             f"stopped in {stage.name} step {session.state.step}, {'all' if alone else 'the last timed state'} saved "
             f"in {run}: give the same command with --resume to go on"
@@ -175,7 +178,9 @@ class _Session:
                 last_save = time.monotonic()
             if fraction >= 1.0:
                 return
-            loss, values = self._step(fraction)
+            # Half a step would be saved as none, and made again: buffers and weights change at different moments.
+            with interrupts_held():
+                loss, values = self._step(fraction)
             now, elapsed = time.monotonic(), self.elapsed()
             fraction = budget.fraction(state.step, elapsed)
             if self.validates(budget):

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 
 from framepred.config.recipe import Recipe, load_recipe, to_toml
 from framepred.errors import FramepredError, FramepredWarning
@@ -28,6 +28,7 @@ from framepred.training.initialisation import common_fps, fit_layout, make_model
 from framepred.training.loop import Budget, TrainProgress, fit, make_accelerator
 from framepred.training.objectives import predictor_stage
 from framepred.training.tokenizer import train_tokenizer, warn_unvalidated
+from framepred.training.unfinished import KEPT, check_resumed
 from framepred.training.windows import Windows, split_episodes, step_generator
 from framepred.world.run import Run, load_run, save_run
 
@@ -67,11 +68,17 @@ def train(job: Job) -> Generator[Progress, None, None]:
     Raises FramepredError for sources, recipes and folders that do not fit each other.
     """
     fresh = not job.out.is_dir() or not any(job.out.iterdir())
+    noted = not job.resume
     try:
-        yield from _train(job)
-    except FramepredError:
+        for progress in _train(job):
+            if not noted and isinstance(progress, TrainProgress) and PartialState().is_main_process:
+                # With its first step a run is of the recipe that it was resumed with.
+                write_text(job.out / "recipe.toml", to_toml(job.recipe))
+                noted = True
+            yield progress
+    except BaseException:
         # Nothing was trained: what this try left must not stop the next one.
-        if fresh and job.out.is_dir() and {p.name for p in job.out.iterdir()} <= {"recipe.toml", "tokenizer"}:
+        if fresh and not any(next(job.out.glob(pattern), None) for pattern in KEPT):
             shutil.rmtree(job.out, ignore_errors=True)
         raise
 
@@ -82,6 +89,8 @@ def _train(job: Job) -> Iterator[Progress]:
     if stores and len(stores) != len(job.sources):
         raise FramepredError("sources mix videos and token stores: give only one kind")
     videos = [] if stores else find_episodes(job.sources)
+    if job.resume:
+        check_resumed(job.out, stored_recipe(job.out), job.recipe)
     init = _load_init(job)
     _check_text(job, init)
     accelerator = make_accelerator()
@@ -90,7 +99,8 @@ def _train(job: Job) -> Iterator[Progress]:
             raise FramepredError(
                 f"{job.out} exists and is not empty: give --resume to go on, --overwrite to start anew, or another -o"
             )
-        write_text(job.out / "recipe.toml", to_toml(job.recipe))
+        if not job.resume:
+            write_text(job.out / "recipe.toml", to_toml(job.recipe))
     accelerator.wait_for_everyone()
     yield from _provide_tokenizer(job, videos, stores, init, accelerator, started)
     if job.only == "tokenizer":
@@ -101,8 +111,9 @@ def _train(job: Job) -> Iterator[Progress]:
         stores = [str(job.out / "tokens")]
         if accelerator.is_main_process:
             tokenizer.to(accelerator.device)
-            fps, path = job.recipe.data.fps or None, str(job.out / "tokenizer")
-            yield from tokenize(videos, stores[0], tokenizer, "run", sha256, path, fps)
+            # Where the tokenizer is from the store: a run may be moved.
+            fps, where = job.recipe.data.fps or None, "../tokenizer"
+            yield from tokenize(videos, stores[0], tokenizer, "run", sha256, where, fps)
         accelerator.wait_for_everyone()
     # A run's own store holds the episodes of all its sources, each of which is drawn as often as the recipe says.
     origin = {v.key: v.source for v in videos}
@@ -194,10 +205,10 @@ def _store_tokenizer(stores: Sequence[str]) -> str | None:
     if not stores:
         return None
     info: StoreInfo = read_store_info(stores[0])
-    for candidate in (info.tokenizer, info.tokenizer_path):
+    for candidate in (info.tokenizer, Path(stores[0]) / info.tokenizer_path, info.tokenizer_path):
         try:
             if tokenizer_sha256(zoo.tokenizer_folder(candidate)) == info.tokenizer_sha256:
-                return candidate
+                return str(candidate)
         except FramepredError:
             continue
     raise FramepredError(

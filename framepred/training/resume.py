@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from framepred.errors import FramepredError
 from framepred.io.atomic import writing
+from framepred.io.interrupts import interrupts_held
 
 _FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
@@ -64,12 +65,13 @@ class TrainState:
     def averaged(self) -> Iterator[None]:
         """Put the averaged weights into the model for a while."""
         own = [p.detach().clone() for p in self.parameters]
-        self.take_average()
         try:
+            self.take_average()
             yield
         finally:
-            for p, value in zip(self.parameters, own, strict=True):
-                p.data.copy_(value)
+            with interrupts_held():
+                for p, value in zip(self.parameters, own, strict=True):
+                    p.data.copy_(value)
 
     def save(self, file: Path, accelerator: Accelerator, seconds: float) -> None:
         """Write the state, gathered from all ranks, after `seconds` in all; the file appears complete or not at all."""
@@ -116,8 +118,9 @@ class TrainState:
                         values[name] = torch.empty_like(weight).copy_(value)
             self.step, self.seconds = int(about["step"]), float(about["elapsed"])
         except Exception as error:
+            reason = " ".join(str(error).split())[:200]
             raise FramepredError(
-                f"cannot resume from {file} ({error}): delete it to train this stage afresh"
+                f"cannot resume from {file} ({reason}): delete it to train this stage afresh"
             ) from error
 
 

@@ -2,18 +2,17 @@
 
 import errno
 import os
-import subprocess
-import sys
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
-from framepred.errors import FramepredError, Interrupted
+from framepred.errors import FramepredError
 from framepred.io.atomic import write_text, writing, writing_folder
-from framepred.io.outputs import replacing
 from framepred.sources.actions_csv import write_actions
 from framepred.sources.captions_csv import Caption, write_captions
 
@@ -112,23 +111,6 @@ def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
-def test_a_kill_between_the_renames_loses_nothing(tmp_path: Path) -> None:
-    write_text(tmp_path / "run" / "a.json", "old")
-    program = f"""
-import os, signal
-from pathlib import Path
-from framepred.io.atomic import writing_folder
-os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-with writing_folder(Path({str(tmp_path / "run")!r})) as temporary:
-    (temporary / "b.json").write_text("new")
-"""
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
-    assert not (tmp_path / "run").exists()
-    with pytest.raises(RuntimeError), writing_folder(tmp_path / "run"):
-        raise RuntimeError
-    assert content(tmp_path) == {"run/a.json": "old"}
-
-
 def test_a_place_below_a_file_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file.txt").write_text("x")
     with pytest.raises(FramepredError, match=r"cannot write .*file\.txt/a.json \((Not a directory|File exists)\)"):
@@ -138,40 +120,38 @@ def test_a_place_below_a_file_cannot_be_written(tmp_path: Path) -> None:
             pass
 
 
-def make(path: Path, text: str) -> None:
-    write_text(path / "framepred.json", text)
-
-
-@pytest.mark.parametrize("raised", [FramepredError("bad"), OSError(28, "full"), RuntimeError("bug")])
-def test_replacing_puts_the_old_folder_back_after_an_error(tmp_path: Path, raised: Exception) -> None:
-    make(tmp_path / "run", "old")
-    with pytest.raises(type(raised)), replacing(tmp_path / "run", overwrite=True):
-        make(tmp_path / "run", "half")
-        raise raised
-    assert content(tmp_path) == {"run/framepred.json": "old"}
-
-
-@pytest.mark.parametrize("raised", [KeyboardInterrupt(), Interrupted("stopped")])
-def test_replacing_keeps_old_and_new_after_an_interrupt_until_the_new_one_is_done(
-    tmp_path: Path, raised: BaseException
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(errno.ENOSPC, "full"), r"cannot write .*a\.txt \(full\): free space or choose another folder$"),
+        (SafetensorError("I/O error: No space left (os error 28)"), r"\(No space left on device\): free space or"),
+        (shutil.Error([("a", "b", "[Errno 28] No space left on device")]), r"\(No space left on device\): free space"),
+        (OSError(errno.EACCES, "denied"), r"\(denied\): choose a writable folder$"),
+        (OSError(errno.EIO, "broken"), r"\(broken\): choose another name or folder$"),
+        (
+            PermissionError(errno.EACCES, "denied", "/other/source.bin"),
+            r"^/other/source\.bin: denied; .*a\.txt needs it$",
+        ),
+    ],
+)
+def test_the_line_about_a_refused_write_says_what_is_known_and_no_more(
+    tmp_path: Path, error: Exception, says: str
 ) -> None:
-    make(tmp_path / "run", "old")
-    both = {"run/framepred.json": "half", ".run.old/framepred.json": "old"}
-    for _ in range(2):
-        with pytest.raises(type(raised)), replacing(tmp_path / "run", overwrite=True):
-            make(tmp_path / "run", "half")
-            raise raised
-        assert content(tmp_path) == both
-    with pytest.raises(FramepredError), replacing(tmp_path / "run", overwrite=False):
-        raise FramepredError("resuming failed")
-    assert content(tmp_path) == both
-    with replacing(tmp_path / "run", overwrite=False):
-        make(tmp_path / "run", "whole")
-    assert content(tmp_path) == {"run/framepred.json": "whole"}
+    with pytest.raises(FramepredError, match=says), writing(tmp_path / "a.txt"):
+        raise error
 
 
-def test_replacing_puts_the_old_folder_back_where_an_interrupt_left_no_new_one(tmp_path: Path) -> None:
-    make(tmp_path / "run", "old")
-    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "run", overwrite=True):
-        raise KeyboardInterrupt
-    assert content(tmp_path) == {"run/framepred.json": "old"}
+def test_a_link_stays_one_and_the_file_that_it_leads_to_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "a.txt").write_text("old")
+    (tmp_path / "a.txt").symlink_to("far/a.txt")
+    write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").is_symlink()
+    assert (tmp_path / "far" / "a.txt").read_text() == "new"
+    write_text(tmp_path / "far" / "run" / "a.json", "old")
+    (tmp_path / "run").symlink_to("far/run")
+    with writing_folder(tmp_path / "run") as temporary:
+        (temporary / "a.json").write_text("new")
+    assert (tmp_path / "run").is_symlink()
+    assert (tmp_path / "far" / "run" / "a.json").read_text() == "new"
+    assert {p.name for p in (tmp_path / "far").iterdir()} == {"a.txt", "run"}
