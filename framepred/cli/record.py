@@ -9,7 +9,7 @@ import click
 from framepred.cli import options
 from framepred.cli.console import consume, print_json, say_next
 from framepred.cli.group import cli
-from framepred.errors import Interrupted
+from framepred.cli.stopped import saying_what_is_saved
 from framepred.io.outputs import replacing
 
 
@@ -59,20 +59,12 @@ def record(env: str, out: Path, overwrite: bool, as_json: bool, **values: Any) -
         paths.append(out / path.name)
         return len(paths) / recording.episodes, f"{len(paths)} of {recording.episodes} episodes, {path.name}"
 
-    folder, finished = out, False
-    try:
-        with (
-            replacing(out, overwrite, keep=["*.mp4"], job=repr(recording), resume=overwrite) as folder,
-            closing(run_recording(recording, folder)) as episodes,
-        ):
-            consume(episodes, describe)
-            finished = True
-    except KeyboardInterrupt:
-        # One that came at the very end stops nothing.
-        if not finished or (folder != out and folder.is_dir()):
-            kept = f"; {out} is as it was" if folder != out else ""
-            done = f"; {len(paths)} episodes are in {folder}{kept}: give the same command again to go on"
-            raise Interrupted("stopped" + (done if paths else f" before an episode was done{kept}")) from None
+    place = replacing(out, overwrite, keep=["*.mp4"], job=repr(recording), resume=overwrite)
+    with (
+        saying_what_is_saved(out, place, lambda _: f"{len(paths)} episodes" if paths else "") as folder,
+        closing(run_recording(recording, folder)) as episodes,
+    ):
+        consume(episodes, describe)
     if as_json:
         print_json({"path": str(out), "episodes": [str(p) for p in paths]})
     else:

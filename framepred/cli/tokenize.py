@@ -10,7 +10,8 @@ from framepred.cli import options
 from framepred.cli.console import consume, print_json, say_next
 from framepred.cli.group import cli
 from framepred.cli.memory import keep_memory
-from framepred.errors import FramepredError, Interrupted
+from framepred.cli.stopped import saying_what_is_saved
+from framepred.errors import FramepredError
 from framepred.io.outputs import replacing
 
 
@@ -82,18 +83,12 @@ def tokenize(
     sha256, parts = tokenizer_sha256(folder), Workers(workers, load) if workers > 1 else None
     where, job = str(folder.resolve()), repr((sources, sha256, size, fps, shard))
     _check_shards(out, overwrite, shard)
-    store, last, finished = out, None, False
-    try:
-        with (
-            replacing(out, overwrite, *sources, str(folder), keep=[SHARDS], job=job, resume=overwrite) as store,
-            closing(run_tokenize(videos, store, loaded, name, sha256, where, fps, parts, shard)) as steps,
-        ):
-            last = consume(steps)
-            finished = True
-    except KeyboardInterrupt:
-        # One that came at the very end stops nothing.
-        if not finished or (store != out and store.is_dir()):
-            raise Interrupted(_stopped(store, out)) from None
+    place = replacing(out, overwrite, *sources, str(folder), keep=[SHARDS], job=job, resume=overwrite)
+    with (
+        saying_what_is_saved(out, place, _saved) as store,
+        closing(run_tokenize(videos, store, loaded, name, sha256, where, fps, parts, shard)) as steps,
+    ):
+        last = consume(steps)
     tokens = loaded.grid[0] * loaded.grid[1]
     mine = len(videos[shard[0] - 1 :: shard[1]])
     done, frames, rate, skipped = (last.done, last.frames, last.rate, last.skipped) if last else (mine, 0, 0.0, 0)
@@ -120,11 +115,8 @@ def _check_shards(out: Path, overwrite: bool, shard: tuple[int, int]) -> None:
         )
 
 
-def _stopped(store: Path, out: Path) -> str:
-    """Return what is said after Ctrl-C, from what is on disk."""
+def _saved(store: Path) -> str:
     from framepred.tokens.store import stored_episodes
 
-    done, kept = stored_episodes(store), f"; {out} is as it was" if store != out else ""
-    if not done:
-        return f"stopped before an episode was done{kept}"
-    return f"stopped; {done} episodes are in {store}{kept}: give the same command again to go on"
+    done = stored_episodes(store)
+    return f"{done} episodes" if done else ""

@@ -12,8 +12,8 @@ from framepred.cli import options
 from framepred.cli.console import consume, duration, print_json, say, show_progress
 from framepred.cli.group import cli
 from framepred.cli.memory import keep_memory
+from framepred.cli.stopped import saying_what_is_saved
 from framepred.cli.threads import use_free_cores
-from framepred.errors import Interrupted
 from framepred.io.outputs import folder_to_write, replacing
 
 
@@ -75,34 +75,16 @@ def train(
     base = stored_recipe(folder) if resume and recipe is None else load_recipe(recipe)
     keep_memory()
     use_free_cores()
-    loop: dict[str, Any] = {}
-    if minutes is not None:
-        loop["minutes"] = minutes
-    if steps is not None:
-        loop |= {"tokenizer_steps": steps, "predictor_steps": steps, "minutes": 0.0}
-    chosen = apply(
-        base,
-        {
-            "training": loop,
-            "data": {} if fps is None else {"fps": fps},
-            "llm": {} if layers is None else {"layers": layers},
-        },
-    )
-    chosen = apply_settings(chosen, settings)
+    chosen = apply_settings(apply(base, _table(minutes, steps, fps, layers)), settings)
+    # Of many processes, one takes care of the folder.
     main_process = os.environ.get("RANK", "0") == "0"
     inputs = (*sources, *texts, recipe, tokenizer, init_from)
-    # Of many processes, one takes care of the folder.
     place = replacing(out, overwrite, *inputs, keep=KEPT, resume=resume) if main_process else nullcontext(folder)
-    results = None
-    try:
-        with place as folder:
-            job = Job(sources, folder, chosen, tokenizer, only, init_from, resume, texts)
-            with closing(run_training(job)) as progress:
-                results = _watch(progress)
-    except (KeyboardInterrupt, Interrupted):
-        # One that came at the very end stops nothing.
-        if results is None or (folder != out and folder.is_dir()):
-            raise Interrupted(_stopped(folder, out, overwrite)) from None
+    how = f"give the same command with --resume{' in place of --overwrite' if overwrite else ''} to go on"
+    with saying_what_is_saved(out, place, _saved, how) as folder:
+        job = Job(sources, folder, chosen, tokenizer, only, init_from, resume, texts)
+        with closing(run_training(job)) as progress:
+            results = _watch(progress)
     if not main_process:
         return
     if as_json:
@@ -113,16 +95,24 @@ def train(
         click.echo(f"{out}: done" + ("" if only == "tokenizer" else f"; next: framepred rollout VIDEO --model {out}"))
 
 
-def _stopped(folder: Path, out: Path, overwrite: bool) -> str:
-    """Return what is said after Ctrl-C, from what is on disk: what is saved in `folder`, and how to go on."""
+def _table(minutes: float | None, steps: int | None, fps: float | None, layers: int | None) -> dict[str, Any]:
+    """Return what the options change of a recipe."""
+    loop: dict[str, Any] = {}
+    if minutes is not None:
+        loop["minutes"] = minutes
+    if steps is not None:
+        loop |= {"tokenizer_steps": steps, "predictor_steps": steps, "minutes": 0.0}
+    return {
+        "training": loop,
+        "data": {} if fps is None else {"fps": fps},
+        "llm": {} if layers is None else {"layers": layers},
+    }
+
+
+def _saved(run: Path) -> str:
     from framepred.training.unfinished import saved_steps
 
-    kept = f"; {out} is as it was" if folder != out else ""
-    if not (saved := saved_steps(folder)):
-        return f"stopped before a step was saved{kept}"
-    steps = ", ".join(f"{stage} step {step}" for stage, step in saved.items())
-    how = "with --resume in place of --overwrite" if overwrite else "with --resume"
-    return f"stopped; saved in {folder}: {steps}{kept}; give the same command {how} to go on"
+    return ", ".join(f"{stage} step {step}" for stage, step in saved_steps(run).items())
 
 
 def _watch(progress: Iterator[Any]) -> dict[str, dict[str, float]]:

@@ -326,7 +326,7 @@ def test_an_interrupt_says_how_to_go_on(
     monkeypatch.setattr(token_store, "encode_here", stopped)
     made = invoke("tokenize", grey_dir, "-o", tmp_path / "s", "--tokenizer", tiny_run)
     assert made.exit_code == 1
-    assert "stopped; 2 episodes are in" in made.output
+    assert "stopped; 2 episodes saved in" in made.output
     assert "give the same command again to go on" in made.output
     with warnings.catch_warnings():
         warnings.simplefilter("error")
