@@ -1,5 +1,6 @@
 """Columns of tables and arrays → actions of an episode."""
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -7,10 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from framepred.errors import FramepredError
+from framepred.errors import FramepredError, FramepredWarning
 from framepred.sources.contract import Actions, Choices
 
 _MAX_ID = 65_535
+_ASSUMED_FPS = 10.0
 
 
 def parse_columns(choices: Choices, roles: Sequence[str], source: str) -> dict[str, str]:
@@ -51,3 +53,21 @@ def as_actions(values: NDArray[Any], names: Iterable[str], where: str) -> Action
     if len(set(given)) != rows.shape[1] or len(given) != rows.shape[1]:
         given = tuple(f"action_{i}" for i in range(rows.shape[1]))
     return numbers, given
+
+
+def said_rate(given: str | None, source: str) -> float:
+    """Return the choice `fps`, frames a second of a source that does not say it; without, one is assumed and said."""
+    try:
+        fps = _ASSUMED_FPS if given is None else float(given)
+    except ValueError:
+        fps = 0.0
+    if not 0 < fps <= 1000:
+        raise FramepredError(f"fps {given!r} of {source} is not allowed: give a number of frames a second, 0 to 1000")
+    if given is None:
+        warnings.warn(
+            FramepredWarning(
+                f"{source} does not say how many frames it has a second: {fps:g} are assumed; ?fps=N says"
+            ),
+            stacklevel=3,
+        )
+    return fps

@@ -14,7 +14,11 @@ from framepred.sources.contract import Choices, Source, StoredEpisode
 from framepred.sources.folder import VideoFile, find_videos
 
 ENTRY_POINTS = "framepred.sources"
-SOURCES = {"lerobot": "framepred.sources.lerobot:find", "minari": "framepred.sources.minari:find"}
+SOURCES = {
+    "hf": "framepred.sources.huggingface:find",
+    "lerobot": "framepred.sources.lerobot:find",
+    "minari": "framepred.sources.minari:find",
+}
 """Prefix → the module and function that finds its episodes, imported when it is asked for."""
 
 # A single letter is a drive, and `hf://` without more is a model or tokenizer on the Hub.

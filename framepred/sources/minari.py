@@ -2,7 +2,6 @@
 
 import functools
 import json
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,13 +11,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from framepred.errors import FramepredError, FramepredWarning
+from framepred.errors import FramepredError
 from framepred.sources.captions_csv import Caption
-from framepred.sources.columns import as_actions
+from framepred.sources.columns import as_actions, said_rate
 from framepred.sources.contract import Actions, Choices, StoredEpisode, VideoInfo, refuse_unknown
 from framepred.sources.pictures import PicturesEpisode, image_of
-
-_ASSUMED_FPS = 10.0
 
 
 @dataclass(frozen=True)
@@ -89,26 +86,11 @@ def find(where: str, choices: Choices) -> Sequence[StoredEpisode]:
     source = f"minari:{where}"
     refuse_unknown(choices, ("observation", "fps"), source)
     data = _folder(where, source)
-    fps, storage = _rate(choices.get("fps"), source), _storage(data, source)
+    fps, storage = said_rate(choices.get("fps"), source), _storage(data, source)
     observation, shape = _choose_pictures(storage.observation_space, choices.get("observation"), source)
     with _reading(data, source):
         steps = [int(about["total_steps"]) for about in storage.get_episode_metadata(range(storage.total_episodes))]
     return [MinariEpisode(source, data, i, count, observation, shape, fps) for i, count in enumerate(steps)]
-
-
-def _rate(given: str | None, source: str) -> float:
-    try:
-        fps = _ASSUMED_FPS if given is None else float(given)
-    except ValueError:
-        fps = 0.0
-    if not 0 < fps <= 1000:
-        raise FramepredError(f"fps {given!r} of {source} is not allowed: give a number of steps a second, 0 to 1000")
-    if given is None:
-        warnings.warn(
-            FramepredWarning(f"{source} does not say how many steps it has a second: {fps:g} are assumed; ?fps=N says"),
-            stacklevel=3,
-        )
-    return fps
 
 
 def _folder(where: str, source: str) -> Path:
