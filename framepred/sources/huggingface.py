@@ -23,7 +23,8 @@ from framepred.sources.columns import as_actions, parse_columns, said_rate
 from framepred.sources.contract import Actions, Choices, StoredEpisode, VideoInfo, refuse_unknown
 from framepred.sources.dataset_rows import Row, Table, all_rows, bytes_of, first_row, open_table, rows_from
 from framepred.sources.pictures import PicturesEpisode, image_of
-from framepred.video.read import probe_video, stream_timed
+from framepred.video.probe import probe_video
+from framepred.video.read import stream_timed
 
 _ROLES = ("video", "frames", "actions", "episode", "text")
 # What columns are called where --columns does not say.
@@ -95,7 +96,7 @@ class RowEpisode(PicturesEpisode):
             yield from super().stream_timed(size, fps, chunk)
             return
         with self._file() as file:
-            yield from stream_timed(file, size, self.resampled_to(fps), chunk)
+            yield from stream_timed(file, size, self.resampled_to(fps), chunk, whole=self.acts is not None)
 
     def pictures(self) -> Iterator[tuple[float, Tensor]]:
         number = 0

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from framepred.errors import FramepredError
 from framepred.sources.contract import StoredEpisode
+from framepred.video.clock import resample
 from framepred.video.resize import fit_frames
 
 
@@ -25,8 +26,11 @@ class PicturesEpisode(StoredEpisode):
     def stream_timed(
         self, size: tuple[int, int], fps: float | None, chunk: int = 64
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        rate = self.resampled_to(fps)
-        return in_chunks(at_rate(self.pictures(), rate, 1 / self.info().fps) if rate else self.pictures(), size, chunk)
+        rate, timed = self.resampled_to(fps), self.pictures()
+        if rate:
+            lasts = 1 / self.info().fps
+            timed = resample(((seconds, lasts, picture) for seconds, picture in timed), rate)
+        return in_chunks(timed, size, chunk)
 
 
 def image_of(value: Any, where: str) -> Tensor:
@@ -50,19 +54,6 @@ def image_of(value: Any, where: str) -> Tensor:
         )
     rgb = np.broadcast_to(array, (*array.shape[:2], 3))
     return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)
-
-
-def at_rate(timed: Iterable[tuple[float, Tensor]], fps: float, lasts: float) -> Iterator[tuple[float, Tensor]]:
-    """Yield the frame that is shown at each time k / fps; the last one is shown for `lasts` seconds."""
-    k, end, shown = 0, 0.0, list[Tensor]()
-    for seconds, frame in timed:
-        while shown and k / fps < seconds - 1e-4:
-            yield k / fps, shown[0]
-            k += 1
-        shown, end = [frame], seconds + lasts
-    while shown and k / fps < end - 1e-4:
-        yield k / fps, shown[0]
-        k += 1
 
 
 def in_chunks(

@@ -2,16 +2,17 @@
 
 import functools
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-import av
-import torch
+from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
 from framepred.errors import FramepredError
+from framepred.video.container import open_video
+from framepred.video.decode import Faults, decode, packets_of
+from framepred.video.picture import to_picture
 
 
 def stream_stretch(path: Path, first: int, count: int, total: int) -> Iterator[Tensor]:
@@ -42,37 +43,29 @@ def stream_stretch(path: Path, first: int, count: int, total: int) -> Iterator[T
 
 def _from_frame(path: Path, first: int, order: tuple[int | None, ...]) -> Iterator[Tensor]:
     """Yield the pictures from frame `first` on, by a jump to the key frame before where the clock allows it."""
+    converter = VideoReformatter()
     if first > 0 and None not in order and len(set(order)) == len(order):
-        with _open(path) as (container, stream):
+        with open_video(path) as (container, stream):
             container.seek(order[first], stream=stream, backward=True)
-            frames = container.decode(stream)
+            frames = _decoded(container, stream, path)
             found = next((f for f in frames if f.pts is None or f.pts >= (order[first] or 0)), None)
             if found is not None and found.pts == order[first]:
-                yield from map(_picture, chain([found], frames))
+                for frame in chain([found], frames):
+                    yield to_picture(frame, converter, stream.sample_aspect_ratio)
                 return
-    with _open(path) as (container, stream):
-        yield from map(_picture, islice(container.decode(stream), first, None))
+    with open_video(path) as (container, stream):
+        for frame in islice(_decoded(container, stream, path), first, None):
+            yield to_picture(frame, converter, stream.sample_aspect_ratio)
 
 
-def _picture(frame: Any) -> Tensor:
-    return torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[tuple[Any, Any]]:
-    try:
-        with av.open(str(path.absolute())) as container:
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            yield container, stream
-    except (av.error.FFmpegError, OSError, IndexError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise FramepredError(f"{path} cannot be read as video ({reason}): copy or download it again") from error
+def _decoded(container: Any, stream: Any, path: Path) -> Iterator[Any]:
+    return (frame for _, frame in decode(container, stream, Faults(path, whole=True)))
 
 
 @functools.lru_cache(64)
 def _order(path: Path, _size: int, _changed: int) -> tuple[int | None, ...]:
     """Return the presentation time of every frame, in ticks, in the order in which they are shown."""
-    with _open(path) as (container, stream):
-        times = [p.pts for p in container.demux(stream) if p.size and not p.is_discard]
+    with open_video(path) as (container, stream):
+        packets = packets_of(container, stream, Faults(path))
+        times = [p.pts for p in packets if p.size and not p.is_discard]
     return tuple(sorted(times, key=lambda t: (t is None, t)))

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from minari_set import STEPS, pictures
 
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.sources.find import find_episode, find_episodes
@@ -14,13 +15,8 @@ pytest.importorskip("h5py")
 from gymnasium import spaces  # noqa: E402
 from minari.data_collector import EpisodeBuffer  # noqa: E402
 
-STEPS = (5, 8)
 IMAGE = spaces.Box(0, 255, (16, 24, 3), np.uint8)
 PATH = spaces.Box(-1, 1, (2,), np.float32)
-
-
-def pictures(episode: int) -> np.ndarray:
-    return np.random.default_rng(episode).integers(0, 256, (STEPS[episode] + 1, 16, 24, 3), np.uint8)
 
 
 @pytest.fixture

@@ -2,13 +2,17 @@
 
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 from conftest import TINY_SETTINGS
-from lerobot_set import LENGTHS, NAMES, TASKS, actions_of, write_v3, write_v21
+from lerobot_set import LENGTHS, NAMES, TASKS, actions_of, frames_of, video, write_v3, write_v21
+from minari_set import write_minari
+from table_sets import frames_parquet, tar
 
 from framepred.cli import cli
 from framepred.sources.find import find_episodes
@@ -70,6 +74,34 @@ def test_one_episode_is_rolled_out_and_all_are_scored(lerobot: Path, run: Path, 
     framepred("surprise", episode, "--model", run, "-o", tmp_path / "s.mp4")
     said = framepred("rollout", episode.split("#")[0], "--model", run, "-o", tmp_path / "t.mp4", fails=True)
     assert "holds 3 episodes, one is wanted" in said and said.count("\n") == 1
+
+
+def parquet(folder: Path) -> str:
+    return f"hf:{frames_parquet(folder / 'frames.parquet')}?fps=10"
+
+
+def webdataset(folder: Path) -> str:
+    video(folder / "clip.mp4", frames_of(2, 9), "libx264rgb")
+    sample = {"mp4": (folder / "clip.mp4").read_bytes(), "json": json.dumps({"action": [0, 1, 2] * 3}).encode()}
+    return f"hf:{tar(folder / 'shard.tar', [sample] * 3)}"
+
+
+def minari(folder: Path) -> str:
+    pytest.importorskip("h5py")
+    return f"minari:{write_minari(folder)}?fps=10"
+
+
+def lerobot_v21(folder: Path) -> str:
+    return f"lerobot:{write_v21(folder / 'set', {'cam': 'image'})}"
+
+
+@pytest.mark.parametrize("make", [parquet, webdataset, minari, lerobot_v21])
+def test_trained_on_and_rolled_out(make: Callable[[Path], str], run: Path, tmp_path: Path) -> None:
+    source, out = make(tmp_path), tmp_path / "run"
+    settings = [a for setting in TINY_SETTINGS for a in ("--set", setting)]
+    framepred("train", source, "-o", out, "--tokenizer", run, *settings, "--steps", 2, "--set", "predictor.window=3")
+    framepred("rollout", f"{source}#1", "--model", out, "--context", 2, "--horizon", 2, "-o", tmp_path / "r.npz")
+    assert np.load(tmp_path / "r.npz")["actions"].shape[0] == 3
 
 
 def test_choices_that_no_source_has(lerobot: Path, clips_dir: Path, tmp_path: Path) -> None:
