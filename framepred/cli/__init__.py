@@ -9,6 +9,7 @@ from framepred.cli import (
     eval,  # noqa: A004
     export,
     info,
+    play,
     pull,
     push,
     recipe,
@@ -21,8 +22,8 @@ from framepred.cli import (
 from framepred.cli.group import cli
 
 __all__ = [
-    "calibrate", "caption", "cli", "eval", "export", "info", "main", "pull", "push", "recipe", "record", "rollout",
-    "surprise", "tokenize", "train",
+    "calibrate", "caption", "cli", "eval", "export", "info", "main", "play", "pull", "push", "recipe", "record",
+    "rollout", "surprise", "tokenize", "train",
 ]  # fmt: skip
 
 

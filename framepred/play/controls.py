@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from framepred.config.action_names import values_of
 from framepred.errors import FramepredError
 from framepred.sequence.actions import ActionSpace
 
@@ -74,26 +75,19 @@ class Controls:
 
 
 def controls_of(space: ActionSpace | None, names: Sequence[str] | None = None) -> Controls:
-    """Return the controls of a run's actions; `names` of discrete ones by id, where they are known."""
+    """Return the controls of a run's actions; `names` by id where the run does not name discrete ones itself."""
     if space is None:
         return Controls("none")
     if space.kind == "discrete":
+        names = values_of(space.names) or names
         known = tuple(names or ())[: space.count]
         known += tuple(f"action {i}" for i in range(len(known), space.count))
         idle = next((i for i, name in enumerate(known) if name.lower() in _IDLE), 0)
         return Controls("discrete", known, _keys(known, idle if names else None), (), idle)
-    ranges = tuple(_range(edges) for edges in space.edges)
+    ranges = tuple(zip(*(bound.tolist() for bound in space.bounds()), strict=True))
     pairs = _PAIRS[: len(ranges)] + (("", ""),) * (len(ranges) - len(_PAIRS))
     idle_values = tuple(0.0 if low <= 0 <= high else (low + high) / 2 for low, high in ranges)
     return Controls("continuous", space.names, pairs, ranges, idle_values)
-
-
-def _range(edges: tuple[float, ...]) -> tuple[float, float]:
-    """Return the least and greatest value worth giving: half a bin beyond the outer edges, as all beyond is one."""
-    if not edges:
-        return (-1.0, 1.0)
-    half = (edges[-1] - edges[0]) / max(1, len(edges) - 1) / 2 or 1.0
-    return (edges[0] - half, edges[-1] + half)
 
 
 def _keys(names: Sequence[str], idle: int | None) -> tuple[str, ...]:

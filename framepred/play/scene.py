@@ -11,7 +11,7 @@ from torch import Tensor
 from framepred.errors import FramepredError
 from framepred.play.controls import Action, Controls
 from framepred.recording.environment import Environment
-from framepred.sources.folder import VideoFile
+from framepred.sources.contract import StoredEpisode
 from framepred.world.footage import given_actions, rate_of_run
 from framepred.world.run import Run
 
@@ -45,25 +45,27 @@ class ClipStage:
 
     is_real = False
 
-    def __init__(self, file: VideoFile, run: Run, context: int) -> None:
+    def __init__(self, file: StoredEpisode, run: Run, context: int) -> None:
         self._file, self._run, self._context = file, run, context
 
     def begin(self, start: int, seed: int) -> Scene:
         """Read frames from number `start` on, as `rollout` reads them; FramepredError where there are too few."""
         file, run, stop = self._file, self._run, start + self._context
+        if start < 0:
+            raise FramepredError(f"frame {start} is not allowed: give 0 or more")
         given = given_actions(file, None, run)
         rate = None if given else rate_of_run(file, run)
         clip = file.read(run.tokenizer.frame_size, rate, stop, with_actions=False)
         if len(clip.frames) < stop:
             raise FramepredError(
-                f"{file.path.name} has {len(clip.frames)} frames: from frame {start} on there are not the "
+                f"{file.name} has {len(clip.frames)} frames: from frame {start} on there are not the "
                 f"{self._context} that are given; begin at {max(0, len(clip.frames) - self._context)} or earlier"
             )
         actions = given[0][start : stop - 1] if given else None
         if actions is not None and len(actions) < self._context - 1:
-            raise FramepredError(f"{file.actions_file} ends before frame {stop - 1}: give a row for each frame")
+            raise FramepredError(f"{file.actions_from} ends before frame {stop - 1}: give a row for each frame")
         if actions is not None and run.layout.actions is not None:
-            run.layout.actions.encode(actions, str(file.actions_file))
+            run.layout.actions.encode(actions, str(file.actions_from))
         return Scene(clip.frames[start:], actions, clip.fps)
 
     def step(self, action: Action) -> Tensor | None:
@@ -95,7 +97,14 @@ class EnvironmentStage:
         """Return the frame that really follows; None once the episode has ended."""
         if self._ended:
             return None
-        frame, self._ended = self._env.step(self._own(action))
+        try:
+            frame, self._ended = self._env.step(self._own(action))
+        except FramepredError:
+            raise
+        except Exception as error:
+            # Whatever an environment's own code raises.
+            self._ended = True
+            raise FramepredError(f"{self._env.name} failed ({error!r:.200}): restart, or leave out --env") from error
         return frame
 
     def _own(self, action: Action) -> Any:
