@@ -56,7 +56,7 @@ def tokenize(
     number, shards = shard
     # All videos, not this shard's: what the shards write must fit together.
     old = read_store_info(folder) if _holds_something(folder) else None
-    kind, joined = _common_actions(videos, old.action_names if old else ())
+    kind, joined = common_actions(videos, old.action_names if old else ())
     names = _as_known(tokenizer, joined) if kind else ()
     wanted = StoreInfo(
         name, sha256, where, tokenizer.codebook_size, tokenizer.grid, tokenizer.context_codebook_size,
@@ -206,8 +206,11 @@ def _as_known(tokenizer: Tokenizer, names: ActionNames) -> tuple[str, ...]:
     return known or names
 
 
-def _common_actions(videos: Sequence[StoredEpisode], known: tuple[str, ...]) -> tuple[str | None, ActionNames]:
-    """Return the one kind and the names of actions that the videos share, values after the `known` ones."""
+def common_actions(videos: Sequence[StoredEpisode], known: tuple[str, ...]) -> tuple[str | None, ActionNames]:
+    """Return the one kind and the names of actions that the videos share, values after the `known` ones.
+
+    Raises FramepredError where they do not share one.
+    """
 
     def found() -> Iterator[tuple[str, tuple[str, ...], str]]:
         for video in videos:

@@ -21,7 +21,7 @@ from framepred.sources.find import find_episodes
 from framepred.tokenizer.checkpoint import copy_tokenizer, load_tokenizer, tokenizer_sha256
 from framepred.tokenizer.contract import Tokenizer
 from framepred.tokens.store import StoreInfo, TokenEpisode, is_store, names_of_stores, read_store, read_store_info
-from framepred.tokens.tokenize import TokenizeProgress, tokenize
+from framepred.tokens.tokenize import TokenizeProgress, common_actions, tokenize
 from framepred.training.embedding import merge_rows, separate_text, share_digits
 from framepred.training.finetune import adapt, merge_updates
 from framepred.training.initialisation import common_fps, fit_layout, make_model, make_words
@@ -91,6 +91,9 @@ def _train(job: Job) -> Iterator[Progress]:
     videos = [] if stores else find_episodes(job.sources)
     if job.resume:
         check_resumed(job.out, stored_recipe(job.out), job.recipe)
+    if job.only != "tokenizer":
+        # Found out before anything is written or trained.
+        common_actions(videos, ())
     init = _load_init(job)
     _check_text(job, init)
     accelerator = make_accelerator()

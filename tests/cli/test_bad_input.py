@@ -227,6 +227,13 @@ def test_bad_actions_stop_training_before_it_begins(clip: Path, refused, tiny_ru
     assert "line 25" in refused("train", clip, "-o", "run", "--tokenizer", tiny_run, "--steps", 1)
 
 
+def test_actions_of_two_kinds_stop_training_before_it_begins(clip: Path, here: Path, refused) -> None:
+    shutil.copy(clip, here / "other.mp4")
+    clip.with_suffix(".actions.csv").write_text("action\n" + "1\n" * 23)
+    (here / "other.actions.csv").write_text("x,y\n" + "0.5,1\n" * 23)
+    assert "one store or run holds one kind" in refused("train", here, "-o", "run", "--recipe", "tiny", "--steps", 1)
+
+
 def test_an_action_id_no_vocabulary_could_hold_is_refused(clip: Path, refused, tiny_run: Path) -> None:
     clip.with_suffix(".actions.csv").write_text("action\n" + "1\n" * 23 + "1000000000\n")
     assert "1000000000" in refused("train", clip, "-o", "run", "--tokenizer", tiny_run, "--steps", 1)
