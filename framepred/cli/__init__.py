@@ -9,6 +9,7 @@ from framepred.cli import (
     eval,  # noqa: A004
     export,
     info,
+    plan,
     play,
     pull,
     push,
@@ -22,7 +23,7 @@ from framepred.cli import (
 from framepred.cli.group import cli
 
 __all__ = [
-    "calibrate", "caption", "cli", "eval", "export", "info", "main", "play", "pull", "push", "recipe", "record",
+    "calibrate", "caption", "cli", "eval", "export", "info", "main", "plan", "play", "pull", "push", "recipe", "record",
     "rollout", "surprise", "tokenize", "train",
 ]  # fmt: skip
 

@@ -10,21 +10,21 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from framepred.errors import FramepredError
 
-_PACKAGES = {"recipe": "config", "protocol": "evaluation"}
+_FOLDERS = {"recipe": "config/recipes", "protocol": "evaluation/protocols", "goal protocol": "planning/protocols"}
 
 
 def _built_in(kind: str) -> dict[str, Traversable]:
-    folder = resources.files("framepred") / _PACKAGES[kind] / f"{kind}s"
+    folder = resources.files("framepred") / _FOLDERS[kind]
     return {f.name.removesuffix(".toml"): f for f in folder.iterdir() if f.name.endswith(".toml")}
 
 
 def built_in(kind: str) -> list[str]:
-    """Return the names of the built-in recipes ("recipe") or protocols ("protocol")."""
+    """Return the names of what is built in: recipes ("recipe"), protocols ("protocol") or goal protocols."""
     return sorted(_built_in(kind))
 
 
 def read_table(name_or_file: str | Path, kind: str) -> dict[str, Any]:
-    """Read a "recipe" or "protocol" by built-in name or TOML file."""
+    """Read a "recipe", "protocol" or "goal protocol" by built-in name or TOML file."""
     path = Path(name_or_file)
     if found := _built_in(kind).get(str(name_or_file)):
         text = found.read_text(encoding="utf-8")

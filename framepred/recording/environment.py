@@ -77,6 +77,16 @@ class Environment:
                 break
         return (None if ended and self.game is not None else self._frame(observation)), ended
 
+    def place(self) -> tuple[float, float, float] | None:
+        """Return the player's x and y in the game's units and angle in degrees; None where the game does not say."""
+        if self.game is None:
+            return None
+        import vizdoom
+
+        names = ("POSITION_X", "POSITION_Y", "ANGLE")
+        x, y, angle = (self.game.get_game_variable(getattr(vizdoom.GameVariable, name)) for name in names)
+        return x, y, angle
+
     def _frame(self, observation: Any) -> Tensor:
         picture = observation.get("screen") if isinstance(observation, dict) else observation
         if not _is_rgb(picture):

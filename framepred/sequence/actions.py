@@ -42,13 +42,9 @@ class ActionSpace:
         return list(zip([0, *stops[:-1]], stops, strict=True))
 
     def bounds(self) -> tuple[Tensor, Tensor]:
-        """Return the least and greatest values float32 (D,) of continuous actions that reach every bin."""
-        lows, highs = [], []
-        for edge in self.edges:
-            width = (edge[-1] - edge[0]) / max(1, len(edge) - 1) or 1.0 if edge else 1.0
-            lows.append(edge[0] - width if edge else 0.0)
-            highs.append(edge[-1] + width if edge else 1.0)
-        return torch.tensor(lows), torch.tensor(highs)
+        """Return the least and the greatest continuous actions, float32 (D,), that are told apart from others."""
+        firsts, stops = zip(*self.ranges(), strict=True)
+        return self.decode(torch.tensor([firsts]))[0], self.decode(torch.tensor([stops]) - 1)[0]
 
     def encode(self, actions: Tensor, where: str = "actions") -> Tensor:
         """Actions int64 (T,) or float32 (T, D) → action ids int64 (T, slots)."""

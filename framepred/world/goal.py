@@ -46,6 +46,31 @@ def _read_picture(path: Path) -> Tensor:
         raise FramepredError(f"goal {path} cannot be read as a picture: give a PNG, JPEG or WebP file") from error
 
 
+def check_goal(run: Run, goal: Tensor, start: Tensor) -> None:
+    """Raise FramepredError for a goal that the run cannot show: its tokenizer gives it back far worse than the start.
+
+    Both are pictures uint8 (3, H, W). What a temporal tokenizer gives back depends on the past, so it is not asked.
+    """
+    if run.tokenizer.past:
+        return
+    pictures = torch.stack([goal, start])
+    error = (run.tokenizer.decode(run.tokenizer.encode(pictures)).cpu().float() - pictures.float()).square()
+    lost, usual = (10 * torch.log10(255**2 / error.mean((1, 2, 3)).clamp(min=1e-6))).tolist()
+    if lost < usual - _FAR_WORSE:
+        raise FramepredError(
+            f"the goal is no picture of this world: the tokenizer gives it back at {lost:.1f} dB, the start at "
+            f"{usual:.1f} dB; give a goal that the run can show"
+        )
+
+
+_FAR_WORSE = 8.0
+
+
+def make_distance(run: Run, goal: Tensor, kind: str) -> Distance:
+    """Return the distance to a goal in "pixels" or in the tokenizer's "features"."""
+    return feature_distance(run, goal) if kind == "features" else pixel_distance(goal)
+
+
 def pixel_distance(goal: Tensor) -> Distance:
     """Root of the mean squared difference of pixels, 0 to 1."""
 

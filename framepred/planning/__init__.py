@@ -1,0 +1,1 @@
+"""Planning: actions that reach a goal, found in imagination and tried in an environment."""
