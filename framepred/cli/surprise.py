@@ -77,8 +77,8 @@ def _show_moments(found: "Surprise", summary: dict[str, Any]) -> None:
     heads = ("the model was", "frame", "second", "surprise", "NLL", "entropy")
     print_table(
         heads, rows,
-        f"{found.video.name}, {summary['frames']} frames: {len(wrong)} moments where the model was sure and wrong, "
-        f"{len(unsure)} where it was unsure",
+        f"{found.video.name}, {summary['frames']} frames; moments where the model was sure and wrong: {len(wrong)}, "
+        f"unsure: {len(unsure)}",
     )  # fmt: skip
     if found.taken is not None:
         said = [f"frame {t} {words}" for t in range(len(found.tokens)) if (words := found.action_words(t))]

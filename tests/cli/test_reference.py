@@ -15,6 +15,12 @@ def test_the_command_reference_is_up_to_date() -> None:
     assert runpy.run_path(str(ROOT / "scripts" / "make_reference"))["reference"]() == PAGE, "run scripts/make_reference"
 
 
+def test_the_tables_of_words_are_up_to_date() -> None:
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    assert runpy.run_path(str(ROOT / "scripts" / "make_reference"))["with_words"](page) == page
+    assert "| tokenizer ceiling | the real frames, encoded and decoded" in page
+
+
 def test_the_command_reference_has_every_command_and_option() -> None:
     sections = {text.split("\n")[0]: text for text in PAGE.split("\n## ")[1:]}
     assert sections.keys() == cli.commands.keys()
