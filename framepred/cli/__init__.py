@@ -9,6 +9,7 @@ from framepred.cli import (
     eval,  # noqa: A004
     export,
     info,
+    learn,
     plan,
     play,
     pull,
@@ -23,8 +24,8 @@ from framepred.cli import (
 from framepred.cli.group import cli
 
 __all__ = [
-    "calibrate", "caption", "cli", "eval", "export", "info", "main", "plan", "play", "pull", "push", "recipe", "record",
-    "rollout", "surprise", "tokenize", "train",
+    "calibrate", "caption", "cli", "eval", "export", "info", "learn", "main", "plan", "play", "pull", "push",
+    "recipe", "record", "rollout", "surprise", "tokenize", "train",
 ]  # fmt: skip
 
 

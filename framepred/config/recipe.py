@@ -169,6 +169,19 @@ class TrainingRecipe:
 
 
 @dataclass(frozen=True)
+class LearningRecipe:
+    """Learning that goes on after training (`framepred learn`)."""
+
+    steps: int = at_least(1, 8, "updates after each episode")
+    batch_size: int = at_least(2, 8, "windows of an update")
+    learning_rate: float = above_zero_below_one(5e-4, "of AdamW, the same throughout")
+    lora_rank: int = at_least(0, 0, "rank of low-rank updates of the matrices; 0 learns all weights", words="0 or more")
+    only_surprising: bool = allow(False, about="learn only from episodes that cost more bits than those before them")
+    replay: float = below_one(0.5, "share of an update's windows that are of what was known or learned before")
+    held_out: float = below_one(0.1, "share of each source's episodes that are never learned from, to measure on")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """All settings of a run, as stored in RUN/recipe.toml."""
 
@@ -178,6 +191,7 @@ class Recipe:
     llm: LLMRecipe = field(default_factory=LLMRecipe)
     text: TextRecipe = field(default_factory=TextRecipe)
     training: TrainingRecipe = field(default_factory=TrainingRecipe)
+    learning: LearningRecipe = field(default_factory=LearningRecipe)
 
     def __post_init__(self) -> None:
         for part in fields(self):

@@ -18,7 +18,7 @@ def adapt(model: Llama, recipe: LLMRecipe, seed: int) -> None:
     if recipe.trained == "all":
         return
     if recipe.trained == "lora":
-        _add_lora(model, recipe.lora_rank, seed)
+        add_lora(model, recipe.lora_rank, seed)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(_is_added(name) or "lora_" in name)
 
@@ -32,7 +32,7 @@ def _is_added(name: str) -> bool:
     return name.endswith(("original1", "vectors"))
 
 
-def _add_lora(model: Llama, rank: int, seed: int) -> None:
+def add_lora(model: Llama, rank: int, seed: int) -> None:
     """Add the product of two low-rank factors, 0 at first, to each matrix of the layers (arXiv 2106.09685)."""
     ensure_torchvision()
     try:

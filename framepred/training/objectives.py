@@ -121,7 +121,7 @@ def predictor_stage(
 ) -> Stage:  # fmt: skip
     """Train `model` to predict each frame's tokens from the frames and actions before it, and text in `words`."""
     pred, layout = recipe.predictor, train.layout
-    objective = _PredictorObjective(train, held_out, recipe, accelerator, words, held_out_words)
+    objective = PredictorObjective(train, held_out, recipe, accelerator, words, held_out_words)
     # Muon is for full matrices, not for the low-rank factors of their updates.
     by_muon = pred.optimizer == "muon" and recipe.llm.trained != "lora"
     return Stage(
@@ -134,7 +134,7 @@ def predictor_stage(
     )  # fmt: skip
 
 
-class _PredictorObjective:
+class PredictorObjective:
     """The cross-entropy of frame tokens, context tokens and text, given everything before each of them."""
 
     def __init__(
@@ -168,20 +168,28 @@ class _PredictorObjective:
         generator = step_generator(self.loop.seed, 2, step)
         places = self.train.draw(self.pred.batch_size, generator)
         ids, real = self.train.gather(*places)
-        dropped = torch.rand(len(ids), generator=generator) < self.pred.action_dropout
-        ids, weights = self._without_actions(ids, dropped), self._weights(real, self.context_weight)
-        seen = self._corrupted(ids, generator)
+        ids, weights, seen = self._prepared(ids, real, generator)
         if self.words:
             ids, weights = self.words.add(ids, weights, real, *places, generator)
             seen = ids
-        return self._cross_entropy(run, ids[self.mine], weights[self.mine], seen[self.mine]), {}
+        return self.cross_entropy(run, ids[self.mine], weights[self.mine], seen[self.mine]), {}
+
+    def loss_of(self, run: nn.Module, ids: Tensor, real: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the loss of given windows, in the form of `Windows.gather`, which this process reads alone."""
+        return self.cross_entropy(run, *self._prepared(ids, real, generator))
+
+    def _prepared(self, ids: Tensor, real: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Return windows' ids with some actions left out, their weights, and what the model reads of them."""
+        dropped = torch.rand(len(ids), generator=generator) < self.pred.action_dropout
+        ids = self._without_actions(ids, dropped)
+        return ids, self.weights(real, self.context_weight), self._corrupted(ids, generator)
 
     def validate(self, run: nn.Module) -> dict[str, float]:
         """Return the losses of windows spread evenly over the held-out episodes: with actions, without, of captions."""
         if not len(self.held_out):
             return {}
         ids, real = self.held_out.evenly(self.pred.batch_size * self.loop.validation_batches)
-        weights = self._weights(real)
+        weights = self.weights(real)
         values = {"validation_loss": self._mean_loss(run, ids, weights)}
         if self.layout.action_slots:
             bare = self._without_actions(ids, torch.ones(len(ids), dtype=torch.bool))
@@ -206,7 +214,7 @@ class _PredictorObjective:
         rows[:, :, : layout.context_tokens] = torch.where(wrong, drawn, context)
         return rows.flatten(1)
 
-    def _cross_entropy(self, run: nn.Module, ids: Tensor, weights: Tensor, seen: Tensor | None = None) -> Tensor:
+    def cross_entropy(self, run: nn.Module, ids: Tensor, weights: Tensor, seen: Tensor | None = None) -> Tensor:
         """Return the weighted mean over the ids int64 (B, L) whose weights float32 (B, L) are not 0.
 
         The model reads `seen` (B, L), the ids themselves where it is None.
@@ -225,7 +233,7 @@ class _PredictorObjective:
     def _mean_loss(self, run: nn.Module, ids: Tensor, weights: Tensor) -> float:
         parts = zip(ids.split(self.pred.batch_size), weights.split(self.pred.batch_size), strict=True)
         with arithmetic(self.accelerator, self.loop):
-            return float(torch.stack([self._cross_entropy(run, i, w) for i, w in parts]).mean())
+            return float(torch.stack([self.cross_entropy(run, i, w) for i, w in parts]).mean())
 
     def _without_actions(self, ids: Tensor, rows: Tensor) -> Tensor:
         """Replace the actions of these rows, bool (B,), by the id of no action."""
@@ -233,7 +241,7 @@ class _PredictorObjective:
         ids.unflatten(1, (-1, layout.stride))[rows, :, layout.row_tokens :] = layout.vocabulary.no_action
         return ids
 
-    def _weights(self, real: Tensor, contexts: float = 0.0) -> Tensor:
+    def weights(self, real: Tensor, contexts: float = 0.0) -> Tensor:
         """Which frames are real, bool (B, window) → loss weights (B, window · stride): 1 for their tokens.
 
         `contexts` is the weight of their context tokens.

@@ -91,8 +91,20 @@ class Windows:
     def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw the episodes and offsets (B,) of a batch of windows."""
         episodes = torch.multinomial(self.weights, size, replacement=True, generator=generator)
+        return episodes, self.draw_offsets(episodes, generator)
+
+    def draw_offsets(self, episodes: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw where a window begins in each of `episodes` (B,), int64 (B,)."""
         spare = (self.lengths[episodes] - self.window).clamp(min=0)
-        return episodes, (torch.rand(size, generator=generator, dtype=torch.float64) * (spare + 1)).long()
+        return (torch.rand(len(episodes), generator=generator, dtype=torch.float64) * (spare + 1)).long()
+
+    def covering(self, episode: int) -> tuple[Tensor, Tensor]:
+        """Return the windows that have each frame of an episode once, but for the first of each window, as `gather`.
+
+        The first frame of a window is the last of the one before it.
+        """
+        offsets = torch.arange(0, max(1, int(self.lengths[episode]) - 1), self.window - 1)
+        return self.gather(torch.full_like(offsets, episode), offsets)
 
     def evenly(self, size: int) -> tuple[Tensor, Tensor]:
         """Return `size` windows at even distances over all frames, in the form of `gather`; always the same ones."""

@@ -1,0 +1,121 @@
+"""`framepred learn`: a run and new sources → a run that has learned from them too, and what it forgot."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from framepred.config.recipe import Recipe, to_toml
+from framepred.errors import FramepredError, FramepredWarning
+from framepred.io.atomic import write_text
+from framepred.sources.find import find_episodes
+from framepred.tokenizer.checkpoint import copy_tokenizer
+from framepred.tokens.store import is_store, read_store, read_store_info
+from framepred.tokens.tokenize import TokenizeProgress, tokenize
+from framepred.training.loop import make_accelerator
+from framepred.training.online import EpisodeLearned, Measured, OnlineLearner, Task
+from framepred.world.run import Run, load_run, save_run
+
+Progress = TokenizeProgress | EpisodeLearned | Measured
+
+
+@dataclass(frozen=True)
+class LearnJob:
+    """Which `sources` to learn from, in order, starting from `model`; `replay` are sources of what it knows."""
+
+    sources: Sequence[str]
+    model: str
+    out: Path
+    recipe: Recipe
+    replay: Sequence[str] = ()
+    resume: bool = False
+
+
+def learn(job: LearnJob) -> Iterator[Progress]:
+    """Learn from sources episode by episode, yielding progress; leave a new run in `job.out`, the old one as it is.
+
+    Raises FramepredError for a run or sources that do not fit, and for a folder that is in use.
+    """
+    accelerator = make_accelerator()
+    run = load_run(job.model, str(accelerator.device))
+    names = _names([*job.sources, *job.replay])
+    if job.out.resolve() == run.path.resolve():
+        raise FramepredError(f"-o {job.out} is the run itself, which must stay as it is: give another folder")
+    if not job.resume and job.out.is_dir() and any(job.out.iterdir()):
+        raise FramepredError(
+            f"{job.out} exists and is not empty: give --resume to go on, --overwrite to start anew, or another -o"
+        )
+    if run.layout.vocabulary.text_size:
+        _warn(f"{job.model} knows text, of which nothing is replayed: it may forget words")
+    if accelerator.num_processes > 1:
+        raise FramepredError("learning takes one process: call it without accelerate launch")
+    episodes = {source: find_episodes([source]) for source in (*job.sources, *job.replay) if not is_store(source)}
+    write_text(job.out / "recipe.toml", to_toml(job.recipe))
+    tasks = []
+    for source, name in names.items():
+        store = Path(source) if is_store(source) else job.out / "tokens" / name
+        if source in episodes:
+            path = str((run.path / "tokenizer").resolve())
+            yield from tokenize(episodes[source], store, run.tokenizer, "run", run.tokenizer_sha256, path, run.fps)
+        tasks.append(_task(run, name, store, job.recipe.learning.held_out))
+    count = len(job.sources)
+    learner = OnlineLearner(run.predictor, tasks[:count], tasks[count:], job.recipe, accelerator, job.out)
+    yield from learner.learn()
+    copy_tokenizer(run.path / "tokenizer", job.out / "tokenizer", run.tokenizer.frame_size)
+    save_run(
+        job.out, run.predictor, run.layout, run.window, run.fps, run.tokenizer.frame_size, run.tokenizer_sha256,
+        temperature=run.temperature,
+    )  # fmt: skip
+
+
+def _task(run: Run, name: str, store: Path, share: float) -> Task:
+    info = read_store_info(store)
+    if info.tokenizer_sha256 != run.tokenizer_sha256:
+        raise FramepredError(
+            f"token store {store} was made by tokenizer {info.tokenizer} ({info.tokenizer_sha256[:12]}), the run has "
+            f"{run.tokenizer_sha256[:12]}: give the videos, or tokenize again with the run's tokenizer"
+        )
+    space = run.layout.actions
+    episodes = list(read_store(store, space.names if space else None))
+    if space is not None and not any(e.actions is not None for e in episodes):
+        _warn(f"{name} has no actions: it is learned from without, as what happens under no known action")
+    task = Task.build(name, episodes, run.layout, run.window, share)
+    if not len(task.episodes):
+        raise FramepredError(f"{name} has no episode of two frames to learn from: give longer videos")
+    return task
+
+
+def _names(sources: Sequence[str]) -> dict[str, str]:
+    """Return each source's short name; the same source twice is an error."""
+    names: dict[str, str] = {}
+    for source in sources:
+        if source in names:
+            raise FramepredError(f"{source} is given twice: give each source once")
+        stem = Path(source).stem or "videos"
+        taken = [n for n in names.values() if n.rstrip("0123456789-") == stem]
+        names[source] = f"{stem}-{len(taken) + 1}" if taken else stem
+    return names
+
+
+def _warn(message: str) -> None:
+    warnings.warn(FramepredWarning(message), stacklevel=3)
+
+
+def transfer(measured: Sequence[Measured], tasks: Sequence[str]) -> dict[str, Any]:
+    """Return the matrix of bits, and by name what learning changed: strict JSON values, in bits a frame.
+
+    `learned` is what a task's own episodes changed on its held-out ones, `forward` what the tasks before it changed,
+    `backward` what the tasks after it changed; of what was known before, `backward` is what all of them changed.
+    Below 0 is better.
+    """
+    rows = {m.after or "before": m.bits for m in measured}
+    changes: dict[str, dict[str, float]] = {}
+    order = list(rows)
+    for name in measured[-1].bits if measured else ():
+        at = [rows[row][name] for row in order]
+        own = 1 + list(tasks).index(name) if name in tasks else 0
+        changes[name] = {"backward": at[-1] - at[own]}
+        if own:
+            changes[name] |= {"forward": at[own - 1] - at[0], "learned": at[own] - at[own - 1]}
+    return {"bits": rows, "changes": changes}

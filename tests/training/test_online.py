@@ -1,0 +1,133 @@
+"""Learning after training: what it costs falls, replay keeps the old, a killed run resumes to the same weights."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from conftest import moving_square
+from safetensors.torch import load_file
+
+from framepred.cli import cli
+from framepred.config.recipe import Recipe, apply
+from framepred.errors import FramepredError
+from framepred.sources.actions_csv import write_actions
+from framepred.training.learn import LearnJob, learn, transfer
+from framepred.training.online import EpisodeLearned, Measured, read_learning
+from framepred.video.write import write_video
+
+RECIPE = apply(
+    Recipe(),
+    {"training": {"precision": "fp32"}, "learning": {"steps": 3, "batch_size": 4, "held_out": 0.25,
+                                                     "learning_rate": 2e-3}},
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Clips of the world that the tiny run knows, in negative."""
+    folder = tmp_path_factory.mktemp("new") / "negative"
+    for seed in range(6):
+        frames, actions = moving_square(100 + seed, 20)
+        write_video(folder / f"{seed}.mp4", 255 - frames, 10, lossless=True)
+        write_actions(folder / f"{seed}.actions.csv", actions, ["action"])
+    return folder
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model.safetensors")
+
+
+def run_all(job: LearnJob) -> tuple[list[EpisodeLearned], list[Measured]]:
+    for _ in learn(job):
+        pass
+    return read_learning(job.out / "metrics.jsonl")
+
+
+def test_what_a_new_world_costs_falls_and_the_run_stays_as_it_is(tiny_run: Path, new: Path, tmp_path: Path) -> None:
+    before = (tiny_run / "model.safetensors").read_bytes()
+    learned, measured = run_all(LearnJob([str(new)], str(tiny_run), tmp_path / "out", RECIPE))
+    assert len(learned) == 4 and all(e.learned and e.frames == 19 for e in learned)
+    result = transfer(measured, ["negative"])
+    assert result["changes"]["negative"]["learned"] < 0
+    assert learned[-1].bits < learned[0].bits
+    assert (tiny_run / "model.safetensors").read_bytes() == before
+    assert any(
+        not torch.equal(a, b)
+        for a, b in zip(weights(tiny_run).values(), weights(tmp_path / "out").values(), strict=True)
+    )
+
+
+def test_replay_forgets_less(tiny_run: Path, clips_dir: Path, new: Path, tmp_path: Path) -> None:
+    recipe = apply(RECIPE, {"learning": {"steps": 12}})
+    forgotten = []
+    for name, share in (("with", 0.5), ("without", 0.0)):
+        changed = apply(recipe, {"learning": {"replay": share}})
+        _, measured = run_all(LearnJob([str(new)], str(tiny_run), tmp_path / name, changed, [str(clips_dir)]))
+        forgotten.append(transfer(measured, ["negative"])["changes"][clips_dir.stem]["backward"])
+    assert forgotten[0] < forgotten[1]
+
+
+@pytest.mark.parametrize("lora", [0, 2])
+def test_stopped_at_any_episode_it_resumes_to_the_same_weights(
+    lora: int, tiny_run: Path, new: Path, tmp_path: Path
+) -> None:
+    if lora:
+        pytest.importorskip("peft")
+    recipe = apply(RECIPE, {"learning": {"lora_rank": lora, "only_surprising": True}})
+    whole = LearnJob([str(new)], str(tiny_run), tmp_path / "whole", recipe)
+    expected = run_all(whole)
+    for stop in (1, 3):
+        job = replace(whole, out=tmp_path / f"stopped-{stop}")
+        progress = learn(job)
+        for item in progress:
+            if isinstance(item, EpisodeLearned) and item.step == stop:
+                progress.close()
+                break
+        assert run_all(replace(job, resume=True)) == expected
+        assert all(torch.equal(a, weights(job.out)[n]) for n, a in weights(whole.out).items())
+
+
+def test_only_surprising_episodes_are_learned_from(tiny_run: Path, clips_dir: Path, tmp_path: Path) -> None:
+    recipe = apply(RECIPE, {"learning": {"only_surprising": True}})
+    learned, _ = run_all(LearnJob([str(clips_dir)], str(tiny_run), tmp_path / "out", recipe))
+    for i, episode in enumerate(learned):
+        earlier = [e.bits for e in learned[:i]]
+        assert episode.learned == (not earlier or episode.bits > sum(earlier) / len(earlier))
+    assert any(not episode.learned for episode in learned)
+
+
+def test_the_changes_of_a_matrix() -> None:
+    rows = [
+        Measured(0, 0.0, "", {"a": 10.0, "b": 10.0, "old": 5.0}),
+        Measured(4, 0.5, "a", {"a": 6.0, "b": 9.0, "old": 5.5}),
+        Measured(8, 1.0, "b", {"a": 7.0, "b": 4.0, "old": 6.0}),
+    ]
+    assert transfer(rows, ["a", "b"])["changes"] == {
+        "a": {"learned": -4.0, "forward": 0.0, "backward": 1.0},
+        "b": {"learned": -5.0, "forward": -1.0, "backward": 0.0},
+        "old": {"backward": 1.0},
+    }
+
+
+def test_the_command_learns_and_prints_the_matrix(tiny_run: Path, new: Path, tmp_path: Path) -> None:
+    words = ["learn", str(new), "--model", str(tiny_run), "-o", str(tmp_path / "out"), "--steps", "1", "--json"]
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert {"episodes", "bits", "changes"} <= set(said) and set(said["bits"]) == {"before", "negative"}
+    again = CliRunner().invoke(cli, words)
+    assert again.exit_code == 1 and "is not empty" in again.stderr
+
+
+def test_what_does_not_fit_is_one_line(tiny_run: Path, new: Path, tmp_path: Path) -> None:
+    for job, words in (
+        (LearnJob([str(new), str(new)], str(tiny_run), tmp_path / "a", RECIPE), "given twice"),
+        (LearnJob([str(new)], str(tiny_run), tiny_run, RECIPE), "the run itself"),
+        (LearnJob([str(tmp_path / "none")], str(tiny_run), tmp_path / "a", RECIPE), "none"),
+    ):
+        with pytest.raises(FramepredError, match=words):
+            list(learn(job))
+    assert not (tmp_path / "a").exists()
