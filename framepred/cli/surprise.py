@@ -68,7 +68,7 @@ def _show_moments(found: "Surprise", summary: dict[str, Any]) -> None:
         (
             WORDS[verdict],
             str(t),
-            f"{t / found.fps:.2f}",
+            f"{summary['seconds'][t]:,.3f}",
             *(f"{summary[k][t]:.2f}" for k in ("surprise", "nll", "entropy")),
         )
         for verdict, moments in (("surprised", wrong), ("unsure", unsure))

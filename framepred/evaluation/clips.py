@@ -15,6 +15,7 @@ from framepred.sources.contract import StoredEpisode
 from framepred.sources.episode import check_action_count
 from framepred.sources.find import Address, find_episodes
 from framepred.tokens.store import TokenEpisode, is_store, read_store, read_store_info
+from framepred.world.footage import other_rate
 
 Alteration = Literal["mirrored", "reversed", "skipped"]
 ALTERATIONS: tuple[Alteration, ...] = get_args(Alteration)
@@ -108,8 +109,8 @@ def read_clips(group: Group, protocol: Protocol, size: tuple[int, int], fps: flo
                 clips = _cut_tokens(member, protocol, span)
             else:
                 rate = member.resampled_to(wanted)
-                if rate is not None and not warned:
-                    _warn_resampled(member, rate)
+                if not warned and (message := other_rate(member, wanted, rate)):
+                    warnings.warn(FramepredWarning(f"{message}; so are others of another rate"), stacklevel=2)
                     warned = True
                 clips = _cut_video(member, protocol, span, protocol.size if any(protocol.size) else size, rate)
             for clip in clips:
@@ -131,12 +132,6 @@ def read_clips(group: Group, protocol: Protocol, size: tuple[int, int], fps: flo
             + (", twice as many to skip)" if group.alteration == "skipped" else ")")
             + ": give longer videos or a smaller --horizon"
         )
-
-
-def _warn_resampled(video: StoredEpisode, rate: float) -> None:
-    own = video.info().fps
-    message = f"{video.name} has {own:g} frames a second, not {rate:g}: videos of another rate are resampled"
-    warnings.warn(FramepredWarning(message), stacklevel=3)
 
 
 def _cut_video(

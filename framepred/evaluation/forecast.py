@@ -169,7 +169,7 @@ def _read(
     """Return context + horizon frames of a video from `start` on, or fewer, their rate and the actions between."""
     file = find_episode(video)
     given = given_actions(file, actions, run)
-    rate = None if given else rate_of_run(file, run)
+    rate = rate_of_run(file, run, given is not None)
     clip = file.read(run.tokenizer.frame_size, rate, start + context + horizon, with_actions=False)
     frames = clip.frames[start:]
     if given and actions is None and len(clip.frames) < start + context + horizon:

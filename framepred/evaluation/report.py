@@ -110,7 +110,7 @@ def _png(picture: Tensor) -> bytes:
 
 def _mp4(pictures: list[Tensor], fps: float) -> bytes:
     # Slower than it was, and the last frame held: a clip takes a second, and its end is the longest horizon.
-    slow = min(fps, 5.0)
+    slow = min(max(fps, 1.0), 5.0)
     held = torch.stack([*pictures, *[pictures[-1]] * round(slow)])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"

@@ -62,7 +62,7 @@ def caption_video(
         raise FramepredError(f"context {count} is not allowed: the run sees {run.window} frames; give 1 to that")
     file = find_episode(video)
     given = given_actions(file, actions, run)
-    rate = None if given else rate_of_run(file, run)
+    rate = rate_of_run(file, run, given is not None)
     clip = file.read(run.tokenizer.frame_size, rate, start + count, with_actions=False)
     frames = clip.frames[start:]
     if not len(frames) or (context is not None and len(frames) < context):

@@ -54,7 +54,7 @@ class ClipStage:
         if start < 0:
             raise FramepredError(f"frame {start} is not allowed: give 0 or more")
         given = given_actions(file, None, run)
-        rate = None if given else rate_of_run(file, run)
+        rate = rate_of_run(file, run, given is not None)
         clip = file.read(run.tokenizer.frame_size, rate, stop, with_actions=False)
         if len(clip.frames) < stop:
             raise FramepredError(

@@ -18,7 +18,7 @@ from framepred.sources.actions import order_actions
 from framepred.sources.actions_csv import read_actions
 from framepred.sources.captions_csv import Caption
 from framepred.sources.episode import Episode, check_action_count
-from framepred.video.probe import VideoInfo, has_rate, is_slow
+from framepred.video.probe import VideoInfo
 from framepred.video.read import gather
 
 __all__ = ["Actions", "Choices", "Source", "StoredEpisode", "VideoInfo", "refuse_unknown"]
@@ -110,7 +110,7 @@ class StoredEpisode(ABC):
         They are kept where actions belong to them, where they are shown equally long at a rate within 2 % of `fps`, and
         where each would be repeated over a hundred times.
         """
-        if fps is None or self.actions_from or has_rate(self.info(), fps) or is_slow(self.info(), fps):
+        if fps is None or self.actions_from or self.info().has_rate(fps) or self.info().is_slow(fps):
             return None
         return fps
 

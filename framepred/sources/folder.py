@@ -1,18 +1,19 @@
 """SOURCE arguments → video files with their actions."""
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
-from framepred.errors import FramepredError
+from framepred.errors import FramepredError, FramepredWarning
 from framepred.sources.actions_csv import actions_path, read_actions
 from framepred.sources.captions_csv import Caption, read_captions
 from framepred.sources.contract import Actions, StoredEpisode
 from framepred.video.formats import video_suffixes
-from framepred.video.probe import VideoInfo, has_rate, probe_video
+from framepred.video.probe import VideoInfo, probe_video
 from framepred.video.read import stream_timed
 
 
@@ -58,7 +59,7 @@ class VideoFile(StoredEpisode):
         return str(self.actions_file) if self.actions_file else None
 
     def info(self) -> VideoInfo:
-        """Return what the video's header says."""
+        """Return what the video is like, without decoding it."""
         return probe_video(self.path)
 
     def own_actions(self) -> Actions | None:
@@ -68,38 +69,67 @@ class VideoFile(StoredEpisode):
         self, size: tuple[int, int], fps: float | None, chunk: int = 64
     ) -> Iterator[tuple[Tensor, Tensor]]:
         # The reader keeps the frames of a slow video, and says so.
-        rate = None if fps is None or self.actions_from or has_rate(self.info(), fps) else fps
+        rate = None if fps is None or self.actions_from or self.info().has_rate(fps) else fps
         return stream_timed(self.path, size, rate, chunk, whole=self.actions_from is not None)
 
     def captions(self, times: Tensor, fps: float) -> tuple[Caption, ...]:
-        return tuple(read_captions(self.path, float(times[-1]) + 1 / fps))
+        return tuple(read_captions(self.path, max(float(times[-1]) + 1 / fps, self.info().seconds or 0)))
 
 
 def find_videos(sources: Sequence[str | os.PathLike[str]]) -> list[VideoFile]:
-    """Return the videos that files and folders hold, sorted within each source; none is an error."""
+    """Return the videos that files and folders hold, sorted within each source; none is an error.
+
+    Of a folder, what is hidden, cannot be read or has a name that is not UTF-8 is left out with a warning.
+    """
     found: dict[Path, VideoFile] = {}
     for source in sources:
         path = Path(source)
+        if not _is_utf8(path):
+            raise FramepredError(f"the name of source {_shown(path)} is not UTF-8: rename it")
         if not path.exists():
             raise FramepredError(f"source {source} does not exist: give a video file or a folder of videos")
-        paths = [path]
-        if path.is_dir():
-            paths = sorted(
-                p for p in _files(path) if p.suffix.lower() in video_suffixes() and not p.name.startswith(".")
-            )
-            if not paths:
-                raise FramepredError(
-                    f"source {source} holds no video: framepred looks for {', '.join(video_suffixes())}"
-                )
-        for p in paths:
+        for p in _videos_below(path) if path.is_dir() else [path]:
             found.setdefault(p.resolve(), VideoFile(p, str(source)))
     return list(found.values())
+
+
+def _videos_below(folder: Path) -> list[Path]:
+    """Return a folder's videos, sorted; warn of those that are left out."""
+    videos = sorted(p for p in _files(folder) if p.suffix.lower() in video_suffixes())
+    hidden = [p for p in videos if any(part.startswith(".") for part in p.relative_to(folder).parts)]
+    seen = [p for p in videos if p not in set(hidden)]
+    for why, left_out in (
+        ("are hidden", hidden),
+        ("have a name that is not UTF-8", [p for p in seen if not _is_utf8(p)]),
+    ):
+        if left_out:
+            words = f"{len(left_out)} video files below {folder} {why}, as {_shown(left_out[0])}: left out"
+            warnings.warn(FramepredWarning(words), stacklevel=3)
+    found = [p for p in seen if _is_utf8(p)]
+    if not found:
+        raise FramepredError(
+            f"source {folder} holds no video: framepred looks for the endings that FFmpeg writes, as .mp4, .mkv, .webm"
+        )
+    return found
+
+
+def _is_utf8(path: Path) -> bool:
+    """Say whether a path is text: on Linux any bytes may be a name."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shown(path: Path) -> str:
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def _files(folder: Path) -> Iterator[Path]:
     """Yield every file below a folder, through linked folders too, each real folder once."""
     seen = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    for parent, folders, files in os.walk(folder, onerror=_warn_unreadable, followlinks=True):
         folders.sort()
         real = os.path.realpath(parent)
         if real in seen:
@@ -108,3 +138,8 @@ def _files(folder: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         yield from (Path(parent) / name for name in files)
+
+
+def _warn_unreadable(error: OSError) -> None:
+    message = f"folder {_shown(Path(error.filename))} cannot be read ({error.strerror}): its videos are left out"
+    warnings.warn(FramepredWarning(message), stacklevel=2)

@@ -46,10 +46,11 @@ class TokenEpisode:
     first: Tensor | None = None
 
     def first_frame(self, seconds: float) -> int:
-        """Return the first frame that is nearer to `seconds` than to any earlier time, or after it."""
+        """Return the frame whose time is nearest to `seconds`; the number of frames where that is after the last."""
         if self.times is None:
             return int(seconds * self.fps + 0.5)
-        return int((self.times <= seconds - 0.5 / self.fps).sum())
+        steps = self.times.diff(append=self.times[-1:] + 1 / self.fps)
+        return int((self.times + steps / 2 <= seconds).sum())
 
 
 @dataclass(frozen=True)

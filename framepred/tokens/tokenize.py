@@ -3,6 +3,7 @@
 import os
 import time
 import warnings
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from framepred.sources.contract import StoredEpisode
 from framepred.tokenizer.contract import Tokenizer
 from framepred.tokens.store import StoreInfo, read_shard, read_store_info, shard_files, store_schema, write_store_info
 from framepred.tokens.workers import News, Workers, encode_here, encode_in_processes
+from framepred.video.clock import SAME_RATE, say_rate
 
 _FLUSH_TOKENS = 4_000_000
 _FLUSH_SECONDS = 30.0
@@ -89,6 +91,26 @@ def tokenize(
     finally:
         news.close()
     files.write()
+    warn_of_rates([r for f in shard_files(folder) for r in read_shard(f, ["fps"]).column("fps").to_pylist()], fps)
+
+
+def warn_of_rates(rates: Sequence[float], wanted: float | None) -> None:
+    """Warn where episodes have different frame rates, or another than the one that was `wanted`."""
+    counts: Counter[float] = Counter()
+    for rate in sorted(rates):
+        counts[next((r for r in counts if abs(r - rate) <= SAME_RATE * rate), rate)] += 1
+    others = [r for r in counts if wanted is not None and abs(r - wanted) > SAME_RATE * wanted]
+    shown = "; ".join(f"{n} of {say_rate(r)}" for r, n in counts.most_common(5)) + ("; …" if len(counts) > 5 else "")
+    if wanted is not None and others:
+        kept = f"{sum(counts[r] for r in others)} of {len(rates)} episodes are not resampled to {say_rate(wanted)}"
+        warnings.warn(
+            FramepredWarning(f"{kept} ({shown}): actions belong to their frames, or they are too slow"), stacklevel=3
+        )
+    elif len(counts) > 1:
+        warnings.warn(
+            FramepredWarning(f"the episodes' rates differ ({shown}): --fps resamples videos without actions"),
+            stacklevel=3,
+        )
 
 
 def _skip(error: FramepredError, skipped: int, videos: int) -> None:

@@ -1,7 +1,7 @@
 """Training frames of tokenizers."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,22 +30,33 @@ def sample_frames(videos: Sequence[StoredEpisode], size: tuple[int, int], most: 
     share = max(256, most // max(1, len(videos)))
     parts, runs, groups = list[Tensor](), list[int](), list[str]()
     for video in in_turns(videos):
-        if sum(runs) >= most:
+        left = most - sum(runs)
+        if left <= 0:
             break
-        seen = kept = 0
         try:
             stride = max(1, (video.info().num_frames or 0) // share)
-            for chunk in video.stream(size, None):
-                parts.append(chunk[-seen % stride :: stride].clone())
-                seen, kept = seen + len(chunk), kept + len(parts[-1])
+            parts.append(_every_so_many(video.stream(size, None), stride, min(left, 2 * share)))
         except FramepredError as error:
             if not lenient:
                 raise
             warnings.warn(FramepredWarning(f"skipped: {error}"), stacklevel=2)
-        runs.append(kept)
-        groups += [video.source] * kept
+            continue
+        runs.append(len(parts[-1]))
+        groups += [video.source] * runs[-1]
     frames = torch.cat(parts) if parts else torch.empty(0, 3, *size, dtype=torch.uint8)
     return Frames(frames, tuple(runs), tuple(groups))
+
+
+def _every_so_many(chunks: Iterator[Tensor], stride: int, most: int) -> Tensor:
+    """Return every `stride`-th frame; where that would be more than `most`, fewer, as evenly spread."""
+    parts, seen = list[Tensor](), 0
+    for chunk in chunks:
+        parts.append(chunk[-seen % stride :: stride].clone())
+        seen += len(chunk)
+        # A file's header may count fewer frames than there are, or none.
+        while sum(map(len, parts)) > most:
+            parts, stride = [torch.cat(parts)[::2].clone()], 2 * stride
+    return torch.cat(parts)
 
 
 def in_turns(videos: Sequence[StoredEpisode]) -> list[StoredEpisode]:

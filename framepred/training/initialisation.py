@@ -141,5 +141,5 @@ def common_fps(episodes: list[TokenEpisode]) -> float:
     """Return the rate that most frames have."""
     frames: Counter[float] = Counter()
     for episode in episodes:
-        frames[round(episode.fps, 3)] += len(episode.tokens)
+        frames[float(f"{episode.fps:.6g}")] += len(episode.tokens)
     return frames.most_common(1)[0][0]

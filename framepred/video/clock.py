@@ -13,6 +13,8 @@ T = TypeVar("T")
 AHEAD = 16
 # A picture that would be repeated more often is a jump of the clock, or useless: it is shown once.
 MOST_COPIES = 3000
+# Rates that differ by a smaller share are the same, as 29.97 and 30 are.
+SAME_RATE = 0.02
 
 
 @dataclass(frozen=True)

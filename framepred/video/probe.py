@@ -12,14 +12,13 @@ import av
 from av.video.reformatter import VideoReformatter
 
 from framepred.errors import FramepredError
+from framepred.video.clock import SAME_RATE
 from framepred.video.container import may_start_over, open_video, rates_said
 from framepred.video.decode import Faults, decode_packet, packets_of
 from framepred.video.picture import to_picture
 
 # An hour at 30 frames a second: more packets are not looked at.
 _MOST_PACKETS = 108_000
-# Steps of time that differ by less are the same rate, as 29.97 and 30 are.
-SAME_RATE = 0.02
 # A picture of a slower video would be repeated more often than this, for nothing.
 _MOST_REPEATS = 100
 # Where a format's clock may jump, FFmpeg takes a longer step for a jump.
@@ -43,15 +42,13 @@ class VideoInfo:
     even: bool = True
     missing: int = 0
 
+    def has_rate(self, fps: float) -> bool:
+        """Say whether all frames are shown equally long, at this rate: 29.97 and 30 are the same."""
+        return self.even and abs(self.fps - fps) <= SAME_RATE * fps
 
-def is_slow(info: VideoInfo, fps: float) -> bool:
-    """Say whether a video is so slow that, resampled to `fps`, each frame would only be repeated."""
-    return fps > _MOST_REPEATS * info.fps
-
-
-def has_rate(info: VideoInfo, fps: float) -> bool:
-    """Say whether all frames are shown equally long, at this rate."""
-    return info.even and abs(info.fps - fps) <= SAME_RATE * fps
+    def is_slow(self, fps: float) -> bool:
+        """Say whether, resampled to `fps`, each frame would only be repeated, very often."""
+        return fps > _MOST_REPEATS * self.fps
 
 
 def probe_video(path: str | os.PathLike[str]) -> VideoInfo:

@@ -17,7 +17,7 @@ from framepred.video.clock import Stamp, mend, resample
 from framepred.video.container import may_start_over, open_video, video_streams
 from framepred.video.decode import Faults, decode
 from framepred.video.picture import HDR_TRANSFERS, display_matrix, is_slanted, to_picture
-from framepred.video.probe import LONGEST_STEP, is_slow, probe_video
+from framepred.video.probe import LONGEST_STEP, probe_video
 from framepred.video.resize import fit_frames
 
 
@@ -52,7 +52,7 @@ def stream_timed(
         info = probe_video(path)
         if whole and info.missing:
             raise faults.unmatched(f"{info.missing} of {stream.frames} frames are missing")
-        if fps is not None and is_slow(info, fps):
+        if fps is not None and info.is_slow(fps):
             faults.note_slow(info.fps, fps)
             fps = None
         longest = LONGEST_STEP if may_start_over(container) else math.inf
@@ -132,7 +132,7 @@ def read_video(
         raise FramepredError(f"fps {fps} is not allowed: give a positive number of frames a second")
     frames, _ = gather(stream_timed(path, size, fps), max_frames)
     info = probe_video(path)
-    return Clip(frames, float(fps) if fps and not is_slow(info, fps) else info.fps)
+    return Clip(frames, float(fps) if fps and not info.is_slow(fps) else info.fps)
 
 
 def gather(chunks: Iterator[tuple[Tensor, Tensor]], max_frames: int | None = None) -> tuple[Tensor, Tensor]:

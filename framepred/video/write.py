@@ -1,16 +1,19 @@
 """Write video: uint8 RGB frames → a file."""
 
 import os
+import warnings
 from collections.abc import Iterable
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import av
 from torch import Tensor
 
-from framepred.errors import FramepredError
+from framepred.errors import FramepredError, FramepredWarning
 from framepred.io.atomic import cannot_write, writing
+from framepred.video.clock import say_rate
 
 WRITE_FORMATS = {".mp4": "mp4", ".mkv": "matroska", ".gif": "gif", ".webp": "webp"}
 
@@ -52,7 +55,10 @@ def _write_h264(path: Path, container_format: str, frames: Iterable[Tensor], fps
             if stream is None:
                 # 4:2:0 halves the colour planes, so both sides must be even.
                 even = 1 if lossless else 2
-                rate = Fraction(fps).limit_denominator(1001)
+                # Slow rates, as of a frame an hour, are exact the other way round.
+                rate = (
+                    Fraction(fps).limit_denominator(1001) if fps >= 1 else 1 / Fraction(1 / fps).limit_denominator(1001)
+                )
                 stream = container.add_stream(codec, rate=rate, options=options)
                 stream.height = frame.shape[1] // even * even
                 stream.width = frame.shape[2] // even * even
@@ -71,6 +77,19 @@ def _write_animation(path: Path, kind: str, frames: Iterable[Tensor], fps: float
     if not pictures:
         raise FramepredError("no frames to write: give at least one")
     options: dict[str, Any] = {"quality": 90, "method": 4} if kind == "webp" else {}
-    pictures[0].save(
-        path, kind, save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0, **options
-    )
+    durations = _durations(len(pictures), fps, kind)
+    pictures[0].save(path, kind, save_all=True, append_images=pictures[1:], duration=durations, loop=0, **options)
+
+
+def _durations(count: int, fps: float, kind: str) -> list[int]:
+    """Return how long each frame of an animation is shown, in ms, so that together they have the rate.
+
+    A rate that the format or its players cannot show is a warning.
+    """
+    unit, least, most = (10, 20, 655_350) if kind == "gif" else (1, 1, 16_777_215)
+    period = min(max(1000 / fps, least), most)
+    if abs(period * fps - 1000) > 1:
+        message = f".{kind} cannot show {say_rate(fps)}: it is written at {say_rate(1000 / period)}; .mp4 can"
+        warnings.warn(FramepredWarning(message), stacklevel=4)
+    ends = [round(i * period / unit) * unit for i in range(count + 1)]
+    return [max(b - a, least) for a, b in pairwise(ends)]

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from framepred.errors import FramepredWarning
 from framepred.sources.contract import StoredEpisode
+from framepred.video.clock import say_rate
 from framepred.world.run import Run
 
 
@@ -25,11 +26,23 @@ def given_actions(file: StoredEpisode, actions: str | None, run: Run) -> tuple[T
     return (loaded[0], path) if loaded else None
 
 
-def rate_of_run(file: StoredEpisode, run: Run) -> float | None:
-    """Return the rate to resample a video to, with a warning; None where it keeps its own frames."""
-    rate = file.resampled_to(run.fps)
-    if rate is not None:
-        own = file.info().fps
-        message = f"{file.name} has {own:g} frames a second, the model {rate:g}: resampled"
+def rate_of_run(file: StoredEpisode, run: Run, with_actions: bool = False) -> float | None:
+    """Return the rate to resample a video to; None where it keeps its own frames, as it does `with_actions`.
+
+    A rate that is not the model's is a warning.
+    """
+    rate = None if with_actions else file.resampled_to(run.fps)
+    if message := other_rate(file, run.fps, rate):
         warnings.warn(FramepredWarning(message), stacklevel=2)
     return rate
+
+
+def other_rate(file: StoredEpisode, wanted: float, rate: float | None) -> str | None:
+    """Say that a video has not the rate that is wanted and is resampled to `rate`, or not; None where it has it."""
+    info = file.info()
+    if info.has_rate(wanted):
+        return None
+    done = "resampled" if rate else "its own frames are read"
+    why = "" if rate else ", it is too slow to resample" if info.is_slow(wanted) else ", to which actions belong"
+    uneven = "" if info.even else ", unevenly"
+    return f"{Path(file.where).name} has {say_rate(info.fps)}{uneven}, not {say_rate(wanted)}: {done}{why}"

@@ -186,7 +186,9 @@ def test_rollout_at_another_size_and_rate_warns_and_predicts(clips_dir: Path, ti
         cli, ["rollout", "other.mp4", "--model", str(tiny_run), "-o", "a.npz", "--horizon", "4", "--json"]
     )
     assert result.exit_code == 0, result.stderr
-    assert result.stderr.splitlines() == ["warning: other.mp4 has 20 frames a second, the model 10: resampled"]
+    assert result.stderr.splitlines() == [
+        "warning: other.mp4 has 20 frames a second, not 10 frames a second: resampled"
+    ]
     assert len(strict(result.stdout)["mse"]["model"]) == 4
 
 

@@ -367,7 +367,9 @@ def test_videos_of_another_rate_are_resampled_and_one_warning_says_so(
         write_video(here / "fast" / f"clip{i}.mp4", clip(clips_dir, i, 10)[0].repeat_interleave(2, 0), 20.0)
     result = invoke("fast", *SMALL, "--train", two, "--json")
     assert result.exit_code == 0, result.stderr
-    warning = "warning: clip0.mp4 has 20 frames a second, not 10: videos of another rate are resampled"
+    warning = (
+        "warning: clip0.mp4 has 20 frames a second, not 10 frames a second: resampled; so are others of another rate"
+    )
     assert result.stderr.splitlines() == [warning]
     group = json.loads(result.stdout)["groups"][0]
     # At the run's rate each frame stands once: the clip is the training clip, but for what its codec lost.
@@ -377,7 +379,7 @@ def test_videos_of_another_rate_are_resampled_and_one_warning_says_so(
     shutil.copytree(tiny_run, "run")
     for command in (["calibrate", "fast"], ["surprise", "fast/clip0.mp4", "--calibration", "none"]):
         shown = CliRunner().invoke(cli, [*command, "--model", "run"], prog_name="framepred")
-        assert "clip0.mp4 has 20 frames a second, the model 10: resampled" in shown.stderr
+        assert "clip0.mp4 has 20 frames a second, not 10 frames a second: resampled" in shown.stderr
 
 
 @pytest.mark.parametrize(

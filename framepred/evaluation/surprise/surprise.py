@@ -48,12 +48,16 @@ class TakenAction:
 
 @dataclass(frozen=True)
 class Surprise:
-    """Scores of every frame of a video but the first, and the baseline they are compared with."""
+    """Scores of every frame of a video but the first, and the baseline they are compared with.
+
+    `times` float64 (T,) are the frames' own, in seconds from the first.
+    """
 
     run: Run
     video: StoredEpisode
     fps: float
     rate: float | None
+    times: Tensor
     tokens: Tensor
     actions: Tensor | None
     scores: list[FrameScores]
@@ -87,6 +91,7 @@ class Surprise:
             "video": self.video.where,
             "frames": len(self.tokens),
             "fps": self.fps,
+            "seconds": self.times.tolist(),
             "actions": self.actions is not None,
             "surprise": self.curve(),
             "verdict": self.verdicts(),
@@ -149,8 +154,9 @@ def measure_surprise(
     if given is not None:
         taken = given[0]
         run.layout.action_ids(taken, len(taken), given[1])
-    rate = None if given else rate_of_run(file, run)
-    chunks = file.stream(run.tokenizer.frame_size, rate)
+    rate = rate_of_run(file, run, given is not None)
+    times = list[Tensor]()
+    chunks = _noting(file.stream_timed(run.tokenizer.frame_size, rate), times)
     tokens = torch.cat([part.cpu() for part in run.tokenizer.encode_stream(chunks, taken)])
     if len(tokens) < 2:
         raise FramepredError(f"{video} has {len(tokens)} frame, 2 are needed: the first has nothing before it")
@@ -168,7 +174,14 @@ def measure_surprise(
         baseline = condition.baseline
     answers = list(_taken_actions(run, tokens, taken, watch)) if inverse and taken is not None else None
     fps = rate or file.info().fps
-    return Surprise(run, file, fps, rate, tokens, taken, scores, baseline, known, answers)
+    return Surprise(run, file, fps, rate, torch.cat(times), tokens, taken, scores, baseline, known, answers)
+
+
+def _noting(chunks: Iterator[tuple[Tensor, Tensor]], times: list[Tensor]) -> Iterator[Tensor]:
+    """Yield the frames of chunks, and add their times to a list."""
+    for frames, seconds in chunks:
+        times.append(seconds)
+        yield frames
 
 
 def _calibration(run: Run, given: str | None, with_actions: bool) -> Calibration | None:
