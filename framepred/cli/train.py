@@ -14,6 +14,7 @@ from framepred.cli.group import cli
 from framepred.cli.memory import keep_memory
 from framepred.cli.stopped import saying_what_is_saved
 from framepred.cli.threads import use_free_cores
+from framepred.cli.training_words import start_lines
 from framepred.io.outputs import folder_to_write, replacing
 
 
@@ -26,11 +27,14 @@ from framepred.io.outputs import folder_to_write, replacing
 )
 @options.SOURCES
 @options.out("Folder of the run.", required=True)
-@click.option("--recipe", help="Built-in name or TOML file.")
+@click.option("--recipe", help="Built-in name or TOML file.  [default: finetune from a run, else the default recipe]")
 @click.option("--tokenizer", help="Name in the zoo or folder, used as it is; without it one is trained.")
 @click.option("--only", type=click.Choice(["tokenizer", "predictor"]), help="Train only this part.")
 @click.option(
-    "--init-from", metavar="RUN|NAME|DIR|GGUF", help="Go on from the weights of a run, or of a Llama that knows text."
+    "--init-from",
+    metavar="RUN|NAME|DIR|GGUF|none",
+    help="Go on from the weights of a run, or of a Llama that knows text; none starts from nothing.  [default: the "
+    "shipped run that fits, where --recipe, --tokenizer and --only are left out too]",
 )
 @click.option("--layers", type=click.IntRange(1), help="Keep only the first layers of such a Llama.")
 @click.option(
@@ -64,18 +68,23 @@ def train(
       # another predictor on tokens that are there
       framepred train tokens/ -o run2 --set predictor.layers=4
     """
-    from framepred.config.recipe import apply, apply_settings, load_recipe
-    from framepred.training.pipeline import Job, stored_recipe
+    from framepred.config.recipe import apply_settings, load_recipe
+    from framepred.training.job import Job, stored_recipe
     from framepred.training.pipeline import train as run_training
+    from framepred.training.start import NOTHING, fitting_run
     from framepred.training.unfinished import KEPT
 
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other")
     folder = folder_to_write(out, overwrite, resume=resume)
-    base = stored_recipe(folder) if resume and recipe is None else load_recipe(recipe)
     keep_memory()
     use_free_cores()
-    chosen = apply_settings(apply(base, _table(minutes, steps, fps, layers)), settings)
+    if not (recipe or tokenizer or only or init_from or resume):
+        init_from = fitting_run(sources, apply_settings(load_recipe(), settings).data.size)
+    init_from = None if init_from == NOTHING else init_from
+    known = resume and recipe is None
+    base = stored_recipe(folder) if known else load_recipe(recipe or _fitting_recipe(init_from, only))
+    chosen = _changed(base, minutes, steps, fps, layers, settings)
     # Of many processes, one takes care of the folder.
     main_process = os.environ.get("RANK", "0") == "0"
     inputs = (*sources, *texts, recipe, tokenizer, init_from)
@@ -95,18 +104,30 @@ def train(
         click.echo(f"{out}: done" + ("" if only == "tokenizer" else f"; next: framepred rollout VIDEO --model {out}"))
 
 
-def _table(minutes: float | None, steps: int | None, fps: float | None, layers: int | None) -> dict[str, Any]:
-    """Return what the options change of a recipe."""
-    loop: dict[str, Any] = {}
-    if minutes is not None:
-        loop["minutes"] = minutes
+def _fitting_recipe(origin: str | None, only: str | None) -> str | None:
+    """Return the built-in recipe for training from the weights of a run; None, the default one, for all else."""
+    from framepred.llm.model import find_checkpoint
+
+    return "finetune" if origin and only != "tokenizer" and not find_checkpoint(origin)[1] else None
+
+
+def _changed(
+    base: Any,
+    minutes: float | None,
+    steps: int | None,
+    fps: float | None,
+    layers: int | None,
+    settings: tuple[str, ...],
+) -> Any:
+    """Return a recipe with what the options say in place of its own values."""
+    from framepred.config.recipe import apply, apply_settings
+
+    loop: dict[str, Any] = {} if minutes is None else {"minutes": minutes}
     if steps is not None:
         loop |= {"tokenizer_steps": steps, "predictor_steps": steps, "minutes": 0.0}
-    return {
-        "training": loop,
-        "data": {} if fps is None else {"fps": fps},
-        "llm": {} if layers is None else {"layers": layers},
-    }
+    data = {} if fps is None else {"fps": fps}
+    llm = {} if layers is None else {"layers": layers}
+    return apply_settings(apply(base, {"training": loop, "data": data, "llm": llm}), settings)
 
 
 def _saved(run: Path) -> str:
@@ -116,12 +137,16 @@ def _saved(run: Path) -> str:
 
 
 def _watch(progress: Iterator[Any]) -> dict[str, dict[str, float]]:
-    """Draw training progress, a line for each validation; return each stage's last values."""
+    """Say what will be done, draw the progress, a line for each validation; return each stage's last values."""
     from framepred.training.loop import TrainProgress
+    from framepred.training.start import Start
 
     results: dict[str, dict[str, float]] = {}
 
     def describe(p: Any) -> tuple[float, str]:
+        if isinstance(p, Start):
+            say("\n".join(start_lines(p)))
+            return 0.0, "starting"
         if not isinstance(p, TrainProgress):
             return show_progress(p)
         results[p.stage] = results.get(p.stage, {}) | {"step": p.step, "loss": p.loss} | p.values

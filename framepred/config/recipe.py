@@ -160,7 +160,9 @@ class TrainingRecipe:
         about="share of the budget in which the learning rate rises",
     )  # fmt: skip
     clip_gradient: float = _above_zero(1.0, "longest gradient; a longer one is shortened to it")
-    precision: Literal["fp32", "bf16"] = allow("bf16", about="arithmetic of the passes; weights are fp32")
+    precision: Literal["fp32", "bf16", "auto"] = allow(
+        "auto", about="arithmetic of the passes; auto: bf16 where the device does so fast, else fp32; weights are fp32"
+    )
     compile: bool = allow(False, about="torch.compile: faster steps after a minute or two")
     seed: int = allow(0, about="decides the initial weights and the order of the data")
     save_minutes: float = at_least(0, 2.0, "minutes between two saves for --resume")

@@ -124,16 +124,17 @@ def extend(llm: LanguageModel, layout: SequenceLayout, context: int, generator: 
     size = -(-layout.vocabulary.size // _ROWS) * _ROWS
     model = Llama(replace(config, vocab_size=size))
     weights = llm.predictor.state_dict()
-    weights["embed.weight"] = _with_new_rows(weights["embed.weight"], size, generator)
+    weights["embed.weight"] = with_new_rows(weights["embed.weight"], size, generator)
     weights["head.weight"] = (
         weights["embed.weight"]
         if config.tie_word_embeddings
-        else _with_new_rows(weights["head.weight"], size, generator)
+        else with_new_rows(weights["head.weight"], size, generator)
     )
     model.load_state_dict(weights)
     return model
 
 
-def _with_new_rows(rows: Tensor, size: int, generator: torch.Generator) -> Tensor:
+def with_new_rows(rows: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Return rows (n, D) with more after them, up to `size`: their mean, and a part of their spread as noise."""
     noise = torch.randn(size - len(rows), rows.shape[1], generator=generator)
     return torch.cat([rows, rows.mean(0) + _SPREAD * rows.std(0) * noise])

@@ -9,7 +9,7 @@ import io
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,12 @@ class TokenEpisode:
             return int(seconds * self.fps + 0.5)
         steps = self.times.diff(append=self.times[-1:] + 1 / self.fps)
         return int((self.times + steps / 2 <= seconds).sum())
+
+    def part(self, first: int | None, stop: int | None) -> "TokenEpisode":
+        """Return the frames from `first` to before `stop`, with their actions; captions stay with the whole."""
+        kept = slice(first, stop)
+        actions, times = (None if x is None else x[: len(self.tokens)][kept] for x in (self.actions, self.times))
+        return replace(self, tokens=self.tokens[kept], actions=actions, times=times, captions=())
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,19 @@
 """What training begins with: a new tokenizer, predictor and layout, or those of a run or a language model."""
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
 
 from framepred.config.action_names import values_of
-from framepred.config.recipe import Recipe
-from framepred.errors import FramepredError
+from framepred.config.recipe import PredictorRecipe, Recipe, apply
+from framepred.errors import FramepredError, FramepredWarning
 from framepred.io import zoo
-from framepred.llm.model import LanguageModel, check_names, extend
+from framepred.llm.model import LanguageModel, check_names, extend, with_new_rows
 from framepred.llm.token_names import TOKENIZER_JSON, read_text_files, text_ids, text_tokenizer
 from framepred.predictor.llama import Llama
 from framepred.sequence.actions import fit_action_space
@@ -24,7 +26,7 @@ from framepred.tokenizer.foreign import AdaptedTokenizer
 from framepred.tokenizer.image import Autoencoder
 from framepred.tokenizer.temporal import TemporalAutoencoder
 from framepred.tokenizer.temporal_net import TemporalShape
-from framepred.tokens.store import TokenEpisode, names_of_stores
+from framepred.tokens.store import TokenEpisode, names_of_stores, read_store_info
 from framepred.training.frames import Actions
 from framepred.training.objectives import llama_config
 from framepred.training.words import Words
@@ -98,10 +100,88 @@ def make_model(
         context = recipe.predictor.window * layout.stride + recipe.text.tokens + 3
         return extend(init, layout, context, generator), init.files
     if init is not None:
-        return init.predictor.requires_grad_(True), read_text_files(init.path) if layout.vocabulary.text_size else {}
+        files = read_text_files(init.path) if layout.vocabulary.text_size else {}
+        same = layout == init.layout
+        return (init.predictor if same else _with_actions(init, layout, generator)).requires_grad_(True), files
     model = Llama(llama_config(recipe.predictor, layout))
     model.initialise(generator)
     return model, {}
+
+
+def _with_actions(init: Run, layout: SequenceLayout, generator: torch.Generator) -> Llama:
+    """Return a run's predictor for a layout of other actions: their rows are new, all others are the run's."""
+    known, size = init.predictor, layout.vocabulary.size
+    config = replace(known.config, vocab_size=size, max_position_embeddings=init.window * layout.stride)
+    weights = known.state_dict()
+    for name in ("embed.weight", "head.weight"):
+        weights[name] = with_new_rows(weights[name][: layout.vocabulary.action[0]], size, generator)
+    if config.tie_word_embeddings:
+        weights["head.weight"] = weights["embed.weight"]
+    model = Llama(config)
+    model.load_state_dict(weights)
+    return model
+
+
+def shaped_like(recipe: Recipe, init: Run) -> Recipe:
+    """Return a recipe that says the shape of the run that training starts from.
+
+    Warns of another shape that it asks for.
+    """
+    config = init.predictor.config
+    shape = {
+        "width": config.hidden_size, "layers": config.num_hidden_layers, "heads": config.num_attention_heads,
+        "kv_heads": config.num_key_value_heads, "mlp_width": config.intermediate_size, "window": init.window,
+        "scan": init.layout.scan,
+    }  # fmt: skip
+    for name, value in shape.items():
+        asked = getattr(recipe.predictor, name)
+        if asked not in (value, getattr(PredictorRecipe(), name)):
+            warnings.warn(
+                FramepredWarning(
+                    f"predictor.{name} = {asked} is not used: {init.path.name}, which training starts from, has "
+                    f"{value}; --init-from none starts from nothing"
+                ),
+                stacklevel=3,
+            )
+    return recipe if init.layout.vocabulary.text_size else apply(recipe, {"predictor": shape})
+
+
+def layout_after(
+    init: Run, episodes: list[TokenEpisode], stores: Sequence[str], tokenizer: Tokenizer, recipe: Recipe
+) -> SequenceLayout:
+    """Return the layout to go on with from a run: its own, or one with the episodes' actions where it knows others."""
+    ids = [e.actions for e in episodes if e.actions is not None and len(e.actions)]
+    space, names = init.layout.actions, names_of_stores(stores)
+    counted = space and (space.kind == "continuous" or all(int(a.max()) < space.count for a in ids))
+    if not ids or init.layout.vocabulary.text_size or (counted and knows(init, stores)):
+        return init.layout
+    warnings.warn(
+        FramepredWarning(
+            f"{init.path.name} does not know the actions {', '.join(values_of(names) or names)}: new to it"
+        ),
+        stacklevel=2,
+    )
+    made = fit_layout(episodes, stores, tokenizer, recipe, 0)
+    return replace(made, scan=init.layout.scan, cells=init.layout.cells)
+
+
+def known_names(init: Run | None, stores: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the names of actions: those of the run to go on from, where it knows the stores' actions, else theirs."""
+    if init is not None and init.layout.actions and (knows(init, stores) or init.layout.vocabulary.text_size):
+        return init.layout.actions.names
+    return names_of_stores(stores) or None
+
+
+def knows(init: Run, stores: Sequence[str]) -> bool:
+    """Say whether a run knows the actions of stores by their kind and names; ids without names are taken as its own."""
+    space = init.layout.actions
+    kinds = {kind for store in stores if (kind := read_store_info(store).action_kind)}
+    if space is None or not kinds <= {space.kind}:
+        return False
+    names = names_of_stores(stores)
+    mine, theirs = values_of(space.names), values_of(names)
+    named = set(theirs) <= set(mine) if mine else len(theirs) in (0, space.count)
+    return named and sorted(names) in ([], sorted(space.names))
 
 
 def make_words(

@@ -4,73 +4,73 @@ import shutil
 import time
 import warnings
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 
+import torch
 from accelerate import Accelerator, PartialState
 
-from framepred.config.recipe import Recipe, load_recipe, to_toml
+from framepred.config.recipe import to_toml
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.io import zoo
 from framepred.io.atomic import write_text
-from framepred.llm.model import LanguageModel, find_checkpoint, load_language_model
+from framepred.llm.model import LanguageModel
 from framepred.sequence.layout import SequenceLayout
-from framepred.sources.captions_csv import find_texts
 from framepred.sources.contract import StoredEpisode
 from framepred.sources.find import find_episodes
 from framepred.tokenizer.checkpoint import copy_tokenizer, load_tokenizer, tokenizer_sha256
 from framepred.tokenizer.contract import Tokenizer
-from framepred.tokens.store import StoreInfo, TokenEpisode, is_store, names_of_stores, read_store, read_store_info
+from framepred.tokens.store import TokenEpisode, is_store, read_store, read_store_info
 from framepred.tokens.tokenize import TokenizeProgress, common_actions, tokenize
 from framepred.training.embedding import merge_rows, separate_text, share_digits
 from framepred.training.finetune import adapt, merge_updates
-from framepred.training.initialisation import common_fps, fit_layout, make_model, make_words
+from framepred.training.frames import Actions
+from framepred.training.initialisation import (
+    common_fps,
+    fit_layout,
+    known_names,
+    layout_after,
+    make_model,
+    make_words,
+    shaped_like,
+    tokenizer_to_train,
+)
+from framepred.training.job import Job, check_text, given_tokenizer, load_init, stored_recipe
 from framepred.training.loop import Budget, TrainProgress, fit, make_accelerator
 from framepred.training.objectives import predictor_stage
+from framepred.training.start import (
+    Start,
+    count_parameters,
+    held_out_of,
+    look_at_stores,
+    look_at_videos,
+    save_start,
+    stored_origin,
+)
 from framepred.training.tokenizer import train_tokenizer, warn_unvalidated
 from framepred.training.unfinished import KEPT, check_resumed
-from framepred.training.windows import Windows, split_episodes, step_generator
-from framepred.world.run import Run, load_run, save_run
+from framepred.training.windows import Windows, held_out_end, split_episodes, step_generator
+from framepred.world.run import Run, save_run
 
-Progress = TrainProgress | TokenizeProgress
+Progress = Start | TrainProgress | TokenizeProgress
 _Episodes = list[tuple[TokenEpisode, str]]
 """Each episode with the name of its source: sources are drawn by `data.source_power`."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """What to train: `only` one part, with a given `tokenizer`, from the weights of a run or language model.
-
-    `init_from` names that run or model. `texts` are files and folders of text, which a model that knows text is
-    trained on beside the frames.
-    """
-
-    sources: Sequence[str]
-    out: Path
-    recipe: Recipe
-    tokenizer: str | None = None
-    only: str | None = None
-    init_from: str | None = None
-    resume: bool = False
-    texts: Sequence[str] = ()
-
-
-def stored_recipe(run: Path) -> Recipe:
-    """Return the recipe that a run was started with."""
-    if not (run / "recipe.toml").is_file():
-        raise FramepredError(f"{run} holds no training to resume (no recipe.toml): start it without --resume")
-    return load_recipe(run / "recipe.toml")
-
-
 def train(job: Job) -> Generator[Progress, None, None]:
-    """Train a run in `job.out`, yielding progress. Killed at any moment, it resumes with `resume`.
+    """Train a run in `job.out`, yielding what it will do, then progress.
 
+    Killed at any moment, it resumes with `resume`, from the weights that it was started from.
     Raises FramepredError for sources, recipes and folders that do not fit each other.
     """
     fresh = not job.out.is_dir() or not any(job.out.iterdir())
     noted = not job.resume
+    if job.resume and job.init_from is None:
+        job = replace(job, init_from=stored_origin(job.out))
+    init = load_init(job)
+    if isinstance(init, Run):
+        job = replace(job, recipe=shaped_like(job.recipe, init))
     try:
-        for progress in _train(job):
+        for progress in _train(job, init):
             if not noted and isinstance(progress, TrainProgress) and PartialState().is_main_process:
                 # With its first step a run is of the recipe that it was resumed with.
                 write_text(job.out / "recipe.toml", to_toml(job.recipe))
@@ -83,7 +83,7 @@ def train(job: Job) -> Generator[Progress, None, None]:
         raise
 
 
-def _train(job: Job) -> Iterator[Progress]:
+def _train(job: Job, init: Run | LanguageModel | None) -> Iterator[Progress]:
     started = time.monotonic()
     stores = [s for s in job.sources if is_store(s)]
     if stores and len(stores) != len(job.sources):
@@ -94,8 +94,7 @@ def _train(job: Job) -> Iterator[Progress]:
     if job.only != "tokenizer":
         # Found out before anything is written or trained.
         common_actions(videos, ())
-    init = _load_init(job)
-    _check_text(job, init)
+    check_text(job, init)
     accelerator = make_accelerator()
     if accelerator.is_main_process:
         if not job.resume and job.out.is_dir() and any(job.out.iterdir()):
@@ -104,12 +103,14 @@ def _train(job: Job) -> Iterator[Progress]:
             )
         if not job.resume:
             write_text(job.out / "recipe.toml", to_toml(job.recipe))
+        start = _start(job, videos, stores, init, accelerator)
+        save_start(job.out, start)
+        yield start
     accelerator.wait_for_everyone()
     yield from _provide_tokenizer(job, videos, stores, init, accelerator, started)
     if job.only == "tokenizer":
         return
     tokenizer, sha256 = load_tokenizer(job.out / "tokenizer"), tokenizer_sha256(job.out / "tokenizer")
-    _check_tokenizer(job, stores, init, tokenizer, sha256)
     if not stores:
         stores = [str(job.out / "tokens")]
         if accelerator.is_main_process:
@@ -120,9 +121,40 @@ def _train(job: Job) -> Iterator[Progress]:
         accelerator.wait_for_everyone()
     # A run's own store holds the episodes of all its sources, each of which is drawn as often as the recipe says.
     origin = {v.key: v.source for v in videos}
-    names = _action_names(init, stores)
+    names = known_names(init if isinstance(init, Run) else None, stores)
     episodes = [(e, origin.get(e.source, store)) for store in stores for e in read_store(store, names)]
     yield from _train_predictor(job, stores, episodes, tokenizer, sha256, init, accelerator, started)
+
+
+def _start(
+    job: Job, videos: Sequence[StoredEpisode], stores: Sequence[str], init: Run | LanguageModel | None,
+    accelerator: Accelerator,
+) -> Start:  # fmt: skip
+    """Look at the sources and say what the training will do."""
+    recipe, given = job.recipe, given_tokenizer(job, stores, init)
+    footage = look_at_stores(stores) if stores else look_at_videos(videos)
+    kept = job.out / "tokenizer"
+    where = kept if any(kept.glob("*.safetensors")) else zoo.tokenizer_folder(given) if given else None
+    tokenizer = load_tokenizer(where, _size(job, stores)) if where else tokenizer_to_train(recipe, None, Actions())
+    if where and job.only != "tokenizer":
+        _check_tokenizer(job, stores, init, tokenizer, tokenizer_sha256(where))
+    parameters = count_parameters(recipe, tokenizer, init)
+    trained = {"tokenizer": recipe.training.tokenizer_steps} if not where or job.only == "tokenizer" else {}
+    if job.only == "tokenizer":
+        parameters.pop("predictor")
+    else:
+        trained["predictor"] = recipe.training.predictor_steps
+    return Start(
+        len(footage.episodes), footage.frames, footage.hours,
+        (recipe.data.fps,) if recipe.data.fps and not stores else footage.rates, tokenizer.frame_size,
+        footage.actions, held_out_of(footage, recipe.data.validation_fraction), job.init_from,
+        str(accelerator.device), torch.get_num_threads(), parameters, recipe.training.minutes, trained,
+    )  # fmt: skip
+
+
+def _size(job: Job, stores: Sequence[str]) -> tuple[int, int]:
+    """Return the frame size that a tokenizer of another library, which takes many, is used at."""
+    return read_store_info(stores[0]).frame_size if stores else job.recipe.data.size
 
 
 def _provide_tokenizer(
@@ -131,14 +163,13 @@ def _provide_tokenizer(
 ) -> Iterator[Progress]:  # fmt: skip
     """Put the tokenizer that is given or that made the stores into OUT/tokenizer, or train one, unless one is there."""
     folder = job.out / "tokenizer"
-    given = job.tokenizer or (job.init_from if isinstance(init, Run) else None) or _store_tokenizer(stores)
+    given = given_tokenizer(job, stores, init)
     if any(folder.glob("*.safetensors")):
         return
     if given and job.only != "tokenizer":
         source = zoo.tokenizer_folder(given)
         if accelerator.is_main_process:
-            size = read_store_info(stores[0]).frame_size if stores else job.recipe.data.size
-            copy_tokenizer(source, folder, size)
+            copy_tokenizer(source, folder, _size(job, stores))
     elif job.only == "predictor":
         raise FramepredError(
             "--only predictor needs a tokenizer: give --tokenizer NAME|DIR, a token store or --init-from RUN"
@@ -176,57 +207,19 @@ def _check_tokenizer(
             )
 
 
-def _action_names(init: Run | LanguageModel | None, stores: Sequence[str]) -> tuple[str, ...] | None:
-    """Return the names of actions: those of the run to go on from, else of the stores."""
-    if isinstance(init, Run):
-        return init.layout.actions.names if init.layout.actions else None
-    return names_of_stores(stores) or None
-
-
-def _load_init(job: Job) -> Run | LanguageModel | None:
-    if not job.init_from or job.only == "tokenizer":
-        return None
-    path, knows_only_text = find_checkpoint(job.init_from)
-    return load_language_model(path, job.recipe.llm.layers) if knows_only_text else load_run(path)
-
-
-def _check_text(job: Job, init: Run | LanguageModel | None) -> None:
-    """Raise FramepredError, before anything is trained, for text or llm.layers without a language model."""
-    layers = job.recipe.llm.layers
-    if layers and not isinstance(init, LanguageModel) and job.only != "tokenizer":
-        raise FramepredError(
-            f"llm.layers = {layers} says how much of a language model stays: give one with --init-from, "
-            "or set predictor.layers"
-        )
-    if job.texts and not (isinstance(init, LanguageModel) or (init and init.layout.vocabulary.text_size)):
-        raise FramepredError(f"text {job.texts[0]} is for a run that knows text: give a Llama with --init-from")
-    find_texts(job.texts)
-
-
-def _store_tokenizer(stores: Sequence[str]) -> str | None:
-    """Return the tokenizer that made a store, found by its name in the zoo or the path it had."""
-    if not stores:
-        return None
-    info: StoreInfo = read_store_info(stores[0])
-    for candidate in (info.tokenizer, Path(stores[0]) / info.tokenizer_path, info.tokenizer_path):
-        try:
-            if tokenizer_sha256(zoo.tokenizer_folder(candidate)) == info.tokenizer_sha256:
-                return str(candidate)
-        except FramepredError:
-            continue
-    raise FramepredError(
-        f"the tokenizer of token store {stores[0]} ({info.tokenizer}, {info.tokenizer_sha256[:12]}) is not at "
-        f"{info.tokenizer_path}: give it with --tokenizer"
-    )
-
-
 def _parts(
     job: Job, episodes: _Episodes, layout: SequenceLayout, window: int
 ) -> tuple[list[TokenEpisode], list[TokenEpisode], Windows, Windows]:
     """Return the episodes for training and for validation, and the windows of each."""
     if layout.actions is None and any(e.actions is not None for e, _ in episodes):
         warnings.warn(FramepredWarning(f"actions are not used: {job.init_from} was trained without"), stacklevel=2)
-    parts = split_episodes([e.name for e, _ in episodes], job.recipe.data.validation_fraction)
+    fraction = job.recipe.data.validation_fraction
+    if len(episodes) == 1 and (end := held_out_end(len(episodes[0][0].tokens), fraction)):
+        parts: tuple[list[int], list[int]] = [0], [1]
+        only, source = episodes[0]
+        episodes = [(only.part(0, -end), source), (only.part(-end, None), source)]
+    else:
+        parts = split_episodes([e.name for e, _ in episodes], fraction)
     warn_unvalidated(parts[1])
     kept, held = ([episodes[i][0] for i in part] for part in parts)
     train_windows, held_windows = (
@@ -252,7 +245,7 @@ def _train_predictor(
     recipe = job.recipe
     text_size = init.text_size if isinstance(init, LanguageModel) else 0
     layout = (
-        init.layout
+        layout_after(init, [e for e, _ in episodes], stores, tokenizer, recipe)
         if isinstance(init, Run)
         else fit_layout([e for e, _ in episodes], stores, tokenizer, recipe, text_size)
     )

@@ -59,7 +59,7 @@ def _image_stage(
     lenient, most = len(train) + len(held_out) > 1, recipe.data.max_tokenizer_frames
     frames = sample_frames(train, recipe.data.size, most, lenient)
     if not len(frames.frames):
-        raise _unreadable(len(train) + len(held_out))
+        raise unreadable(len(train) + len(held_out))
     model.to(accelerator.device)
     return tokenizer_stage(
         model, frames, sample_frames(held_out, recipe.data.size, _HELD_OUT, lenient), recipe, accelerator
@@ -76,7 +76,7 @@ def _temporal_stage(
         for part, most in ((train, data.max_tokenizer_frames), (held_out, _HELD_OUT))
     )
     if not read.lengths:
-        raise _unreadable(len(train) + len(held_out))
+        raise unreadable(len(train) + len(held_out))
     if max(read.lengths) < 2:
         raise FramepredError("no training video has two frames: give longer videos")
     model.to(accelerator.device)
@@ -95,7 +95,8 @@ def footage_of(tokenizer: TemporalAutoencoder, episodes: Episodes, source_power:
     return Footage.build(episodes.frames.to(device), features, lengths, weights)
 
 
-def _unreadable(count: int) -> FramepredError:
+def unreadable(count: int) -> FramepredError:
+    """Return the error that none of so many videos could be read."""
     return FramepredError(f"no training video of {count} videos could be read: give videos that FFmpeg can read")
 
 

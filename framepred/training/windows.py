@@ -14,11 +14,20 @@ from framepred.tokens.store import TokenEpisode
 def split_episodes(names: Sequence[str], fraction: float) -> tuple[list[int], list[int]]:
     """Split episodes into (training, validation) indices by a hash of their names.
 
-    Entire episodes are held out, so that no validation window overlaps training. A single episode is all training.
+    Entire episodes are held out, so that no validation window overlaps training; of a single one `held_out_end`.
     """
     count = min(len(names) - 1, max(1, round(len(names) * fraction))) if fraction and len(names) > 1 else 0
     order = sorted(range(len(names)), key=lambda i: (hashlib.sha256(names[i].encode()).digest(), i))
     return sorted(order[count:]), sorted(order[:count])
+
+
+_LEAST_END, _LEAST_VIDEO = 24, 96
+"""Frames that are held out of a single video at least, and frames that it must have for that."""
+
+
+def held_out_end(frames: int, fraction: float) -> int:
+    """Return how many frames at the end of a single video of so many are held out: twice the share of whole videos."""
+    return max(_LEAST_END, round(2 * fraction * frames)) if fraction and frames >= _LEAST_VIDEO else 0
 
 
 def group_weights(groups: Sequence[str], sizes: Sequence[int], power: float) -> Tensor:

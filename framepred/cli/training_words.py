@@ -1,0 +1,31 @@
+"""What `framepred train` says before it begins."""
+
+from typing import Any
+
+from framepred.cli.console import duration
+
+
+def start_lines(start: Any) -> list[str]:
+    """Return a `training.start.Start` as lines for people."""
+    frames = "" if start.frames is None else f", {start.frames:,} frames"
+    time = "" if start.hours is None else f", {duration(start.hours * 3600)}"
+    rates = ", ".join(f"{rate:g}" for rate in start.rates[:3]) + (", ..." if len(start.rates) > 3 else "")
+    parts = " and ".join(f"a {part} of {count / 1e6:.1f}M parameters" for part, count in start.parameters.items())
+    held = ", ".join(_held(h) for h in start.held_out[:3]) + (
+        f" and {len(start.held_out) - 3} more" if len(start.held_out) > 3 else ""
+    )
+    steps = ", ".join(f"{count} steps of the {stage}" for stage, count in start.steps.items())
+    threads = "thread" if start.threads == 1 else "threads"
+    return [
+        f"data: {start.videos} {'video' if start.videos == 1 else 'videos'}{frames}{time}, {rates} frames/s; "
+        f"actions: {', '.join(start.actions) or 'none'}",
+        f"pictures: {start.size[0]}x{start.size[1]}",
+        f"not trained on: {held or 'nothing, so nothing says how good it is: give two videos, or a longer one'}",
+        f"model: {parts}, from {start.origin or 'nothing'}",
+        f"computing: {start.device}, {start.threads} {threads}; "
+        + (f"{start.minutes:g} minutes in all" if start.minutes else steps),
+    ]
+
+
+def _held(held: Any) -> str:
+    return f"{held.name} from frame {held.first}" if held.first else held.name
