@@ -1,4 +1,4 @@
-"""One writer at a time: a lock on a folder, which ends with its process however that ends."""
+"""One writer at a time: a lock on a folder or file, which ends with its process however that ends."""
 
 import os
 from collections.abc import Iterator
@@ -12,24 +12,43 @@ try:
 except ImportError:  # Windows has no such locks.
     fcntl = None  # type: ignore[assignment]
 
+_HELD: set[tuple[int, int]] = set()
+"""Device and number of what this process holds."""
+
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder that exists; FramepredError where another process holds it.
+def locked(path: Path, shared: bool = False, again: bool = False) -> Iterator[None]:
+    """Hold the lock of a folder or file that exists; `shared` allows others that hold it shared.
 
-    File systems without locks (some network ones) go without.
+    `again` allows a lock that this process holds already.
+    Raises FramepredError where another process holds it. File systems without locks (some network ones) go without.
     """
     if fcntl is None:
         yield
         return
-    file = os.open(folder, os.O_RDONLY)
+    file = os.open(path, os.O_RDONLY)
+    number = _number(os.fstat(file))
     try:
+        if again and number in _HELD:
+            yield
+            return
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FramepredError(f"another framepred is writing {folder}: wait until it has ended") from None
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            moved = number != _number(path.stat())
+        except (BlockingIOError, FileNotFoundError):
+            moved = True
         except OSError:
-            pass
-        yield
+            moved = False
+        if moved:
+            raise FramepredError(f"another framepred is writing {path}: wait until it has ended")
+        _HELD.add(number)
+        try:
+            yield
+        finally:
+            _HELD.discard(number)
     finally:
         os.close(file)
+
+
+def _number(about: os.stat_result) -> tuple[int, int]:
+    return about.st_dev, about.st_ino

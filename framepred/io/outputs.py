@@ -6,7 +6,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -56,7 +56,8 @@ def replacing(
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(path, error) from error
-    with locked(target):
+    # Who still writes the old folder would write into the new one.
+    with locked(place) if place.is_dir() else nullcontext(), locked(target):
         yield from _replaced(path, place, target, keep, resume)
 
 

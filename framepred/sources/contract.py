@@ -5,6 +5,7 @@ A source is a function from what follows its prefix (`lerobot:WHERE`) and the ch
 entry point of the group `framepred.sources`, whose name is the prefix and whose value is such a function.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -62,6 +63,16 @@ class StoredEpisode(ABC):
     @abstractmethod
     def state(self) -> str:
         """Something that changes when what is stored changes."""
+
+    @property
+    def content(self) -> str:
+        """A hash of what its frames are made of: the same wherever it is stored, another once they change."""
+        return hashlib.sha256(self.state.encode()).hexdigest()
+
+    @property
+    def said(self) -> str:
+        """Something that changes when its captions change."""
+        return ""
 
     @property
     @abstractmethod

@@ -4,13 +4,15 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from torch import Tensor
 
 from framepred.errors import FramepredError, FramepredWarning
+from framepred.io.files import file_sha256
 from framepred.sources.actions_csv import actions_path, read_actions
-from framepred.sources.captions_csv import Caption, read_captions
+from framepred.sources.captions_csv import Caption, captions_path, read_captions, text_path
 from framepred.sources.contract import Actions, StoredEpisode
 from framepred.video.formats import video_suffixes
 from framepred.video.probe import VideoInfo, probe_video
@@ -50,6 +52,14 @@ class VideoFile(StoredEpisode):
         return repr((self.path.resolve(), about.st_size, about.st_mtime_ns))
 
     @property
+    def content(self) -> str:
+        return _hash_of(self.path)
+
+    @property
+    def said(self) -> str:
+        return " ".join(_hash_of(file) for file in (text_path(self.path), captions_path(self.path)) if file.is_file())
+
+    @property
     def actions_file(self) -> Path | None:
         path = actions_path(self.path)
         return path if path.is_file() else None
@@ -74,6 +84,20 @@ class VideoFile(StoredEpisode):
 
     def captions(self, times: Tensor, fps: float) -> tuple[Caption, ...]:
         return tuple(read_captions(self.path, max(float(times[-1]) + 1 / fps, self.info().seconds or 0)))
+
+
+def _hash_of(file: Path) -> str:
+    """Return a file's sha256, read once as long as the file stays as it is."""
+    try:
+        about = file.stat()
+        return _sha256(file.resolve(), about.st_size, about.st_mtime_ns, about.st_ino)
+    except OSError as error:
+        raise FramepredError(f"{file} cannot be read ({error.strerror}): check its permissions") from error
+
+
+@cache
+def _sha256(file: Path, *state: int) -> str:
+    return file_sha256(file)
 
 
 def find_videos(sources: Sequence[str | os.PathLike[str]]) -> list[VideoFile]:

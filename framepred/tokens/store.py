@@ -32,8 +32,10 @@ SHARDS = "episodes-*.parquet"
 class TokenEpisode:
     """One row of a store: tokens int32 of T frames, as the tokenizer gave them; actions as in an Episode, or None.
 
-    `captions` are what is said of it; `times` float64 (T,) in seconds those of its frames, which without are evenly
-    spaced; `first` uint8 (3, H, W) is its first picture, kept where decoding needs it (`Tokenizer.past` > 1).
+    `source` is where it was; `content` is a hash of what its frames were made of and `key` of all that it was made of,
+    empty in stores of framepred 0.1. `captions` are what is said of it; `times` float64 (T,) in seconds those of its
+    frames, which without are evenly spaced; `first` uint8 (3, H, W) is its first picture, kept where decoding needs it
+    (`Tokenizer.past` > 1).
     """
 
     name: str
@@ -44,6 +46,8 @@ class TokenEpisode:
     captions: tuple[Caption, ...] = ()
     times: Tensor | None = None
     first: Tensor | None = None
+    content: str = ""
+    key: str = ""
 
     def first_frame(self, seconds: float) -> int:
         """Return the frame whose time is nearest to `seconds`; the number of frames where that is after the last."""
@@ -61,7 +65,11 @@ class TokenEpisode:
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """The store's framepred.json: whose tokens these are, and what stands beside them."""
+    """The store's framepred.json: whose tokens these are, and what stands beside them.
+
+    `fps` is the rate that videos were resampled to, 0 where they keep their own; None where an older store does not
+    say it.
+    """
 
     tokenizer: str
     tokenizer_sha256: str
@@ -74,6 +82,7 @@ class StoreInfo:
     action_kind: str | None
     action_names: tuple[str, ...]
     first_pictures: bool = False
+    fps: float | None = None
 
 
 def is_store(path: str | os.PathLike[str]) -> bool:
@@ -97,6 +106,7 @@ def read_store_info(path: str | os.PathLike[str]) -> StoreInfo:
             tok["name"], tok["sha256"], tok["path"], about["codebook_size"], (grid[0], grid[1]),
             keys["codebook_size"], (context_grid[0], context_grid[1]), (size[0], size[1]),
             about["actions"]["kind"], names_from_json(about["actions"]), about.get("first_pictures", False),
+            about.get("fps"),
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FramepredError(
@@ -124,20 +134,24 @@ def write_store_info(path: Path, writer: str, info: StoreInfo) -> None:
         "frame_size": list(info.frame_size),
         "actions": {"kind": info.action_kind, **names_to_json(info.action_names)},
         "first_pictures": info.first_pictures,
+        **({} if info.fps is None else {"fps": info.fps}),
     }
     write_text(path / "framepred.json", json.dumps(about, indent=1) + "\n", writer)
 
 
 def read_store(path: str | os.PathLike[str], action_names: tuple[str, ...] | None = None) -> list[TokenEpisode]:
-    """Read every episode of a token store into memory, its actions in the order of `action_names` where given."""
+    """Read every episode of a token store into memory, each once, its actions in the order of `action_names`."""
     info = read_store_info(path)
-    episodes = []
+    episodes, seen = list[TokenEpisode](), set[str]()
     for file in shard_files(Path(path)):
         columns = [name for name in store_schema(info).names if name != "actions" or info.action_kind]
         table = read_shard(file, columns)
         # As Python numbers, an hour of video would take gigabytes.
         parts = {name: table[name] for name in ("tokens", "context_tokens", "times") if name in table.column_names}
         for i, row in enumerate(table.drop_columns(list(parts)).to_pylist()):
+            if (key := row.get("key") or "") in seen:
+                continue
+            seen |= {key} - {""}
             values = {name: part[i].values.to_numpy() for name, part in parts.items()}
             times = torch.from_numpy(values.pop("times").copy()) if "times" in values else None
             flat = {name: torch.from_numpy(value.astype(np.int32)) for name, value in values.items()}
@@ -152,8 +166,9 @@ def read_store(path: str | os.PathLike[str], action_names: tuple[str, ...] | Non
                     actions = order_actions(actions, info.action_names, action_names, f"token store {path}")
             captions = tuple(Caption(**caption) for caption in row.get("captions") or ())
             first = _from_png(row["first"]) if info.first_pictures else None
+            about = row["episode"], row["source"], row["fps"]
             episodes.append(
-                TokenEpisode(row["episode"], row["source"], row["fps"], tokens, actions, captions, times, first)
+                TokenEpisode(*about, tokens, actions, captions, times, first, row.get("content") or "", key)
             )
     if not episodes:
         raise FramepredError(f"token store {path} holds no episode: tokenize videos into it first")
@@ -181,12 +196,15 @@ def stored_episodes(path: Path) -> int:
     return sum(pq.read_metadata(file).num_rows for file in shard_files(path))
 
 
+_ADDED = ("captions", "times", "content", "key")
+
+
 def read_shard(file: Path, columns: list[str]) -> pa.Table:
     """Read columns of one Parquet file; FramepredError where it is broken."""
     try:
         # Older stores lack these columns.
         stored = pq.read_schema(file).names
-        held = [c for c in columns if c not in ("captions", "times") or c in stored]
+        held = [c for c in columns if c not in _ADDED or c in stored]
         return pq.read_table(file, columns=held).select(held)
     except (pa.ArrowException, OSError, KeyError) as error:
         reason = str(error).splitlines()[0]
@@ -209,6 +227,6 @@ def store_schema(info: StoreInfo) -> pa.Schema:
             ("grid_height", pa.int32()), ("grid_width", pa.int32()), ("tokens", pa.list_(token)), ("actions", action),
             *(keys if info.context_codebook_size else []),
             *([("first", pa.binary())] if info.first_pictures else []),
-            ("captions", pa.list_(caption)),
+            ("captions", pa.list_(caption)), ("content", pa.string()), ("key", pa.string()),
         ]
     )  # fmt: skip

@@ -18,10 +18,13 @@ from framepred.errors import FramepredError, FramepredWarning
 from framepred.io.atomic import writing
 from framepred.io.progress import Progress
 from framepred.sources.actions import join_names, kind_of
+from framepred.sources.content import content_of, distinct
 from framepred.sources.contract import StoredEpisode
 from framepred.tokenizer.contract import Tokenizer
+from framepred.tokens.keys import drop_replaced, is_stored, read_keys
 from framepred.tokens.store import StoreInfo, read_shard, read_store_info, shard_files, store_schema, write_store_info
 from framepred.tokens.workers import News, Workers, encode_here, encode_in_processes
+from framepred.tokens.writer import only_writer
 from framepred.video.clock import SAME_RATE, say_rate
 
 _FLUSH_TOKENS = 4_000_000
@@ -50,23 +53,34 @@ def tokenize(
 ) -> Generator[TokenizeProgress, None, None]:
     """Encode videos into the token store `out`, adding only those that it lacks.
 
-    `shard` (i, n) takes every n-th video from the i-th, counted from 1; shards may write into one folder
-    at once. The rows are the same whatever `workers` and shards. Every file appears whole or not at all.
-    Raises FramepredError where `out` holds another tokenizer's tokens or another kind of actions.
+    A video is known by what it holds: one that was moved is not stored again, one that was replaced, or whose actions
+    changed, takes the place of what was stored of it. `shard` (i, n) takes every n-th video from the i-th, counted
+    from 1; different shards may write into one folder at once. The rows are the same whatever `workers` and shards.
+    Every file appears whole or not at all.
+    Raises FramepredError where `out` holds another tokenizer's tokens, those of another rate or another kind of
+    actions, or where another process is writing it.
     """
-    folder = Path(out)
+    with only_writer(Path(out), shard):
+        yield from _tokenize(distinct(videos), Path(out), tokenizer, (name, sha256, where), fps, workers, shard)
+
+
+def _tokenize(
+    videos: Sequence[StoredEpisode], folder: Path, tokenizer: Tokenizer, origin: tuple[str, str, str],
+    fps: float | None, workers: Workers | None, shard: tuple[int, int],
+) -> Iterator[TokenizeProgress]:  # fmt: skip
     number, shards = shard
     # All videos, not this shard's: what the shards write must fit together.
     old = read_store_info(folder) if _holds_something(folder) else None
     kind, joined = common_actions(videos, old.action_names if old else ())
     names = _as_known(tokenizer, joined) if kind else ()
     wanted = StoreInfo(
-        name, sha256, where, tokenizer.codebook_size, tokenizer.grid, tokenizer.context_codebook_size,
-        tokenizer.context_grid, tokenizer.frame_size, kind, names, tokenizer.past > 1,
+        *origin, tokenizer.codebook_size, tokenizer.grid, tokenizer.context_codebook_size,
+        tokenizer.context_grid, tokenizer.frame_size, kind, names, tokenizer.past > 1, fps or 0.0,
     )  # fmt: skip
-    info, stored = (wanted, set[str]()) if old is None else _open_store(folder, old, wanted)
+    info = wanted if old is None else _joined(folder, old, wanted)
     mine = videos[number - 1 :: shards]
-    missing = [v.ordered(info.action_names) for v in mine if v.key not in stored]
+    stored = read_keys(folder)
+    missing = [v.ordered(info.action_names) for v in mine if not is_stored(v, stored)]
     if not missing:
         return
     files = _Files(folder, "episodes" if shards == 1 else f"episodes-{number}of{shards}", info)
@@ -79,7 +93,8 @@ def tokenize(
                 skipped += 1
                 _skip(item.error, skipped, len(videos))
             elif item.row:
-                files.add(item.row)
+                video = missing[item.index]
+                files.add(item.row | {"content": video.content, "key": content_of(video)})
                 done += 1
             if files.due():
                 files.write()
@@ -91,6 +106,7 @@ def tokenize(
     finally:
         news.close()
     files.write()
+    drop_replaced(folder, mine, info)
     warn_of_rates([r for f in shard_files(folder) for r in read_shard(f, ["fps"]).column("fps").to_pylist()], fps)
 
 
@@ -144,8 +160,8 @@ def _holds_something(folder: Path) -> bool:
     return folder.is_dir() and not all(p.name.startswith(".") for p in folder.iterdir())
 
 
-def _open_store(folder: Path, old: StoreInfo, wanted: StoreInfo) -> tuple[StoreInfo, set[str]]:
-    """Return what the store will hold and the keys of what it holds; what does not fit together is an error."""
+def _joined(folder: Path, old: StoreInfo, wanted: StoreInfo) -> StoreInfo:
+    """Return what a store will hold that holds something already; what does not fit together is an error."""
     if old.tokenizer_sha256 != wanted.tokenizer_sha256:
         raise FramepredError(
             f"token store {folder} was made by tokenizer {old.tokenizer} ({old.tokenizer_sha256[:12]}), "
@@ -155,6 +171,11 @@ def _open_store(folder: Path, old: StoreInfo, wanted: StoreInfo) -> tuple[StoreI
         raise FramepredError(
             f"token store {folder} is of frames of {old.frame_size}, these are {wanted.frame_size}: give another -o"
         )
+    if old.fps is not None and old.fps != wanted.fps:
+        was, now = (
+            f"of {rate:g} frames a second" if rate else "of the videos' own rates" for rate in (old.fps, wanted.fps)
+        )
+        raise FramepredError(f"token store {folder} is {was}, these are {now}: give the same --fps, or another -o")
     shards = shard_files(folder)
     if old.action_kind is None and wanted.action_kind == "continuous" and shards:
         raise FramepredError(f"token store {folder} has no actions, these are continuous: give another -o")
@@ -167,16 +188,12 @@ def _open_store(folder: Path, old: StoreInfo, wanted: StoreInfo) -> tuple[StoreI
             f"token store {folder} has {old.action_kind} actions {list(old.action_names)}, "
             f"these are {wanted.action_kind} {list(wanted.action_names)}: give another -o"
         )
-    return wanted, _stored_sources(folder)
+    return wanted
 
 
 def _in_order(old: tuple[str, ...], new: tuple[str, ...]) -> ActionNames:
     """Return the columns of a store in their order, with the values of new videos: ids that are stored keep theirs."""
     return ActionNames(old, values_of(new) if values_of(old) else ())
-
-
-def _stored_sources(folder: Path) -> set[str]:
-    return {key for file in shard_files(folder) for key in read_shard(file, ["source"]).column("source").to_pylist()}
 
 
 class _Files:
@@ -208,8 +225,8 @@ class _Files:
 
     def write_what_is_missing(self) -> None:
         """Write the rows that no file holds: an interrupt may come after their file was written."""
-        stored = _stored_sources(self.folder)
-        self.rows = [row for row in self.rows if row["source"] not in stored]
+        stored = {row.key for row in read_keys(self.folder)}
+        self.rows = [row for row in self.rows if row["key"] not in stored]
         self.write()
 
     def _next(self) -> int:

@@ -116,9 +116,9 @@ def test_a_store_without_times_counts_frames_evenly(tmp_path: Path) -> None:
 
 def test_a_store_of_videos_whose_columns_differ_in_order_has_one_order(tmp_path: Path) -> None:
     video(tmp_path / "v", "a", torch.tensor([[1.0, 2.5]] * 5), ("gas", "steer"))
-    video(tmp_path / "v", "b", torch.tensor([[2.5, 1.0]] * 5), ("steer", "gas"))
+    video(tmp_path / "v", "b", torch.tensor([[2.5, 1.0]] * 4 + [[2.0, 3.0]]), ("steer", "gas"))
     list(tokenize(find_videos([tmp_path / "v"]), tmp_path / "s", Means(), "t", "a" * 64))
-    video(tmp_path / "w", "c", torch.tensor([[2.5, 1.0]] * 5), ("steer", "gas"))
+    video(tmp_path / "w", "c", torch.tensor([[2.5, 1.0]] * 4 + [[4.0, 5.0]]), ("steer", "gas"))
     list(tokenize(find_videos([tmp_path / "w"]), tmp_path / "s", Means(), "t", "a" * 64))
     assert read_store_info(tmp_path / "s").action_names == ("gas", "steer")
     assert [e.actions[0].tolist() for e in read_store(tmp_path / "s")] == [[1.0, 2.5]] * 3

@@ -131,7 +131,7 @@ def test_datasets_opens_the_store_and_the_tokens_are_the_encoded_frames(
 
     rows = load_dataset(str(tmp_path / "store"), split="train", cache_dir=str(tmp_path / "hf"))
     columns = ["episode", "source", "fps", "num_frames", "times", "grid_height", "grid_width", "tokens", "actions"]
-    assert rows.column_names == [*columns, "captions"]
+    assert rows.column_names == [*columns, "captions", "content", "key"]
     assert rows.features["tokens"].feature.dtype == "uint16"
     assert sorted(rows["episode"]) == [f"clip{i}" for i in range(5)]
     for row in rows:
@@ -327,7 +327,7 @@ def test_only_bad_files_are_an_error_and_leave_nothing(tmp_path: Path) -> None:
     mixed = tmp_path / "mixed"
     mixed.mkdir()
     for name in ("a.mp4", "b.mp4"):
-        (mixed / name).write_text("no video")
+        (mixed / name).write_text(f"no video {name}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FramepredWarning)
         with pytest.raises(FramepredError, match="none of the 2 videos"):
