@@ -12,6 +12,7 @@ from framepred.cli import (
     learn,
     plan,
     play,
+    preview,
     pull,
     push,
     recipe,
@@ -24,8 +25,8 @@ from framepred.cli import (
 from framepred.cli.group import cli
 
 __all__ = [
-    "calibrate", "caption", "cli", "eval", "export", "info", "learn", "main", "plan", "play", "pull", "push",
-    "recipe", "record", "rollout", "surprise", "tokenize", "train",
+    "calibrate", "caption", "cli", "eval", "export", "info", "learn", "main", "plan", "play", "preview", "pull",
+    "push", "recipe", "record", "rollout", "surprise", "tokenize", "train",
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from framepred.cli.group import cli
 @click.argument("path", required=False)
 @options.JSON
 def info(path: str | None, as_json: bool) -> None:
-    """Say what a video, token store, tokenizer or run is; alone, list the zoo.
+    """Say what a SOURCE, token store, tokenizer or run is; alone, list the zoo.
 
     \b
     Examples:

@@ -4,10 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from framepred.config.action_names import values_of
 from framepred.errors import FramepredError
 from framepred.io import hub, zoo
 from framepred.sources.actions import kind_of
+from framepred.sources.find import Address, find_episodes
 from framepred.sources.folder import VideoFile, find_videos
 from framepred.tokenizer.checkpoint import KINDS, OwnTokenizer, load_tokenizer, tokenizer_sha256
 from framepred.tokenizer.foreign import AdaptedTokenizer
@@ -17,7 +20,9 @@ from framepred.world.run import load_run
 
 
 def describe(path_or_name: str) -> dict[str, Any]:
-    """Return the facts of a video, video folder, token store, tokenizer or run, as JSON values."""
+    """Return the facts of a video, a folder or another source, token store, tokenizer or run, as JSON values."""
+    if not path_or_name.startswith("hf://") and Address.parse(path_or_name):
+        return _source(path_or_name)
     path = hub.resolve(path_or_name)
     if not path.exists():
         for kind, show in (("models", _run), ("tokenizers", _tokenizer)):
@@ -62,6 +67,21 @@ def _folder(path: Path) -> dict[str, Any]:
         "path": str(path), "kind": "video folder", "videos": len(videos),
         "with_actions": sum(v.actions_file is not None for v in videos),
         "first": videos[0].path.name, "width": first.width, "height": first.height, "fps": first.fps,
+    }  # fmt: skip
+
+
+def _source(source: str) -> dict[str, Any]:
+    episodes = find_episodes([source])
+    first, counts = episodes[0], [episode.info().num_frames for episode in episodes]
+    info, loaded = first.info(), first.actions()
+    times = torch.arange(counts[0] or 1, dtype=torch.float64) / info.fps
+    actions = f"{kind_of(loaded[0])}: {', '.join(loaded[1])}" if loaded else None
+    return {
+        "path": source, "kind": "source", "episodes": len(episodes),
+        "frames": sum(n or 0 for n in counts) if all(counts) else None,
+        "with_actions": sum(e.actions_from is not None for e in episodes),
+        "first": first.name, "width": info.width, "height": info.height, "fps": info.fps, "codec": info.codec,
+        "actions": actions, "captions": [c.text for c in first.captions(times, info.fps)] or None,
     }  # fmt: skip
 
 

@@ -125,3 +125,12 @@ def test_counts_that_disagree_leave_nothing(run: Path, tmp_path: Path) -> None:
     info.write_text(info.read_text().replace('"total_episodes": 3', '"total_episodes": 4'))
     said = framepred("tokenize", f"lerobot:{root}", "-o", tmp_path / "s", "--tokenizer", run, fails=True)
     assert "counts 4 episodes, its episodes are 3" in said and said.count("\n") == 1 and not (tmp_path / "s").exists()
+
+
+def test_info_and_preview_of_a_dataset(lerobot: Path, tmp_path: Path) -> None:
+    facts = json.loads(framepred("info", f"lerobot:{lerobot}?camera=top", "--json"))
+    assert (facts["episodes"], facts["frames"], facts["width"], facts["height"]) == (3, sum(LENGTHS), 48, 32)
+    assert facts["actions"] == "continuous: x, y, gripper" and facts["captions"] == TASKS
+    assert "choose one with --camera" in framepred("info", f"lerobot:{lerobot}", fails=True)
+    framepred("preview", f"lerobot:{lerobot}", "--camera", "wrist", "-o", tmp_path / "page.html")
+    assert "gripper" in (tmp_path / "page.html").read_text()
