@@ -110,6 +110,8 @@ def _show_result(result: dict[str, Any]) -> None:
     protocol, several = result["protocol"], len(result["groups"]) > 1
     for group in result["groups"]:
         click.echo(f"{group['name']}: " * several + tables.answer(group, protocol))
+        if known := tables.known_sentence(group):
+            click.echo(known)
     for name, value in tables.header_facts(result):
         click.echo(f"{name}: {value}")
     stamp, columns = f"protocol {protocol['sha256'][:12]}", list[str]()

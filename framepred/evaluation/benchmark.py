@@ -15,7 +15,16 @@ import framepred
 from framepred.errors import FramepredError
 from framepred.evaluation.aggregate import Table, summarise
 from framepred.evaluation.clip_scores import ClipScores, score_clip
-from framepred.evaluation.clips import ALTERATIONS, Alteration, EvalClip, Group, make_groups, other_actions, read_clips
+from framepred.evaluation.clips import (
+    ALTERATIONS,
+    Alteration,
+    EvalClip,
+    Group,
+    known_members,
+    make_groups,
+    other_actions,
+    read_clips,
+)
 from framepred.evaluation.futures import Scorer
 from framepred.evaluation.perceptual import load_perceptual
 from framepred.evaluation.protocol import Protocol
@@ -92,7 +101,7 @@ def evaluate(benchmark: Benchmark) -> Iterator[Progress | Evaluated]:
             at = done + member + 1
             yield Progress(at, total, clip.name, clips.seconds_left(at, total))
         done += len(group.members)
-        tables.append(summarise(group, table, protocol, run))
+        tables.append(summarise(group, table, protocol, run) | {"known": known_members(group, run.path)})
         if benchmark.replay and group.alteration is None:
             for found in replay(run, group.source, protocol):
                 if isinstance(found, Progress):

@@ -14,6 +14,7 @@ from framepred.evaluation.protocol import Protocol
 from framepred.sources.contract import StoredEpisode
 from framepred.sources.episode import check_action_count
 from framepred.sources.find import Address, find_episodes
+from framepred.tokens.keys import read_keys
 from framepred.tokens.store import TokenEpisode, is_store, read_store, read_store_info
 from framepred.world.footage import other_rate
 
@@ -81,6 +82,21 @@ def make_groups(
     if altered and first.members and isinstance(first.members[0], TokenEpisode):
         raise FramepredError(f"{first.source} is a token store, whose frames cannot be altered: give the videos")
     return groups + altered
+
+
+def known_members(group: Group, run: Path) -> list[str]:
+    """Return the names of a group's episodes that are in a run's own token store, trained on or held out."""
+    store = run / "tokens"
+    known = {row.content for row in read_keys(store)} - {""} if is_store(store) else set()
+    return [member.name for member in group.members if known and _content(member) in known]
+
+
+def _content(member: StoredEpisode | TokenEpisode) -> str:
+    """Return what an episode's frames are known by; nothing where it cannot be read, which is said when it is."""
+    try:
+        return member.content
+    except FramepredError:
+        return ""
 
 
 def check_store(path: str, tokenizer_sha256: str) -> None:

@@ -96,6 +96,18 @@ def answer(group: dict[str, Any], protocol: dict[str, Any]) -> str:
     )
 
 
+def known_sentence(group: dict[str, Any], most: int = 5) -> str | None:
+    """Name the videos that the run knows from its training; None where there are none."""
+    names = group.get("known")
+    if not names:
+        return None
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (
+        f"The run was trained on, or validated with, {len(names)} of these videos: {', '.join(names[:most])}{more}. "
+        "Only others tell what it has learned."
+    )
+
+
 def groups_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Return headers and a row for each group: the model's moving dB beside those of the copying baselines."""
     headers = ["moving dB", "clips", "motion", "model", "copy last", "nearest training", OVER_COPYING, "tokens right"]
