@@ -26,7 +26,7 @@ from framepred.io.outputs import folder_to_write, replacing
     }
 )
 @options.SOURCES
-@options.out("Folder of the run.", required=True)
+@options.out("Folder of the run.  [default: run, or run-2 and so on where that exists]")
 @click.option("--recipe", help="Built-in name or TOML file.  [default: finetune from a run, else the default recipe]")
 @click.option("--tokenizer", help="Name in the zoo or folder, used as it is; without it one is trained.")
 @click.option("--only", type=click.Choice(["tokenizer", "predictor"]), help="Train only this part.")
@@ -50,7 +50,7 @@ from framepred.io.outputs import folder_to_write, replacing
 @options.OVERWRITE
 @options.JSON
 def train(
-    sources: tuple[str, ...], out: Path, recipe: str | None, tokenizer: str | None, only: str | None,
+    sources: tuple[str, ...], out: Path | None, recipe: str | None, tokenizer: str | None, only: str | None,
     init_from: str | None, layers: int | None, texts: tuple[str, ...], minutes: float | None, steps: int | None,
     fps: float | None, resume: bool, settings: tuple[str, ...], overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
@@ -74,6 +74,10 @@ def train(
     from framepred.training.start import NOTHING, fitting_run
     from framepred.training.unfinished import KEPT
 
+    if out is None:
+        if resume or overwrite or "RANK" in os.environ:
+            raise click.UsageError("give -o RUN with --resume, with --overwrite and to processes that train together")
+        out = options.numbered(Path("run"))
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other")
     folder = folder_to_write(out, overwrite, resume=resume)

@@ -63,6 +63,13 @@ def test_quiet_leaves_warnings_and_errors() -> None:
         assert (result.stdout, result.stderr) == ("the result\n", said)
 
 
+def test_a_run_that_goes_on_is_named() -> None:
+    for flag in ("--resume", "--overwrite"):
+        result = CliRunner().invoke(cli, ["train", "videos", flag])
+        assert result.exit_code == 2
+        assert "give -o RUN" in result.stderr
+
+
 def test_an_output_that_was_not_named_takes_the_next_number(tmp_path: Path) -> None:
     path = tmp_path / "clip-rollout.mp4"
     assert options.numbered(path) == path
