@@ -23,6 +23,7 @@ from framepred.cli import (
     train,
 )
 from framepred.cli.group import cli
+from framepred.cli.streams import prepare_streams
 
 __all__ = [
     "calibrate", "caption", "cli", "eval", "export", "info", "learn", "main", "plan", "play", "preview", "pull",
@@ -32,4 +33,5 @@ __all__ = [
 
 def main() -> None:
     """Run the command line."""
+    prepare_streams()
     cli.main(prog_name="framepred", standalone_mode=True)

@@ -5,6 +5,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import click
@@ -30,12 +31,13 @@ def _is_quiet() -> bool:
 def say(message: str) -> None:
     """Write one line to stderr, unless the command is to be quiet."""
     if not _is_quiet():
-        click.echo(message, err=True)
+        warn(message)
 
 
 def warn(message: str) -> None:
-    """Write one line to stderr in any case: a warning or an error."""
-    click.echo(message, err=True)
+    """Write one line to stderr in any case: a warning or an error. Work does not end because nobody reads it."""
+    with suppress(OSError):
+        click.echo(message, err=True)
 
 
 def say_next(*words: object) -> None:

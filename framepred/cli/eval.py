@@ -8,7 +8,7 @@ import click
 
 from framepred.cli import options
 from framepred.cli.console import consume, print_json, print_table, say_next
-from framepred.cli.group import cli, terminate_like_interrupt
+from framepred.cli.group import cli
 from framepred.cli.scores import say_words
 from framepred.errors import Interrupted
 
@@ -71,7 +71,7 @@ def evaluate(
     chosen = load_protocol(protocol, changes, settings)
     outputs = [folder / name for folder, name in ((out, "results.json"), (report, "index.html")) if folder]
     for path in outputs:
-        options.check_output(path, overwrite)
+        options.check_file_output(path, overwrite, protocol)
     if report:
         from framepred.evaluation.plots import require_matplotlib
 
@@ -80,13 +80,12 @@ def evaluate(
     benchmark = Benchmark(sources, model, chosen, cache=home / "clips" if home else None, **values)
 
     try:
-        with terminate_like_interrupt():
-            evaluated = consume(run_benchmark(benchmark))
-            assert isinstance(evaluated, Evaluated)
-            if report:
-                from framepred.evaluation.report import write_report
+        evaluated = consume(run_benchmark(benchmark))
+        assert isinstance(evaluated, Evaluated)
+        if report:
+            from framepred.evaluation.report import write_report
 
-                consume(write_report(evaluated, report / "index.html"))
+            consume(write_report(evaluated, report / "index.html"))
     except KeyboardInterrupt:
         kept = f"the scored clips are in {home}: give the same command to go on" if home else "give -o to keep clips"
         raise Interrupted(f"stopped; {kept}") from None

@@ -92,18 +92,27 @@ def numbered(path: Path) -> Path:
     return free
 
 
-def check_video_output(path: Path, overwrite: bool) -> None:
-    """Raise FramepredError unless a video or arrays can be written to `path`."""
+def check_video_output(path: Path, overwrite: bool, *inputs: str | Path | None) -> None:
+    """Raise FramepredError unless a video or arrays can be written to `path`, which is none of the `inputs`."""
     if path.suffix.lower() not in _VIDEO_ENDINGS:
         raise FramepredError(
             f"output {path}: unknown ending {path.suffix!r}; give {', '.join(_VIDEO_ENDINGS[:-1])} or .npz"
         )
+    check_file_output(path, overwrite, *inputs)
+
+
+def check_file_output(path: Path, overwrite: bool, *inputs: str | Path | None) -> None:
+    """Raise FramepredError as `check_output` does, and for what is no file, or one of the `inputs`."""
     check_output(path, overwrite)
+    if path.exists() and not path.is_file():
+        raise FramepredError(f"{path} is no file that can be replaced: choose another -o")
+    if any(path.exists() and given and Path(given).exists() and path.samefile(given) for given in inputs):
+        raise FramepredError(f"--overwrite would delete the input {path}: choose another -o")
 
 
 def check_output(path: Path, overwrite: bool) -> None:
     """Raise FramepredError for an output that exists, without `overwrite`, or whose folder cannot be written."""
-    if path.exists() and not overwrite:
+    if (path.exists() or path.is_symlink()) and not overwrite:
         raise FramepredError(f"{path} exists already: give --overwrite or another -o")
     folder = path.parent
     while not folder.exists():

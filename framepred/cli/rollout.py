@@ -67,7 +67,7 @@ def rollout(video: Path, out: Path | None, overwrite: bool, as_json: bool, **val
 
     default = Path(f"{video.stem}-rollout.mp4")
     out = out or (default if overwrite else options.numbered(default))
-    options.check_video_output(out, overwrite)
+    options.check_video_output(out, overwrite, video, values["actions"])
     forecast: Forecast = make_forecast(video, watch=_frames_bar(values["horizon"]), **values)
     write_forecast(forecast, out)
     summary = forecast.summary() | {"output": str(out)}

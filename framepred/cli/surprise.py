@@ -45,7 +45,7 @@ def surprise(video: Path, out: Path | None, overwrite: bool, as_json: bool, **va
 
     default = Path(f"{video.stem}-surprise.mp4")
     out = out or (default if overwrite else options.numbered(default))
-    options.check_video_output(out, overwrite)
+    options.check_video_output(out, overwrite, video, values["actions"], values["calibration"])
     found = measure_surprise(video, watch=_frames_bar, **values)
     write_surprise(found, out)
     summary = found.summary() | {"output": str(out)}

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from framepred.io.atomic import write_text
+from framepred.io.atomic import cannot_write, write_text
 
 
 class MetricsLog:
@@ -23,7 +23,10 @@ class MetricsLog:
 
     def write(self, row: dict[str, Any]) -> None:
         if self._file:
-            self._file.write(json.dumps(row) + "\n")
+            try:
+                self._file.write(json.dumps(row) + "\n")
+            except OSError as error:
+                raise cannot_write(Path(self._file.name), error) from error
 
     def close(self) -> None:
         if self._file:

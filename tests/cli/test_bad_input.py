@@ -355,6 +355,43 @@ def test_an_existing_output_is_kept_without_overwrite(
     assert (here / name).read_bytes() != b"mine"
 
 
+def test_overwrite_never_replaces_an_input_or_what_is_no_file(
+    clip: Path, here: Path, broken_run: Path, refused
+) -> None:
+    (here / "link.mp4").symlink_to(clip)
+    os.link(clip, here / "same.mp4")
+    (here / "folder.mp4").mkdir()
+    (here / "pipe.npz").symlink_to("/dev/null")
+    for command in ("rollout", "surprise"):
+        for out in ("clip.mp4", "link.mp4", "same.mp4", "../here/clip.mp4"):
+            line = refused(command, clip, "--model", broken_run, "-o", out, "--overwrite")
+            assert "would delete the input" in line
+        for out in ("folder.mp4", "pipe.npz"):
+            assert "is no file" in refused(command, clip, "--model", broken_run, "-o", out, "--overwrite")
+    for out in (clip, broken_run / "model.safetensors", broken_run / "framepred.json"):
+        line = refused("calibrate", clip, "--model", broken_run, "-o", out, "--overwrite")
+        assert "would delete the input" in line
+
+
+def test_a_resumed_run_is_checked_before_anything_is_written(
+    clips_dir: Path, here: Path, tiny_run: Path, refused
+) -> None:
+    shutil.copytree(tiny_run, here / "run")
+    command = ("train", clips_dir, "-o", "run", "--resume")
+    for setting, says in (
+        ("predictor.width=64", "predictor.width is 32 in run, not 64"),
+        ("predictor.layers=3", "predictor.layers is 2 in run, not 3"),
+        ("tokenizer.levels=[4, 4]", "tokenizer.levels is "),
+        ("data.size=32", "data.size is [64, 64] in run, not [32, 32]"),
+        ("data.validation_fraction=0.5", "data.validation_fraction is "),
+    ):
+        assert says in refused(*command, "--set", setting)
+    assert "data.fps is 0.0 in run, not 5.0" in refused(*command, "--fps", 5)
+    result = invoke(*command, "--set", "predictor.learning_rate=0.001", "--set", "training.predictor_steps=31")
+    assert result.exit_code == 0, result.stderr
+    assert "learning_rate = 0.001" in (here / "run" / "recipe.toml").read_text()
+
+
 def test_an_existing_run_is_kept_without_overwrite(clip: Path, broken_run: Path, refused) -> None:
     line = refused("train", clip, "-o", broken_run, "--steps", 1)
     assert "--overwrite" in line
