@@ -24,14 +24,23 @@ def encode(
     times: list[float] | None = None,
     options: dict[str, str] | None = None,
     container_options: dict[str, str] | None = None,
+    aspect: Fraction | None = None,
+    transfer: int | None = None,
 ) -> None:
-    """Encode uint8 (T, 3, H, W) with any codec; `times` gives each frame's second."""
+    """Encode uint8 (T, 3, H, W) with any codec; `times` gives each frame's second.
+
+    `aspect` is a pixel's width over its height, `transfer` FFmpeg's number of how light is coded.
+    """
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=10, options=options or {})
         stream.height, stream.width, stream.pix_fmt = frames.shape[2], frames.shape[3], pix_fmt
         if pix_fmt.startswith(("gray", "yuvj")):
             stream.codec_context.color_range = 2
         stream.codec_context.time_base = Fraction(1, 1000)
+        if aspect is not None:
+            stream.codec_context.sample_aspect_ratio = aspect
+        if transfer is not None:
+            stream.codec_context.color_trc = transfer
         for i, frame in enumerate(frames):
             picture = av.VideoFrame.from_ndarray(frame.permute(1, 2, 0).contiguous().numpy(), format="rgb24")
             picture.pts = round(1000 * (times[i] if times else i / 10))

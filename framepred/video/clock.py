@@ -29,7 +29,7 @@ class Stamp:
 
 def say_rate(fps: float) -> str:
     """Return a frame rate in words: "30 frames a second", "a frame each 120 s"."""
-    return f"{fps:.6g} frames a second" if fps >= 1 else f"a frame each {1 / fps:,.6g} s"
+    return f"{fps:.6g} frame{'s' if fps > 1 else ''} a second" if fps >= 1 else f"a frame each {1 / fps:,.6g} s"
 
 
 def mend(

@@ -8,6 +8,7 @@ from typing import Any
 import av
 
 from framepred.errors import FramepredError
+from framepred.video.clock import SAME_RATE
 
 _Disposition = av.stream.Disposition
 # FFmpeg draws text files as a terminal would, and follows lists.
@@ -50,6 +51,20 @@ def shown_stream(container: Any) -> Any:
 def video_streams(container: Any) -> list[Any]:
     """Return the streams of moving pictures; an album cover is a "video" stream inside an audio file."""
     return [s for s in container.streams.video if not s.disposition & _Disposition.attached_pic]
+
+
+def frames_counted(container: Any, stream: Any, fps: float | None) -> int | None:
+    """Return how many frames a file's header says are shown, at a rate `fps` if known; None where it does not say.
+
+    The samples that an edit list leaves out are not counted. AVI counts ticks, which may be more than frames.
+    """
+    if not stream.frames:
+        return None
+    if "mov" in container.format.name.split(","):
+        return sum(not entry.is_discard for entry in stream.index_entries)
+    if container.format.name == "avi" and (fps is None or abs(fps * float(stream.time_base) - 1) > SAME_RATE):
+        return len(stream.index_entries) or None
+    return int(stream.frames)
 
 
 def rates_said(stream: Any) -> list[float]:

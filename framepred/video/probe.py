@@ -13,8 +13,8 @@ from av.video.reformatter import VideoReformatter
 
 from framepred.errors import FramepredError
 from framepred.video.clock import SAME_RATE
-from framepred.video.container import may_start_over, open_video, rates_said
-from framepred.video.decode import Faults, decode_packet, packets_of
+from framepred.video.container import frames_counted, may_start_over, open_video, rates_said
+from framepred.video.decode import Faults, decode_packet, is_end, packets_of
 from framepred.video.picture import to_picture
 
 # An hour at 30 frames a second: more packets are not looked at.
@@ -72,17 +72,16 @@ _Time = tuple[int | None, int | None, bool]
 def _probe(path: Path, _size: int, _changed: int) -> VideoInfo:
     with open_video(path) as (container, stream):
         faults, picture, whole = Faults(path), None, False
-        lasts, times, left_out = list[float](), list[_Time](), 0
+        lasts, times = list[float](), list[_Time]()
         tick = float(stream.time_base or 0)
         for packet in packets_of(container, stream, faults):
             if picture is None:
                 frames = decode_packet(packet, faults)
                 picture = to_picture(frames[0], VideoReformatter(), stream.sample_aspect_ratio) if frames else None
-            whole = not packet.size
+            whole = is_end(packet)
             if whole or len(times) == _MOST_PACKETS:
                 break
             times.append((packet.pts, packet.dts, packet.is_discard))
-            left_out += packet.is_discard
             if not packet.is_discard:
                 lasts.append((packet.duration or 0) * tick)
         if picture is None:
@@ -94,15 +93,16 @@ def _probe(path: Path, _size: int, _changed: int) -> VideoInfo:
         seconds = len(lasts) / fps if even else sum(steps) + (lasts[-1] or 1 / fps)
         if not whole:
             seconds = stream.duration * tick if stream.duration else (container.duration or 0) / av.time_base
+        counted = frames_counted(container, stream, fps)
         return VideoInfo(
             width=picture.shape[2],
             height=picture.shape[1],
             fps=fps,
-            num_frames=stream.frames - left_out if stream.frames else len(lasts) if whole else None,
+            num_frames=counted or (len(lasts) if whole else None),
             seconds=seconds or None,
             codec=stream.codec_context.name,
             even=even,
-            missing=max(0, stream.frames - len(times)) if whole else 0,
+            missing=max(0, (counted or 0) - len(lasts)) if whole else 0,
         )
 
 

@@ -51,12 +51,12 @@ def stream_timed(
         stack.callback(faults.warn)
         info = probe_video(path)
         if whole and info.missing:
-            raise faults.unmatched(f"{info.missing} of {stream.frames} frames are missing")
+            raise faults.unmatched(f"{info.missing} of {info.num_frames} frames are missing")
         if fps is not None and info.is_slow(fps):
             faults.note_slow(info.fps, fps)
             fps = None
         longest = LONGEST_STEP if may_start_over(container) else math.inf
-        pictures = _pictures(container, stream, size, faults)
+        pictures = _pictures(container, stream, info.fps, size, faults)
         timed = mend(pictures, 1 / info.fps, longest, faults.clock.append)
         shown: Iterator[tuple[float, Tensor]] = ((seconds, frame) for seconds, _, frame in timed)
         if fps is not None:
@@ -74,14 +74,14 @@ def stream_timed(
 
 
 def _pictures(
-    container: Any, stream: Any, size: tuple[int, int] | None, faults: Faults
+    container: Any, stream: Any, fps: float, size: tuple[int, int] | None, faults: Faults
 ) -> Iterator[tuple[Stamp, Tensor]]:
     """Yield (stamp, frame uint8 (1, 3, H, W)) of one size: `size`, or that of the first."""
     # One for all frames: to prepare a conversion costs as much as to decode a small frame.
     converter = VideoReformatter()
     _note_streams(container, stream, faults)
     coded: tuple[int, int] | None = None
-    for stamp, frame in decode(container, stream, faults):
+    for stamp, frame in decode(container, stream, faults, fps):
         if coded != (frame.width, frame.height):
             _note_frame(frame, coded, faults)
             coded = frame.width, frame.height
