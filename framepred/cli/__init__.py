@@ -6,6 +6,7 @@ The top package: it may import all others, none imports it, and only it knows cl
 from framepred.cli import (
     calibrate,
     caption,
+    convert,
     eval,  # noqa: A004
     export,
     info,
@@ -26,8 +27,8 @@ from framepred.cli.group import cli
 from framepred.cli.streams import prepare_streams
 
 __all__ = [
-    "calibrate", "caption", "cli", "eval", "export", "info", "learn", "main", "plan", "play", "preview", "pull",
-    "push", "recipe", "record", "rollout", "surprise", "tokenize", "train",
+    "calibrate", "caption", "cli", "convert", "eval", "export", "info", "learn", "main", "plan", "play", "preview",
+    "pull", "push", "recipe", "record", "rollout", "surprise", "tokenize", "train",
 ]  # fmt: skip
 
 

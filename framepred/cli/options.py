@@ -30,6 +30,10 @@ ACTIONS = click.option(
     "--actions", metavar="FILE|none", help="Actions CSV.  [default: NAME.actions.csv beside the video, if there]"
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else.")
+CODEC = click.option(
+    "--codec", default="lossless", show_default=True, type=click.Choice(["lossless", "h264", "av1"]),
+    help="How videos are encoded.",
+)  # fmt: skip
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 
 

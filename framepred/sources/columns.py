@@ -38,18 +38,17 @@ def as_actions(values: NDArray[Any], names: Iterable[str], where: str) -> Action
     """
     if values.dtype.kind not in "biuf":
         raise FramepredError(f"{where} has actions of {values.dtype}: give numbers")
-    rows = values.reshape(len(values), -1)
+    rows, given = values.reshape(len(values), -1), names if isinstance(names, tuple) else tuple(names)
     if rows.shape[1] == 1 and rows.dtype.kind in "biu":
         ids = torch.from_numpy(rows[:, 0].astype(np.int64))
         if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) <= _MAX_ID:
             bad = int(ids.min()) if int(ids.min()) < 0 else int(ids.max())
             raise FramepredError(f"{where} has the action {bad}, which is not allowed: ids are 0 to {_MAX_ID}")
-        return ids, (next(iter(names), "action"),)
+        return ids, given if len(given) == 1 else ("action",)
     numbers = torch.from_numpy(rows.astype(np.float32))
     if not bool(numbers.isfinite().all()):
         step = int((~numbers.isfinite()).any(1).nonzero()[0])
         raise FramepredError(f"{where} has an action that is no finite number at step {step}: mend or leave it out")
-    given = tuple(names)
     if len(set(given)) != rows.shape[1] or len(given) != rows.shape[1]:
         given = tuple(f"action_{i}" for i in range(rows.shape[1]))
     return numbers, given

@@ -12,6 +12,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from framepred.config.action_names import ActionNames
 from framepred.errors import FramepredError
 from framepred.io import hub
 from framepred.sources.captions_csv import Caption
@@ -72,7 +73,8 @@ class LeRobotEpisode(PicturesEpisode):
         if self.acts is None:
             return None
         rows = self._rows()
-        return as_actions(_matrix(rows[self.acts.key], self.where), self.acts.names, self.where)
+        names = ActionNames(self.acts.names, self.acts.values)
+        return as_actions(_matrix(rows[self.acts.key], self.where), names, self.where)
 
     def captions(self, times: Tensor, fps: float) -> tuple[Caption, ...]:
         """Return the texts of its tasks, each for as long as it goes on."""

@@ -14,7 +14,7 @@ from framepred.errors import FramepredError
 
 @dataclass(frozen=True)
 class Feature:
-    """A column of the dataset: `names` are those of its numbers, `codec` that of a video."""
+    """A column of the dataset: `names` are those of its numbers, `values` those of ids, `codec` that of a video."""
 
     key: str
     dtype: str
@@ -22,6 +22,7 @@ class Feature:
     names: tuple[str, ...]
     codec: str
     depth: bool
+    values: tuple[str, ...] = ()
 
     @staticmethod
     def of(key: str, about: Mapping[str, Any]) -> "Feature":
@@ -34,7 +35,7 @@ class Feature:
         return Feature(
             key, about["dtype"], tuple(about.get("shape") or ()), tuple(map(str, names)),
             video.get("video.codec") or about["dtype"],
-            bool(video.get("is_depth_map") or video.get("video.is_depth_map")),
+            bool(video.get("is_depth_map") or video.get("video.is_depth_map")), tuple(about.get("values") or ()),
         )  # fmt: skip
 
     @property

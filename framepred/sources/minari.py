@@ -49,8 +49,8 @@ class MinariEpisode(PicturesEpisode):
 
     @property
     def state(self) -> str:
-        files = sorted(path for path in self.data.rglob("*") if path.is_file())
-        return repr((self.key, [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]))
+        about = (self.data / "metadata.json").stat()
+        return repr((self.key, self.steps, about.st_size, about.st_mtime_ns))
 
     @property
     def actions_from(self) -> str | None:

@@ -1,0 +1,51 @@
+"""Episodes → a folder of videos with actions and captions beside."""
+
+import warnings
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from framepred.errors import FramepredWarning
+from framepred.io.atomic import writing_folder
+from framepred.io.progress import Progress
+from framepred.sources.actions_csv import actions_path, write_actions
+from framepred.sources.captions_csv import captions_path, write_captions
+from framepred.sources.contract import StoredEpisode
+from framepred.video.encode import CODECS, encoding
+
+
+def write_folder(
+    episodes: Sequence[StoredEpisode], out: Path, codec: str = "lossless"
+) -> Generator[Progress, None, None]:
+    """Write episodes as videos in the folder `out`, which appears when it is whole, yielding after each.
+
+    Episodes of one name are numbered apart.
+    """
+    names = dict[str, int]()
+    with writing_folder(out) as root:
+        for done, stored in enumerate(episodes, 1):
+            number = names[stored.name] = names.get(stored.name, 0) + 1
+            path = root / f"{stored.name}{f'-{number}' if number > 1 else ''}.mp4"
+            info, loaded, times = stored.info(), stored.actions(), list[Tensor]()
+            size = info.height, info.width
+            with encoding(path, CODECS[codec], info.fps, size) as add:
+                for frame in _noting(stored, size, times):
+                    add(frame)
+            shown = torch.cat(times)
+            if bool(((shown - torch.arange(len(shown)) / info.fps).abs() > 0.1 / info.fps).any()):
+                message = f"{stored.where} is not shown at an even rate: it is written at {info.fps:g} frames a second"
+                warnings.warn(FramepredWarning(message), stacklevel=2)
+            if loaded is not None:
+                write_actions(actions_path(path), *loaded)
+            if captions := stored.captions(shown, info.fps):
+                write_captions(captions_path(path), captions)
+            yield Progress(done, len(episodes), stored.name)
+
+
+def _noting(stored: StoredEpisode, size: tuple[int, int], times: list[Tensor]) -> Iterator[Tensor]:
+    """Yield an episode's frames, and add their times to a list."""
+    for frames, seconds in stored.stream_timed(size, None):
+        times.append(seconds)
+        yield from frames

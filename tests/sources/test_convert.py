@@ -1,0 +1,116 @@
+"""Writing back: a LeRobot dataset and a video folder give frames and values as they were."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pyarrow.parquet as pq
+import pytest
+import torch
+from click.testing import CliRunner
+from lerobot_set import FPS, LENGTHS, actions_of, frames_of, write_v21
+from media import encode, shades
+
+from framepred.cli import cli
+from framepred.sources.contract import StoredEpisode
+from framepred.sources.find import find_episodes
+
+CAMERA = "observation.images.main"
+
+
+def framepred(*arguments: object, fails: bool = False) -> str:
+    result = CliRunner().invoke(cli, [str(a) for a in arguments], catch_exceptions=False)
+    assert (result.exit_code != 0) == fails, result.output
+    return result.output if fails else result.stdout
+
+
+def same(made: list[StoredEpisode], given: list[StoredEpisode]) -> None:
+    """Compare frames, actions up to the last frame, names, times and captions."""
+    assert len(made) == len(given)
+    for a, b in zip(made, given, strict=True):
+        (x, y), size = (a, b), (b.info().height, b.info().width)
+        x, y = x.read(size), y.read(size)
+        steps = len(y.frames) - 1
+        assert torch.equal(x.frames, y.frames) and x.fps == y.fps and torch.allclose(x.times, y.times, atol=1e-5)
+        assert torch.equal(x.actions[:steps], y.actions[:steps]) and x.action_names == y.action_names
+        assert x.actions.dtype == y.actions.dtype
+        said = [[(c.text, round(c.start, 2), round(c.end, 2)) for c in e.captions(y.times, y.fps)] for e in (a, b)]
+        assert said[0] == said[1]
+
+
+def test_lerobot_to_folder_and_back(tmp_path: Path) -> None:
+    given = find_episodes([f"lerobot:{write_v21(tmp_path / 'v21', {'cam': 'image'})}"])
+    framepred("convert", f"lerobot:{tmp_path / 'v21'}", "-o", tmp_path / "folder", "--to", "folder")
+    same(find_episodes([tmp_path / "folder"]), given)
+    framepred("convert", tmp_path / "folder", "-o", tmp_path / "v3", "--to", "lerobot")
+    same(find_episodes([f"lerobot:{tmp_path / 'v3'}"]), given)
+
+
+def test_discrete_actions_without_a_last_one(clips_dir: Path, tmp_path: Path) -> None:
+    made = framepred("convert", clips_dir, "-o", tmp_path / "set", "--to", "lerobot", "--json")
+    given = find_episodes([clips_dir])
+    assert json.loads(made)["episodes"] == len(given)
+    same(find_episodes([f"lerobot:{tmp_path / 'set'}"]), given)
+
+
+def test_the_dataset_is_as_the_format_has_it(tmp_path: Path) -> None:
+    """Read without framepred, as lerobot does."""
+    write_v21(tmp_path / "v21", {"cam": "image"})
+    root = tmp_path / "set"
+    framepred("convert", f"lerobot:{tmp_path / 'v21'}", "-o", root, "--to", "lerobot")
+    info = json.loads((root / "meta/info.json").read_text())
+    assert (info["codebase_version"], info["total_episodes"], info["total_frames"]) == ("v3.0", 3, sum(LENGTHS))
+    assert info["fps"] == FPS and info["features"]["action"]["names"] == ["x", "y", "gripper"]
+    tasks = pandas.read_parquet(root / "meta/tasks.parquet")
+    assert tasks.loc["lift it"].task_index == 1 and list(tasks.index) == ["push the cube", "lift it"]
+    episodes = pq.read_table(root / "meta/episodes/chunk-000/file-000.parquet").to_pylist()
+    assert [e["length"] for e in episodes] == list(LENGTHS)
+    assert [e["dataset_to_index"] for e in episodes] == np.cumsum(LENGTHS).tolist()
+    assert [e[f"videos/{CAMERA}/from_timestamp"] for e in episodes] == [0.0, 0.7, 1.1]
+    rows = pq.read_table(root / "data/chunk-000/file-000.parquet").to_pydict()
+    every = np.concatenate([actions_of(i, n) for i, n in enumerate(LENGTHS)])
+    assert np.array_equal(np.array(rows["action"], np.float32), every)
+    assert rows["index"] == list(range(20)) and rows["frame_index"][7:11] == [0, 1, 2, 3]
+    stats = json.loads((root / "meta/stats.json").read_text())
+    assert np.allclose(stats["action"]["mean"], every.mean(0)) and np.allclose(stats["action"]["std"], every.std(0))
+    pixels = torch.cat([frames_of(i, n) for i, n in enumerate(LENGTHS)]).double() / 255
+    assert np.allclose(np.array(stats[CAMERA]["mean"]).ravel(), pixels.mean((0, 2, 3)), atol=1e-6)
+    assert np.array(stats[CAMERA]["max"]).shape == (3, 1, 1)
+
+
+def test_lossy_codecs_stay_near(tmp_path: Path) -> None:
+    write_v21(tmp_path / "v21", {"cam": "image"})
+    for codec in ("h264", "av1"):
+        root = tmp_path / codec
+        framepred("convert", f"lerobot:{tmp_path / 'v21'}", "-o", root, "--to", "lerobot", "--codec", codec)
+        info = json.loads((root / "meta/info.json").read_text())
+        assert info["features"][CAMERA]["info"]["video.codec"] == codec
+        for i, episode in enumerate(find_episodes([f"lerobot:{root}"])):
+            away = episode.read((32, 48)).frames.float() - frames_of(i, LENGTHS[i]).float()
+            assert 0 < away.abs().mean() < 6
+
+
+@pytest.mark.parametrize(
+    ("second", "says"),
+    [("size", "has size (16, 24), the first episode (32, 48)"), ("actions", "has actions None, the first episode")],
+)
+def test_episodes_that_differ_leave_nothing(tmp_path: Path, second: str, says: str) -> None:
+    first = write_v21(tmp_path / "v21", {"cam": "image"})
+    encode(tmp_path / "b.mp4", shades(4, *((16, 24) if second == "size" else (32, 48))))
+    arguments = ["convert", f"lerobot:{first}", tmp_path / "b.mp4", "-o", tmp_path / "set", "--to", "lerobot"]
+    said = framepred(*arguments, fails=True)
+    assert says in said and said.count("\n") == 1
+    assert {p.name for p in tmp_path.iterdir()} == {"v21", "b.mp4"}
+    (tmp_path / "set").mkdir()
+    assert "exists already: give another -o" in framepred(*arguments, fails=True)
+
+
+def test_odd_sides_need_the_lossless_codec(tmp_path: Path) -> None:
+    encode(tmp_path / "odd.mkv", shades(4, 15, 21), "ffv1", "bgr0")
+    said = framepred("convert", tmp_path / "odd.mkv", "-o", tmp_path / "set", "--to", "folder", "--codec", "h264",
+                     fails=True)  # fmt: skip
+    assert "give --codec lossless" in said and not (tmp_path / "set").exists()
+    framepred("convert", tmp_path / "odd.mkv", "-o", tmp_path / "set", "--to", "folder")
+    a, b = (find_episodes([p])[0].read((15, 21)).frames for p in (tmp_path / "odd.mkv", tmp_path / "set"))
+    assert torch.equal(a, b)
