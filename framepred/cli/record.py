@@ -2,6 +2,7 @@
 
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -10,13 +11,14 @@ from framepred.cli import options
 from framepred.cli.console import consume, print_json, say_next
 from framepred.cli.group import cli
 from framepred.cli.stopped import saying_what_is_saved
+from framepred.errors import FramepredError
 from framepred.io.outputs import replacing
 
 
 @cli.command(
     sections={
         "What is played": ("episodes", "steps", "seed", "sticky"),
-        "What is written": ("size", "frame_skip", "actions_of"),
+        "What is written": ("size", "frame_skip", "actions_of", "form"),
     }
 )
 @click.argument("env")
@@ -38,16 +40,21 @@ from framepred.io.outputs import replacing
     help="Chance that the random policy repeats its action.",
 )
 @click.option("--actions-of", metavar="ENV", help="Write the action ids of this environment, matched by name.")
+@click.option(
+    "--format", "form", default="folder", show_default=True, type=click.Choice(["folder", "lerobot"]),
+    help="Videos with actions beside, or a LeRobot dataset (v3.0).",
+)  # fmt: skip
 @options.OVERWRITE
 @options.JSON
-def record(env: str, out: Path, overwrite: bool, as_json: bool, **values: Any) -> None:
-    """Record a Gymnasium environment as a video folder with actions (lossless).
+def record(env: str, out: Path, form: str, overwrite: bool, as_json: bool, **values: Any) -> None:
+    """Record a Gymnasium environment as a video folder with actions, or as a LeRobot dataset (lossless).
 
     \b
     Examples:
       framepred record VizdoomMyWayHome-v1 -o videos --episodes 20
       # other episodes, to evaluate on
       framepred record Crafter -o held-out --episodes 4 --seed 5000
+      framepred record CarRacing-v3 -o set --format lerobot
     """
     from framepred.recording.gym import Recording
     from framepred.recording.gym import record as run_recording
@@ -59,14 +66,35 @@ def record(env: str, out: Path, overwrite: bool, as_json: bool, **values: Any) -
         paths.append(out / path.name)
         return len(paths) / recording.episodes, f"{len(paths)} of {recording.episodes} episodes, {path.name}"
 
+    if form == "lerobot":
+        _record_lerobot(recording, out, overwrite, describe)
+        _show(out, paths, as_json, f"lerobot:{out}")
+        return
     place = replacing(out, overwrite, keep=["*.mp4"], job=repr(recording), resume=overwrite)
     with (
         saying_what_is_saved(out, place, lambda _: f"{len(paths)} episodes" if paths else "") as folder,
         closing(run_recording(recording, folder)) as episodes,
     ):
         consume(episodes, describe)
+    _show(out, paths, as_json, str(out))
+
+
+def _show(out: Path, paths: list[Path], as_json: bool, source: str) -> None:
     if as_json:
         print_json({"path": str(out), "episodes": [str(p) for p in paths]})
     else:
         click.echo(f"{out}: {len(paths)} episodes")
-        say_next("train", out, "-o", "run", "--minutes", 30)
+        say_next("train", source, "-o", "run", "--minutes", 30)
+
+
+def _record_lerobot(recording: Any, out: Path, overwrite: bool, describe: Any) -> None:
+    """Record a video folder that nobody sees, and write it as a dataset; nothing is left of one that is stopped."""
+    from framepred.recording.gym import record as run_recording
+    from framepred.sources.find import find_episodes
+    from framepred.sources.lerobot_write import write_lerobot
+
+    if overwrite or out.exists():
+        raise FramepredError(f"{out}: a LeRobot dataset is written anew, into a folder that does not exist")
+    with TemporaryDirectory() as folder, closing(run_recording(recording, Path(folder))) as episodes:
+        consume(episodes, describe)
+        consume(write_lerobot(find_episodes([folder]), out))

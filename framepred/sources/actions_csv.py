@@ -74,12 +74,16 @@ def read_actions(path: str | os.PathLike[str]) -> tuple[Tensor, ActionNames]:
     return values.float(), ActionNames(names)
 
 
-def write_actions(path: str | os.PathLike[str], actions: Tensor, names: Sequence[str]) -> None:
-    """Write actions, int64 (T,) or float (T, D), as an action file."""
+def write_actions(
+    path: str | os.PathLike[str], actions: Tensor, names: Sequence[str], values: Sequence[str] = ()
+) -> None:
+    """Write actions, int64 (T,) or float (T, D), as an action file; `values` are the names of ids, if these are to be
+    written instead."""
     with writing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(names)
-        writer.writerows([[a] for a in actions.tolist()] if actions.ndim == 1 else actions.tolist())
+        rows = [[a] for a in actions.tolist()] if actions.ndim == 1 else actions.tolist()
+        writer.writerows([[values[a]] for (a,) in rows] if values else rows)
 
 
 def _wrong(path: Path, line: int, what: str) -> FramepredError:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from framepred.config.action_names import values_of
 from framepred.errors import FramepredWarning
 from framepred.io.atomic import writing_folder
 from framepred.io.progress import Progress
@@ -38,7 +39,8 @@ def write_folder(
                 message = f"{stored.where} is not shown at an even rate: it is written at {info.fps:g} frames a second"
                 warnings.warn(FramepredWarning(message), stacklevel=2)
             if loaded is not None:
-                write_actions(actions_path(path), *loaded)
+                actions, columns = loaded
+                write_actions(actions_path(path), actions, columns, values_of(columns))
             if captions := stored.captions(shown, info.fps):
                 write_captions(captions_path(path), captions)
             yield Progress(done, len(episodes), stored.name)

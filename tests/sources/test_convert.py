@@ -13,6 +13,7 @@ from lerobot_set import FPS, LENGTHS, actions_of, frames_of, write_v21
 from media import encode, shades
 
 from framepred.cli import cli
+from framepred.config.action_names import values_of
 from framepred.sources.contract import StoredEpisode
 from framepred.sources.find import find_episodes
 
@@ -114,3 +115,19 @@ def test_odd_sides_need_the_lossless_codec(tmp_path: Path) -> None:
     framepred("convert", tmp_path / "odd.mkv", "-o", tmp_path / "set", "--to", "folder")
     a, b = (find_episodes([p])[0].read((15, 21)).frames for p in (tmp_path / "odd.mkv", tmp_path / "set"))
     assert torch.equal(a, b)
+
+
+def test_recorded_as_a_lerobot_dataset(tmp_path: Path) -> None:
+    pytest.importorskip("crafter")
+    for out, more in (("folder", []), ("set", ["--format", "lerobot"])):
+        framepred("record", "Crafter", "-o", tmp_path / out, "--episodes", 2, "--steps", 6, "--size", 32, *more)
+    given, made = find_episodes([tmp_path / "folder"]), find_episodes([f"lerobot:{tmp_path / 'set'}"])
+    same(made, given)
+    assert values_of(made[0].actions()[1]) == values_of(given[0].actions()[1])
+    # Ids are spelled in a folder, so that they mean the same wherever it is.
+    framepred("convert", f"lerobot:{tmp_path / 'set'}", "-o", tmp_path / "again", "--to", "folder")
+    for a, b in zip(find_episodes([tmp_path / "again"]), given, strict=True):
+        (x, names), (y, known) = a.actions(), b.actions()
+        assert [values_of(names)[i] for i in x.tolist()][:6] == [values_of(known)[i] for i in y.tolist()]
+    said = framepred("record", "Crafter", "-o", tmp_path / "set", "--format", "lerobot", fails=True)
+    assert "into a folder that does not exist" in said
