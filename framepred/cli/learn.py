@@ -21,7 +21,7 @@ from framepred.io.outputs import replacing
 @click.option("--replay", multiple=True, metavar="SOURCE", help="What the run knows, to be kept known (repeatable).")
 @click.option("--lora", type=click.IntRange(1), metavar="RANK", help="Learn low-rank updates of the matrices alone.")
 @click.option("--only-surprising", is_flag=True, help="Learn only from episodes that cost more than those before.")
-@click.option("--steps", type=click.IntRange(1), help="Updates after each episode.")
+@click.option("--steps", type=click.IntRange(0), help="Updates after each episode.")
 @options.settings("recipe, as learning.learning_rate")
 @click.option("--resume", is_flag=True, help="Go on with learning that was stopped.")
 @options.OVERWRITE

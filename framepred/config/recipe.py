@@ -174,7 +174,7 @@ class TrainingRecipe:
 class LearningRecipe:
     """Learning that goes on after training (`framepred learn`)."""
 
-    steps: int = at_least(1, 8, "updates after each episode")
+    steps: int = at_least(0, 8, "updates after each episode; 0 only predicts")
     batch_size: int = at_least(2, 8, "windows of an update")
     learning_rate: float = above_zero_below_one(5e-4, "of AdamW, the same throughout")
     lora_rank: int = at_least(0, 0, "rank of low-rank updates of the matrices; 0 learns all weights", words="0 or more")

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from framepred.cli import cli
 from framepred.config.recipe import Recipe, apply
 from framepred.errors import FramepredError
+from framepred.io.compat import ensure_torchvision
 from framepred.sources.actions_csv import write_actions
 from framepred.training.learn import LearnJob, learn, transfer
 from framepred.training.online import EpisodeLearned, Measured, read_learning
@@ -75,6 +76,8 @@ def test_stopped_at_any_episode_it_resumes_to_the_same_weights(
     lora: int, tiny_run: Path, new: Path, tmp_path: Path
 ) -> None:
     if lora:
+        # peft imports it.
+        ensure_torchvision()
         pytest.importorskip("peft")
     recipe = apply(RECIPE, {"learning": {"lora_rank": lora, "only_surprising": True}})
     whole = LearnJob([str(new)], str(tiny_run), tmp_path / "whole", recipe)
