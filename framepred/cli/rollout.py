@@ -79,7 +79,7 @@ def rollout(video: Path, out: Path | None, overwrite: bool, as_json: bool, **val
     else:
         say("the video ends with the context: nothing to score against")
     rate, took = summary["tokens_per_second"], duration(summary["seconds"])
-    say(f"{summary['forward_passes']} passes, {rate:.0f} tokens/s, {took}")
+    say(f"{summary['forward_passes']} passes of the model, {rate:.0f} tokens/s, {took}")
     click.echo(str(out))
     say_next("eval", video.parent, "--model", values["model"])
 
@@ -100,7 +100,11 @@ def _show_scores(name: str, summary: dict[str, Any]) -> None:
     ]
     heads = [head for _, head, _ in columns]
     count = len(summary["psnr"]["model"])
-    print_table(["", *heads], rows, f"{name}: {count} predicted frames, motion {summary['motion']:.4f}")
+    print_table(
+        ["", *heads],
+        rows,
+        f"{name}: {count} predicted frames, in which a pixel moves by {summary['motion']:.2%} a frame",
+    )
     if gain > 0:
         click.echo(f"The prediction is {gain:.2f} dB better than copying the last frame on this clip.")
     else:

@@ -18,6 +18,8 @@ from framepred.evaluation.clips import EvalClip
 from framepred.evaluation.futures import Scorer, action_variants, encode_variants, make_futures, own_row
 from framepred.evaluation.plots import groups_plot, horizon_curves, rank_plot
 from framepred.evaluation.tables import (
+    LOOK,
+    NEARNESS,
     ROW_NAMES,
     answer,
     counterfactual_table,
@@ -125,7 +127,7 @@ def _data_uri(data: bytes, kind: str) -> str:
 
 def _section(facts: dict[str, Any], protocol: dict[str, Any], figures: list[_Figure]) -> dict[str, Any]:
     """Return what the page shows of a group; plots are SVG text."""
-    headers, rows = group_table(facts)
+    near, look = group_table(facts, NEARNESS), group_table(facts, LOOK)
     plots = [horizon_curves(facts["rows"], ROW_NAMES, metric, label) for metric, label in _CURVES]
     spread = facts["spread"]
     return {
@@ -134,8 +136,7 @@ def _section(facts: dict[str, Any], protocol: dict[str, Any], figures: list[_Fig
         "answer": answer(facts, protocol),
         "known": known_sentence(facts),
         "verdict": verdict(facts),
-        "headers": headers,
-        "rows": rows,
+        "tables": [part for part in (near, look) if part[1]],
         "notes": notes(facts),
         "curves": [plot for plot in plots if plot],
         "ranks": rank_plot(spread["ranks"]) if spread else None,
@@ -155,8 +156,8 @@ def _page(result: dict[str, Any], sections: list[dict[str, Any]]) -> str:
         across = {"headers": headers, "rows": rows, "plot": plot}
     text = (resources.files("framepred.evaluation") / "report.html").read_text(encoding="utf-8")
     page = Environment(autoescape=True, undefined=StrictUndefined).from_string(text)
-    shown = {label for section in sections for label in section["headers"]}
-    shown |= {row[0] for section in sections for row in section["rows"]}
+    parts = [part for section in sections for part in section["tables"]]
+    shown = {label for headers, rows in parts for label in [*headers, *(row[0] for row in rows)]}
     words = [(label, meaning) for label, meaning in (COLUMNS | ROWS).items() if label in shown] + list(WORDS.items())
     return page.render(
         protocol=result["protocol"], header=header_facts(result), across=across, groups=sections, words=words

@@ -172,7 +172,9 @@ def _beaten(ahead: dict[str, Any]) -> list[str]:
         if not found["below"]:
             parts.append(f"{ROW_NAMES[row]} at every horizon")
         elif found["above"]:
-            parts.append(f"{ROW_NAMES[row]} at {_ranges(found['above'])} of {len(found['above'] + found['below'])}")
+            parts.append(
+                f"{ROW_NAMES[row]} at frames {_ranges(found['above'])} of {len(found['above'] + found['below'])}"
+            )
         else:
             parts.append(f"{ROW_NAMES[row]} at none")
     return parts

@@ -80,15 +80,19 @@ def draw_cells(cells: Sequence[Cell], side: int, colour: tuple[int, int, int]) -
 
 
 def draw_moments(context: Tensor, rows: dict[str, Tensor], side: int = 160) -> Iterator[Tensor]:
-    """Yield one picture uint8 (3, H', W') a moment: the rows' frames (T, 3, H, W) side by side, context first."""
+    """Yield one picture uint8 (3, H', W') a moment: the rows' frames (T, 3, H, W) side by side.
+
+    The context comes first, in the place of the first row alone: the others begin after it.
+    """
     for t, frame in enumerate(context):
-        yield draw_cells([(name, frame, f"context {t + 1 - len(context)}") for name in rows], side, _CONTEXT)
+        cells = [(name, None if i else frame, "" if i else _when(t - len(context))) for i, name in enumerate(rows)]
+        yield draw_cells(cells, side, _CONTEXT)
     for t in range(len(next(iter(rows.values())))):
         yield draw_cells([(name, frames[t], f"frame +{t + 1}") for name, frames in rows.items()], side, _PREDICTED)
 
 
 def draw_filmstrip(context: Tensor, rows: dict[str, Tensor], side: int = 72, most: int = 10) -> Tensor:
-    """Draw rows of frames (T, 3, H, W) over each other, the last context frame at the left: uint8 (3, H', W').
+    """Draw rows of frames (T, 3, H, W) over each other, the last context frame left of the first: uint8 (3, H', W').
 
     Of more than `most` frames, as many are shown, evenly spread.
     """
@@ -108,9 +112,12 @@ def draw_filmstrip(context: Tensor, rows: dict[str, Tensor], side: int = 72, mos
         pen.text((x + 2, 4), label, _CONTEXT if column == 0 else _PREDICTED, font=font(12))
         for row, (name, future) in enumerate(rows.items()):
             y = TITLE + row * (height + 3)
+            if column == 0:
+                pen.text((6, y + height // 2 - 8), name, INK, font=font(13))
+            if column == 0 and row > 0:
+                # The other rows are no picture of what was given.
+                continue
             picture = context[-1] if column == 0 else future[shown[column - 1]]
             image = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
             canvas.paste(image.resize((width, height), Image.Resampling.NEAREST), (x, y))
-            if column == 0:
-                pen.text((6, y + height // 2 - 8), name, INK, font=font(13))
     return torch.from_numpy(np.array(canvas)).permute(2, 0, 1)
