@@ -1,12 +1,13 @@
 """`framepred plan`: actions that reach a goal."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 from framepred.cli import options
-from framepred.cli.console import print_json, say
+from framepred.cli.console import print_json, say, track
 from framepred.cli.group import cli
 from framepred.errors import FramepredError
 
@@ -91,11 +92,17 @@ def _make(video: Path | None, model: str, env: str | None, device: str, values: 
     goal = _goal(run, values["goal"], values["goal_frame"], values["goal_steps"], video)
     if env is not None:
         protocol = GoalProtocol(env=env, first_seed=values["seed"], context=values["context"], search=search)
-        return plan_in_environment(run, protocol, values["goal_steps"], goal, values["budget"])
+        budget = values["budget"]
+        return plan_in_environment(run, protocol, values["goal_steps"], goal, budget, _steps_bar(budget))
     assert video is not None and goal is not None
     frames, known = start_in_clip(run, video, values["actions"], values["start"], values["context"])
     fps = run.fps if known is None else VideoFile(video, str(video)).info().fps
     return plan_after(run, frames, known, goal, search, fps)
+
+
+def _steps_bar(budget: int) -> Callable[[Iterator[Any]], Iterator[Any]]:
+    count = iter(range(1, budget + 1))
+    return lambda steps: track(steps, lambda step: ((n := next(count)) / budget, f"step {n} of at most {budget}"))
 
 
 def _goal(run: Any, goal: Path | None, frame: int | None, steps: int | None, video: Path | None) -> Any:

@@ -1,6 +1,7 @@
 """A start and a goal → a plan: imagined after a clip, or followed in an environment."""
 
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from framepred.errors import FramepredError
+from framepred.planning.execute import Step
 from framepred.planning.judges import Imagined
 from framepred.planning.protocol import GoalProtocol
 from framepred.planning.search import Search, find_plan
@@ -71,11 +73,13 @@ def plan_after(
 
 
 def plan_in_environment(
-    run: Run, protocol: GoalProtocol, steps: int | None = None, goal: Tensor | None = None, budget: int = 32
-) -> Planned:
+    run: Run, protocol: GoalProtocol, steps: int | None = None, goal: Tensor | None = None, budget: int = 32,
+    watch: Callable[[Iterator[Step]], Iterator[Step]] = iter,
+) -> Planned:  # fmt: skip
     """Plan in the protocol's environment and follow the plans, in the episode of its `first_seed`.
 
-    The goal is a picture uint8 (3, H, W), or what a random policy reaches after so many `steps`.
+    The goal is a picture uint8 (3, H, W), or what a random policy reaches after so many `steps`. `watch` is given the
+    steps as they are taken.
     """
     space, size = run.layout.actions, run.tokenizer.frame_size
     with open_environment(protocol.env, size) as env:
@@ -90,7 +94,7 @@ def plan_in_environment(
             check_goal(run, goal, task.frames[-1])
             task = replace(task, goal=goal, place=None)
         began = time.perf_counter()
-        taken = list(try_task("model", run, simulator, simulator, task, protocol, budget))
+        taken = list(watch(try_task("model", run, simulator, simulator, task, protocol, budget)))
         seconds, fps = time.perf_counter() - began, env.fps
     if not taken:
         raise FramepredError(f"the episode of seed {protocol.first_seed} ends at the start: give another --seed")
@@ -126,5 +130,12 @@ def write_plan(planned: Planned, out: Path) -> None:
     """Write the frames as a lossless video and the actions beside it, as `record` does."""
     space = planned.run.layout.actions
     assert space is not None
-    write_actions(actions_path(out), planned.actions, space.names)
-    write_video(out, planned.frames, planned.fps, lossless=True)
+    file, there = actions_path(out), actions_path(out).exists()
+    # The actions first: a video without them would say that none were taken.
+    write_actions(file, planned.actions, space.names)
+    try:
+        write_video(out, planned.frames, planned.fps, lossless=True)
+    except BaseException:
+        if not there:
+            file.unlink(missing_ok=True)
+        raise

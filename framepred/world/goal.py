@@ -43,7 +43,9 @@ def _read_picture(path: Path) -> Tensor:
         with Image.open(path) as image:
             return torch.from_numpy(np.array(image.convert("RGB"))).movedim(-1, 0)
     except (UnidentifiedImageError, OSError, ValueError) as error:
-        raise FramepredError(f"goal {path} cannot be read as a picture: give a PNG, JPEG or WebP file") from error
+        raise FramepredError(
+            f"goal {path} cannot be read as a picture: give a PNG, JPEG or WebP file, or a video and its frame"
+        ) from error
 
 
 def check_goal(run: Run, goal: Tensor, start: Tensor) -> None:

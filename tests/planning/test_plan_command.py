@@ -53,6 +53,18 @@ def test_a_plan_is_written_as_a_film_with_its_actions(clips_dir: Path, tiny_run:
     assert json.loads(again.stdout)["actions"] == facts["actions"]
 
 
+def test_a_film_that_cannot_be_written_leaves_no_actions(
+    clips_dir: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("framepred.planning.plan.write_video", full)
+    done = plan(clips_dir / "clip0.mp4", "--model", tiny_run, "--goal-frame", 9, "-o", tmp_path / "plan.mp4")
+    assert done.exit_code == 1 and "No space left" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_plans_are_followed_in_an_environment(tiny_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "real.mp4"
     done = plan("--env", ID, "--model", tiny_run, "--goal-steps", 3, "-o", out, "--json", "--budget", 5, "--seed", 3)
@@ -80,6 +92,12 @@ def test_what_does_not_fit_is_one_line(clips_dir: Path, tiny_run: Path, tmp_path
         "small.png is 64x32 pixels, the world shows 64x64": (clip, *model, "--goal", tmp_path / "small.png"),
         "text.png cannot be read as a picture": (clip, *model, "--goal", tmp_path / "text.png"),
         "none.png does not exist": (clip, *model, "--goal", tmp_path / "none.png"),
+        "cannot be read as a picture: give a PNG, JPEG or WebP file, or a video and its": (
+            clip,
+            *model,
+            "--goal",
+            clip,
+        ),
         "there is no frame 99": (clip, *model, "--goal-frame", 99),
         "a plan needs a goal": (clip, *model),
         "give a VIDEO or --env ENV": (clip, *model, "--env", ID, "--goal-steps", 3),
