@@ -83,7 +83,7 @@ def _make(video: Path | None, model: str, env: str | None, device: str, values: 
     from framepred.planning.plan import plan_after, plan_in_environment, start_in_clip
     from framepred.planning.protocol import GoalProtocol
     from framepred.planning.search import Search
-    from framepred.sources.folder import VideoFile
+    from framepred.sources.find import find_episode
     from framepred.world.device import choose_device
     from framepred.world.run import load_run
 
@@ -96,7 +96,7 @@ def _make(video: Path | None, model: str, env: str | None, device: str, values: 
         return plan_in_environment(run, protocol, values["goal_steps"], goal, budget, _steps_bar(budget))
     assert video is not None and goal is not None
     frames, known = start_in_clip(run, video, values["actions"], values["start"], values["context"])
-    fps = run.fps if known is None else VideoFile(video, str(video)).info().fps
+    fps = run.fps if known is None else find_episode(video).info().fps
     return plan_after(run, frames, known, goal, search, fps)
 
 
@@ -108,7 +108,7 @@ def _steps_bar(budget: int) -> Callable[[Iterator[Any]], Iterator[Any]]:
 def _goal(run: Any, goal: Path | None, frame: int | None, steps: int | None, video: Path | None) -> Any:
     """Return the picture of the goal, None where it is what a random policy reaches."""
     from framepred.planning.plan import frame_range
-    from framepred.sources.folder import VideoFile
+    from framepred.sources.find import find_episode
     from framepred.world.goal import goal_picture
 
     if steps is not None:
@@ -119,7 +119,7 @@ def _goal(run: Any, goal: Path | None, frame: int | None, steps: int | None, vid
         film = goal or video
         if film is None:
             raise FramepredError(f"--goal-frame {frame} is a frame of a video: give that as --goal")
-        return frame_range(run, VideoFile(film, str(film)), frame, frame + 1)[0]
+        return frame_range(run, find_episode(film), frame, frame + 1)[0]
     if goal is None:
         raise FramepredError("a plan needs a goal: give --goal PICTURE, --goal-frame N, or --goal-steps K with --env")
     return goal_picture(goal, run.tokenizer.frame_size)

@@ -19,7 +19,8 @@ from framepred.io.progress import Progress
 from framepred.llm.token_names import TEXT_FILES, TOKENIZER_JSON, read_text_tokenizer, tokenizer_json
 from framepred.predictor import gguf as gguf_file
 from framepred.predictor.huggingface import to_hugging_face
-from framepred.sources.folder import VideoFile, find_videos
+from framepred.sources.contract import StoredEpisode
+from framepred.sources.find import find_episodes
 from framepred.world.likelihood import token_logits
 from framepred.world.run import Run, load_run, weights_file
 
@@ -90,18 +91,18 @@ def measure_loss(before: Run, after: Run, sources: Sequence[str | Path]) -> Iter
 
     Weights are as each run's file holds them, arithmetic is fp32: an engine that rounds more loses more.
     """
-    videos = find_videos(sources)
+    videos = find_episodes(sources)
     frames, bits = 0, [0.0, 0.0]
     for done, video in enumerate(videos, 1):
         scores = [_bits(run, video) for run in (before, after)]
         frames += scores[0][0]
         bits = [total + score[1] for total, score in zip(bits, scores, strict=True)]
         if not frames and done == len(videos):
-            raise FramepredError(f"{video.path} has one frame: nothing to predict; give longer videos")
+            raise FramepredError(f"{video.where} has one frame: nothing to predict; give longer videos")
         yield Loss(done, len(videos), video.name, None, frames, *(b / max(frames, 1) for b in bits))
 
 
-def _bits(run: Run, video: VideoFile) -> tuple[int, float]:
+def _bits(run: Run, video: StoredEpisode) -> tuple[int, float]:
     """Return how many frames of a video are predicted, and the sum of their bits."""
     space = run.layout.actions
     if space is not None:

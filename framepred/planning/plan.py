@@ -18,7 +18,8 @@ from framepred.planning.tasks import Simulator, make_task
 from framepred.planning.trial import try_task
 from framepred.recording.environment import open_environment
 from framepred.sources.actions_csv import actions_path, write_actions
-from framepred.sources.folder import VideoFile
+from framepred.sources.contract import StoredEpisode
+from framepred.sources.find import find_episode
 from framepred.video.write import write_video
 from framepred.world.footage import given_actions, rate_of_run
 from framepred.world.goal import Distance, check_goal, make_distance
@@ -108,7 +109,7 @@ def plan_in_environment(
 
 def start_in_clip(run: Run, video: Path, actions: str | None, start: int, context: int) -> tuple[Tensor, Tensor | None]:
     """Return `context` frames of a video from number `start` on, and the actions between them."""
-    file, stop = VideoFile(video, str(video)), start + context
+    file, stop = find_episode(video), start + context
     given = given_actions(file, actions, run)
     frames = frame_range(run, file, start, stop)
     known = given[0][start : stop - 1] if given else None
@@ -117,12 +118,12 @@ def start_in_clip(run: Run, video: Path, actions: str | None, start: int, contex
     return frames, known
 
 
-def frame_range(run: Run, file: VideoFile, start: int, stop: int) -> Tensor:
+def frame_range(run: Run, file: StoredEpisode, start: int, stop: int) -> Tensor:
     """Return frames uint8 (T, 3, H, W) of a video as the run sees it; FramepredError where it has too few."""
-    rate = None if file.actions_file else rate_of_run(file, run)
+    rate = None if file.actions_from else rate_of_run(file, run)
     frames = file.read(run.tokenizer.frame_size, rate, stop, with_actions=False).frames
     if len(frames) < stop:
-        raise FramepredError(f"{file.path} has {len(frames)} frames: there is no frame {stop - 1}")
+        raise FramepredError(f"{file.where} has {len(frames)} frames: there is no frame {stop - 1}")
     return frames[start:]
 
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from framepred.errors import FramepredError, FramepredWarning
+from framepred.sources.contract import StoredEpisode
 from framepred.sources.episode import Episode
-from framepred.sources.folder import VideoFile, find_videos
+from framepred.sources.find import find_episodes
 from framepred.video.read import Clip
 from framepred.video.resize import fit_frames
 from framepred.world.run import Run
@@ -28,9 +29,9 @@ class Starts:
 
     def __init__(self, run: Run, given: Given | Sequence[Given]) -> None:
         members = [given] if isinstance(given, str | os.PathLike | Clip | Episode) else list(given)
-        self._run, self._clips = run, list[Clip | Episode | VideoFile]()
+        self._run, self._clips = run, list[Clip | Episode | StoredEpisode]()
         for member in members:
-            self._clips += [member] if isinstance(member, Clip | Episode) else find_videos([member])
+            self._clips += [member] if isinstance(member, Clip | Episode) else find_episodes([member])
         if not self._clips:
             raise FramepredError("no clip to start from: give a video, a folder of videos, a Clip or an Episode")
         self._read = lru_cache(_KEPT_VIDEOS)(self._read_clip)
@@ -51,7 +52,7 @@ class Starts:
     def _read_clip(self, index: int) -> tuple[Tensor, Tensor | None]:
         clip, run = self._clips[index], self._run
         size, space = run.tokenizer.frame_size, run.layout.actions
-        if isinstance(clip, VideoFile):
+        if isinstance(clip, StoredEpisode):
             clip = clip.ordered(space.names if space else None).read(size, run.fps, with_actions=space is not None)
         frames, actions = fit_frames(clip.frames, size), getattr(clip, "actions", None) if space else None
         if len(frames) < run.window:

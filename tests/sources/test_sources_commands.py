@@ -15,8 +15,11 @@ from minari_set import write_minari
 from table_sets import frames_parquet, tar
 
 from framepred.cli import cli
+from framepred.engines.export import measure_loss
 from framepred.sources.find import find_episodes
 from framepred.tokens.store import read_store
+from framepred.world.run import load_run
+from framepred.world.starts import Starts
 
 
 def framepred(*arguments: object, fails: bool = False) -> str:
@@ -102,6 +105,15 @@ def test_trained_on_and_rolled_out(make: Callable[[Path], str], run: Path, tmp_p
     framepred("train", source, "-o", out, "--tokenizer", run, *settings, "--steps", 2, "--set", "predictor.window=3")
     framepred("rollout", f"{source}#1", "--model", out, "--context", 2, "--horizon", 2, "-o", tmp_path / "r.npz")
     assert np.load(tmp_path / "r.npz")["actions"].shape[0] == 3
+
+
+def test_a_dataset_is_where_worlds_begin_and_what_exports_are_measured_on(lerobot: Path, run: Path) -> None:
+    loaded = load_run(run)
+    (loss,) = list(measure_loss(loaded, loaded, [f"lerobot:{lerobot}?camera=top#0"]))
+    assert loss.frames == LENGTHS[0] - 1 and loss.before == loss.after > 0
+    frames, actions = Starts(loaded, f"lerobot:{lerobot}?camera=top#2").draw(np.random.default_rng(0), 2)
+    place = [torch.equal(frames, frames_of(2, 9)[t : t + 2]) for t in range(8)].index(True)
+    assert torch.equal(actions, torch.from_numpy(actions_of(2, 9)[place : place + 1]))
 
 
 def test_choices_that_no_source_has(lerobot: Path, clips_dir: Path, tmp_path: Path) -> None:
