@@ -26,10 +26,12 @@ def encode(
     container_options: dict[str, str] | None = None,
     aspect: Fraction | None = None,
     transfer: int | None = None,
+    last: float | None = None,
 ) -> None:
     """Encode uint8 (T, 3, H, W) with any codec; `times` gives each frame's second.
 
-    `aspect` is a pixel's width over its height, `transfer` FFmpeg's number of how light is coded.
+    `aspect` is a pixel's width over its height, `transfer` FFmpeg's number of how light is coded, `last` how many
+    seconds the last frame is shown.
     """
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=10, options=options or {})
@@ -46,7 +48,10 @@ def encode(
             picture.pts = round(1000 * (times[i] if times else i / 10))
             picture.time_base = Fraction(1, 1000)
             container.mux(stream.encode(picture))
-        container.mux(stream.encode())
+        for packet in stream.encode():
+            if last is not None:
+                packet.duration = round(last / packet.time_base)
+            container.mux(packet)
 
 
 def write_noise_mp4(path: Path, faststart: bool) -> None:
