@@ -5,7 +5,7 @@ import platform
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -46,6 +46,8 @@ class Stage:
     inherited: tuple[nn.Parameter, ...] = ()
     """Weights that learn at `inherited_rate` in place of `learning_rate`."""
     inherited_rate: float = 0.0
+    about: Mapping[str, str] = field(default_factory=dict)
+    """What is written beside the saved state."""
 
 
 @dataclass(frozen=True)
@@ -238,7 +240,7 @@ class _Session:
     def save(self) -> None:
         # Before the first step there is nothing to save, and asking Adam for its state would count one.
         if self.state.step:
-            self.state.save(self.file, self.accelerator, self.elapsed())
+            self.state.save(self.file, self.accelerator, self.elapsed(), self.stage.about)
 
     def finish(self) -> None:
         """Save, and leave the averaged weights in the model."""

@@ -15,15 +15,17 @@ from framepred.io import zoo
 from framepred.io.atomic import write_text
 from framepred.llm.model import LanguageModel
 from framepred.sequence.layout import SequenceLayout
+from framepred.sources.content import distinct
 from framepred.sources.contract import StoredEpisode
 from framepred.sources.find import find_episodes
 from framepred.tokenizer.checkpoint import copy_tokenizer, load_tokenizer, tokenizer_sha256
 from framepred.tokenizer.contract import Tokenizer
-from framepred.tokens.store import TokenEpisode, is_store, read_store, read_store_info
+from framepred.tokens.store import is_store, read_store_info
 from framepred.tokens.tokenize import TokenizeProgress, common_actions, tokenize
 from framepred.training.embedding import merge_rows, separate_text, share_digits
 from framepred.training.finetune import adapt, merge_updates
 from framepred.training.frames import Actions
+from framepred.training.held_out import HeldOut, Sourced, divided, episodes_of, stored_held_out
 from framepred.training.initialisation import (
     common_fps,
     fit_layout,
@@ -47,13 +49,11 @@ from framepred.training.start import (
     stored_origin,
 )
 from framepred.training.tokenizer import train_tokenizer, warn_unvalidated
-from framepred.training.unfinished import KEPT, check_resumed
-from framepred.training.windows import Windows, held_out_end, split_episodes, step_generator
+from framepred.training.unfinished import KEPT, check_resumed, layout_note, only_trainer, stored_layout
+from framepred.training.windows import Windows, step_generator
 from framepred.world.run import Run, save_run
 
 Progress = Start | TrainProgress | TokenizeProgress
-_Episodes = list[tuple[TokenEpisode, str]]
-"""Each episode with the name of its source: sources are drawn by `data.source_power`."""
 
 
 def train(job: Job) -> Generator[Progress, None, None]:
@@ -69,18 +69,19 @@ def train(job: Job) -> Generator[Progress, None, None]:
     init = load_init(job)
     if isinstance(init, Run):
         job = replace(job, recipe=shaped_like(job.recipe, init))
-    try:
-        for progress in _train(job, init):
-            if not noted and isinstance(progress, TrainProgress) and PartialState().is_main_process:
-                # With its first step a run is of the recipe that it was resumed with.
-                write_text(job.out / "recipe.toml", to_toml(job.recipe))
-                noted = True
-            yield progress
-    except BaseException:
-        # Nothing was trained: what this try left must not stop the next one.
-        if fresh and not any(next(job.out.glob(pattern), None) for pattern in KEPT):
-            shutil.rmtree(job.out, ignore_errors=True)
-        raise
+    with only_trainer(job.out):
+        try:
+            for progress in _train(job, init):
+                if not noted and isinstance(progress, TrainProgress) and PartialState().is_main_process:
+                    # With its first step a run is of the recipe that it was resumed with.
+                    write_text(job.out / "recipe.toml", to_toml(job.recipe))
+                    noted = True
+                yield progress
+        except BaseException:
+            # Nothing was trained: what this try left must not stop the next one.
+            if fresh and not any(next(job.out.glob(pattern), None) for pattern in KEPT):
+                shutil.rmtree(job.out, ignore_errors=True)
+            raise
 
 
 def _train(job: Job, init: Run | LanguageModel | None) -> Iterator[Progress]:
@@ -88,7 +89,7 @@ def _train(job: Job, init: Run | LanguageModel | None) -> Iterator[Progress]:
     stores = [s for s in job.sources if is_store(s)]
     if stores and len(stores) != len(job.sources):
         raise FramepredError("sources mix videos and token stores: give only one kind")
-    videos = [] if stores else find_episodes(job.sources)
+    videos = [] if stores else distinct(find_episodes(job.sources))
     if job.resume:
         check_resumed(job.out, stored_recipe(job.out), job.recipe)
     if job.only != "tokenizer":
@@ -107,7 +108,8 @@ def _train(job: Job, init: Run | LanguageModel | None) -> Iterator[Progress]:
         save_start(job.out, start)
         yield start
     accelerator.wait_for_everyone()
-    yield from _provide_tokenizer(job, videos, stores, init, accelerator, started)
+    held = stored_held_out(job.out) or ()
+    yield from _provide_tokenizer(job, videos, stores, init, accelerator, started, held)
     if job.only == "tokenizer":
         return
     tokenizer, sha256 = load_tokenizer(job.out / "tokenizer"), tokenizer_sha256(job.out / "tokenizer")
@@ -119,11 +121,14 @@ def _train(job: Job, init: Run | LanguageModel | None) -> Iterator[Progress]:
             fps, where = job.recipe.data.fps or None, "../tokenizer"
             yield from tokenize(videos, stores[0], tokenizer, "run", sha256, where, fps)
         accelerator.wait_for_everyone()
-    # A run's own store holds the episodes of all its sources, each of which is drawn as often as the recipe says.
-    origin = {v.key: v.source for v in videos}
+    # What the weights were trained on stays what it was, whatever videos came or went since.
+    layout = stored_layout(job.out) if job.resume else None
     names = known_names(init if isinstance(init, Run) else None, stores)
-    episodes = [(e, origin.get(e.source, store)) for store in stores for e in read_store(store, names)]
-    yield from _train_predictor(job, stores, episodes, tokenizer, sha256, init, accelerator, started)
+    if layout is not None:
+        names = layout.actions.names if layout.actions else None
+    episodes = episodes_of(stores, names, videos)
+    parts = divided(episodes, held, job.recipe.data.validation_fraction)
+    yield from _train_predictor(job, stores, parts, tokenizer, sha256, init, accelerator, started, layout)
 
 
 def _start(
@@ -144,10 +149,13 @@ def _start(
         parameters.pop("predictor")
     else:
         trained["predictor"] = recipe.training.predictor_steps
+    held = stored_held_out(job.out) if job.resume else None
+    if held is None:
+        held = held_out_of(footage, recipe.data.validation_fraction, videos)
     return Start(
         len(footage.episodes), footage.frames, footage.hours,
         (recipe.data.fps,) if recipe.data.fps and not stores else footage.rates, tokenizer.frame_size,
-        footage.actions, held_out_of(footage, recipe.data.validation_fraction), job.init_from,
+        footage.actions, held, job.init_from,
         str(accelerator.device), torch.get_num_threads(), parameters, recipe.training.minutes, trained,
     )  # fmt: skip
 
@@ -159,7 +167,7 @@ def _size(job: Job, stores: Sequence[str]) -> tuple[int, int]:
 
 def _provide_tokenizer(
     job: Job, videos: Sequence[StoredEpisode], stores: Sequence[str], init: Run | LanguageModel | None,
-    accelerator: Accelerator, started: float,
+    accelerator: Accelerator, started: float, held: Sequence[HeldOut],
 ) -> Iterator[Progress]:  # fmt: skip
     """Put the tokenizer that is given or that made the stores into OUT/tokenizer, or train one, unless one is there."""
     folder = job.out / "tokenizer"
@@ -180,7 +188,8 @@ def _provide_tokenizer(
         loop = job.recipe.training
         share = 1.0 if job.only == "tokenizer" else loop.tokenizer_share
         deadline = started + loop.minutes * 60 * share if loop.minutes else None
-        yield from train_tokenizer(videos, job.tokenizer or job.init_from, job.recipe, job.out, accelerator, deadline)
+        origin = job.tokenizer or job.init_from
+        yield from train_tokenizer(videos, origin, job.recipe, job.out, accelerator, deadline, held)
     accelerator.wait_for_everyone()
 
 
@@ -207,28 +216,20 @@ def _check_tokenizer(
             )
 
 
-def _parts(
-    job: Job, episodes: _Episodes, layout: SequenceLayout, window: int
-) -> tuple[list[TokenEpisode], list[TokenEpisode], Windows, Windows]:
-    """Return the episodes for training and for validation, and the windows of each."""
-    if layout.actions is None and any(e.actions is not None for e, _ in episodes):
+def _windows(
+    job: Job, parts: tuple[list[Sourced], list[Sourced]], layout: SequenceLayout, window: int
+) -> tuple[Windows, Windows]:
+    """Return the windows for training and for validation."""
+    if layout.actions is None and any(e.actions is not None for part in parts for e, _ in part):
         warnings.warn(FramepredWarning(f"actions are not used: {job.init_from} was trained without"), stacklevel=2)
-    fraction = job.recipe.data.validation_fraction
-    if len(episodes) == 1 and (end := held_out_end(len(episodes[0][0].tokens), fraction)):
-        parts: tuple[list[int], list[int]] = [0], [1]
-        only, source = episodes[0]
-        episodes = [(only.part(0, -end), source), (only.part(-end, None), source)]
-    else:
-        parts = split_episodes([e.name for e, _ in episodes], fraction)
     warn_unvalidated(parts[1])
-    kept, held = ([episodes[i][0] for i in part] for part in parts)
-    train_windows, held_windows = (
-        Windows.build(part, [episodes[i][1] for i in index], layout, window, job.recipe.data.source_power)
-        for part, index in zip((kept, held), parts, strict=True)
+    kept, held = (
+        Windows.build([e for e, _ in part], [s for _, s in part], layout, window, job.recipe.data.source_power)
+        for part in parts
     )
-    if not len(train_windows):
+    if not len(kept):
         raise FramepredError("no training episode has two frames: give longer videos")
-    return kept, held, train_windows, held_windows
+    return kept, held
 
 
 def _predictor_budget(job: Job, started: float) -> Budget:
@@ -239,45 +240,46 @@ def _predictor_budget(job: Job, started: float) -> Budget:
 
 
 def _train_predictor(
-    job: Job, stores: Sequence[str], episodes: _Episodes, tokenizer: Tokenizer, sha256: str,
-    init: Run | LanguageModel | None, accelerator: Accelerator, started: float,
+    job: Job, stores: Sequence[str], parts: tuple[list[Sourced], list[Sourced]], tokenizer: Tokenizer, sha256: str,
+    init: Run | LanguageModel | None, accelerator: Accelerator, started: float, layout: SequenceLayout | None,
 ) -> Iterator[Progress]:  # fmt: skip
     recipe = job.recipe
     text_size = init.text_size if isinstance(init, LanguageModel) else 0
-    layout = (
-        layout_after(init, [e for e, _ in episodes], stores, tokenizer, recipe)
-        if isinstance(init, Run)
-        else fit_layout([e for e, _ in episodes], stores, tokenizer, recipe, text_size)
-    )
+    episodes = [e for part in parts for e, _ in part]
+    if layout is None and isinstance(init, Run):
+        layout = layout_after(init, episodes, stores, tokenizer, recipe)
+    layout = layout or fit_layout(episodes, stores, tokenizer, recipe, text_size)
     window = init.window if isinstance(init, Run) else recipe.predictor.window
-    if not layout.vocabulary.text_size and any(e.captions for e, _ in episodes):
+    if not layout.vocabulary.text_size and any(e.captions for e in episodes):
         warnings.warn(
             FramepredWarning("captions are not used: the run knows no text; give a Llama with --init-from"),
             stacklevel=2,
         )
-    kept, held, train_windows, held_windows = _parts(job, episodes, layout, window)
+    train_windows, held_windows = _windows(job, parts, layout, window)
     generator = step_generator(recipe.training.seed, 4)
     model, text_files = make_model(init, layout, recipe, generator)
     words, held_words = (
-        make_words(recipe, model, layout, text_files, part, texts) for part, texts in ((kept, job.texts), (held, ()))
+        make_words(recipe, model, layout, text_files, [e for e, _ in part], texts)
+        for part, texts in zip(parts, (job.texts, ()), strict=True)
     )
     separate_text(model, layout.vocabulary.text_size)
     # Foreign tokenizers do not say what digits their ids have.
     fresh = None if isinstance(init, Run) else generator
     for (first, _), digits in ((layout.vocabulary.visual, "digits"), (layout.vocabulary.context, "context_digits")):
-        parts = getattr(tokenizer, digits, ())
+        own = getattr(tokenizer, digits, ())
         # A cell is one more digit: a code means something alike wherever it stands.
-        cells = (layout.frame_tokens,) if layout.cells and digits == "digits" and parts else ()
-        share_digits(model, (*parts, *cells), first, fresh)
+        cells = (layout.frame_tokens,) if layout.cells and digits == "digits" and own else ()
+        share_digits(model, (*own, *cells), first, fresh)
     if layout.vocabulary.text_size:
         adapt(model, recipe.llm, recipe.training.seed)
     model.to(accelerator.device)
     stage = predictor_stage(model, train_windows, held_windows, recipe, accelerator, words, held_words)
+    stage = replace(stage, about=layout_note(layout))
     yield from fit(stage, accelerator, _predictor_budget(job, started), recipe.training, job.out)
     merge_updates(model)
     merge_rows(model)
     if accelerator.is_main_process:
         save_run(
-            job.out, model, layout, window, common_fps([e for e, _ in episodes]), tokenizer.frame_size, sha256,
+            job.out, model, layout, window, common_fps(episodes), tokenizer.frame_size, sha256,
             text_files=text_files, temperature=init.temperature if isinstance(init, Run) else 1.0,
         )  # fmt: skip

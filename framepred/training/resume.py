@@ -73,8 +73,13 @@ class TrainState:
                 for p, value in zip(self.parameters, own, strict=True):
                     p.data.copy_(value)
 
-    def save(self, file: Path, accelerator: Accelerator, seconds: float) -> None:
-        """Write the state, gathered from all ranks, after `seconds` in all; the file appears complete or not at all."""
+    def save(
+        self, file: Path, accelerator: Accelerator, seconds: float, beside: Mapping[str, str] | None = None
+    ) -> None:
+        """Write the state, gathered from all ranks, after `seconds` in all, and more beside it.
+
+        The file appears complete or not at all.
+        """
         weights = _copies("model", get_model_state_dict(self.model, options=_FULL))
         with self.averaged():
             weights |= _copies("average", get_model_state_dict(self.model, options=_FULL))
@@ -85,6 +90,7 @@ class TrainState:
         for name, values in cast(dict[str, dict[str, Tensor]], moments["state"]).items():
             weights |= _copies(f"optimizer/{name}", values)
         about = {"step": str(self.step), "elapsed": repr(seconds), "groups": json.dumps(moments["param_groups"])}
+        about |= beside or {}
         try:
             with writing(file) as temporary:
                 save_file(weights, temporary, about)

@@ -3,7 +3,7 @@
 import json
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +17,15 @@ from framepred.io.atomic import write_text
 from framepred.io.files import read_json
 from framepred.sources.contract import StoredEpisode
 from framepred.tokens.store import is_store, names_of_stores, read_shard, read_store_info, shard_files
+from framepred.training.held_out import START, HeldOut, content
 from framepred.training.tokenizer import unreadable
 from framepred.training.windows import held_out_end, split_episodes
 
 NOTHING = "none"
 """The value of --init-from that starts from nothing."""
-_FILE = "start.json"
 _PROBED = 500
 """Videos whose headers are read; of more, as many at even distances."""
 _FASTEST = 1000.0
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """What is not trained on: the frames of an episode from `first` on; `key` is what a token store knows it by."""
-
-    name: str
-    key: str
-    first: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,13 +58,13 @@ class Start:
 
 def save_start(run: Path, start: Start) -> None:
     """Keep what a training does in RUN/start.json."""
-    write_text(run / _FILE, json.dumps(start.to_json(), indent=1) + "\n")
+    write_text(run / START, json.dumps(start.to_json(), indent=1) + "\n")
 
 
 def stored_origin(run: Path) -> str | None:
     """Return what a run that is resumed was started from, None where it was nothing or nobody knows."""
     try:
-        return json.loads((run / _FILE).read_text())["origin"]
+        return json.loads((run / START).read_text())["origin"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -160,13 +151,14 @@ def look_at_stores(stores: Sequence[str]) -> Footage:
     )
 
 
-def held_out_of(footage: Footage, fraction: float) -> tuple[HeldOut, ...]:
+def held_out_of(footage: Footage, fraction: float, videos: Sequence[StoredEpisode] = ()) -> tuple[HeldOut, ...]:
     """Return what is held out: whole episodes, or the end of the only one where that is long enough."""
     names = [name for name, _, _ in footage.episodes]
-    held = split_episodes(names, fraction)[1]
+    held = [HeldOut(*footage.episodes[i][:2]) for i in split_episodes(names, fraction)[1]]
     if len(names) == 1 and (count := footage.episodes[0][2]) and (end := held_out_end(count, fraction)):
-        return (HeldOut(*footage.episodes[0][:2], count - end),)
-    return tuple(HeldOut(*footage.episodes[i][:2]) for i in held)
+        held = [HeldOut(*footage.episodes[0][:2], count - end)]
+    of = {video.key: video for video in videos}
+    return tuple(replace(one, content=content(of[one.key])) if one.key in of else one for one in held)
 
 
 def count_parameters(recipe: Recipe, tokenizer: Any, init: Any) -> dict[str, int]:

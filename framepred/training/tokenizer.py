@@ -15,12 +15,13 @@ from framepred.tokenizer.checkpoint import save_tokenizer
 from framepred.tokenizer.image import Autoencoder
 from framepred.tokenizer.temporal import TemporalAutoencoder
 from framepred.training.frames import Actions, Episodes, known_actions, read_episodes, sample_frames
+from framepred.training.held_out import HeldOut, divide_videos
 from framepred.training.initialisation import tokenizer_to_train
 from framepred.training.loop import Budget, Stage, TrainProgress, fit
 from framepred.training.objectives import tokenizer_stage
 from framepred.training.streams import Footage
 from framepred.training.temporal import temporal_stage
-from framepred.training.windows import group_weights, split_episodes
+from framepred.training.windows import group_weights
 
 _HELD_OUT = 512
 """Frames that are read to validate on."""
@@ -28,7 +29,7 @@ _HELD_OUT = 512
 
 def train_tokenizer(
     videos: Sequence[StoredEpisode], origin: str | None, recipe: Recipe, out: Path, accelerator: Accelerator,
-    deadline: float | None,
+    deadline: float | None, held: Sequence[HeldOut],
 ) -> Iterator[TrainProgress]:  # fmt: skip
     """Train a new tokenizer, or the one of `origin` further, and save it in OUT/tokenizer.
 
@@ -38,14 +39,13 @@ def train_tokenizer(
     actions = known_actions(videos) if temporal else Actions()
     model = tokenizer_to_train(recipe, origin, actions)
     videos = [video.ordered(getattr(model, "action_names", ()) or actions.names) for video in videos]
-    parts = split_episodes([v.name for v in videos], recipe.data.validation_fraction)
-    train, held_out = ([videos[i] for i in part] for part in parts)
+    train, held_out = divide_videos(videos, held)
     stage = (
         _temporal_stage(model, train, held_out, recipe, accelerator)
         if isinstance(model, TemporalAutoencoder)
         else _image_stage(model, train, held_out, recipe, accelerator)
     )
-    warn_unvalidated(parts[1])
+    warn_unvalidated(held_out)
     budget = Budget(recipe.training.tokenizer_steps, deadline and max(1.0, deadline - time.monotonic()))
     yield from fit(stage, accelerator, budget, recipe.training, out)
     if accelerator.is_main_process:
@@ -100,9 +100,9 @@ def unreadable(count: int) -> FramepredError:
     return FramepredError(f"no training video of {count} videos could be read: give videos that FFmpeg can read")
 
 
-def warn_unvalidated(held_index: Sequence[int]) -> None:
+def warn_unvalidated(held_out: Sequence[object]) -> None:
     """Warn where no episode is held out to validate on."""
-    if not held_index:
+    if not held_out:
         warnings.warn(
             FramepredWarning(
                 "no validation: whole episodes are held out, and there is only one; give two videos or more"

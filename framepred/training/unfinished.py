@@ -1,11 +1,18 @@
 """A run that is not finished: what `--resume` goes on from, and what it cannot change."""
 
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from framepred.config.recipe import Recipe
 from framepred.errors import FramepredError
+from framepred.io.atomic import cannot_write
+from framepred.io.lock import locked
+from framepred.sequence.layout import SequenceLayout
 
 KEPT = ("resume-*.safetensors", "tokens/*.parquet")
 """Files that training can go on from."""
@@ -33,6 +40,28 @@ def saved_steps(run: Path) -> dict[str, int]:
     return steps
 
 
+def layout_note(layout: SequenceLayout) -> dict[str, str]:
+    """Return what stands beside a predictor's saved state: what its ids mean."""
+    return {"layout": json.dumps(layout.to_json())}
+
+
+def stored_layout(run: Path) -> SequenceLayout | None:
+    """Return what the ids of a predictor mean whose training was begun: new data must not change it under the weights.
+
+    None where nothing is saved, or framepred 0.1 saved it.
+    """
+    file = run / "resume-predictor.safetensors"
+    if not file.is_file():
+        return None
+    try:
+        with safe_open(file, "pt") as stored:
+            about = stored.metadata() or {}
+        return SequenceLayout.from_json(json.loads(about["layout"])) if "layout" in about else None
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise FramepredError(f"cannot resume from {file} ({reason}): delete it to train this stage afresh") from error
+
+
 def check_resumed(run: Path, old: Recipe, new: Recipe) -> None:
     """Raise FramepredError where the recipe changes what a run that was begun with `old` has in its weights."""
     has_tokenizer = any(run.glob("tokenizer/*.safetensors")) or (run / "resume-tokenizer.safetensors").exists()
@@ -50,3 +79,17 @@ def check_resumed(run: Path, old: Recipe, new: Recipe) -> None:
 
 def _shown(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
+
+
+@contextmanager
+def only_trainer(run: Path) -> Iterator[None]:
+    """Hold a run, which is made where it does not exist; of many processes, the first does so."""
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(run, error) from error
+    with locked(run, again=True):
+        yield
