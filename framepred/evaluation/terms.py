@@ -35,6 +35,9 @@ WORDS = {
     "context": "the real frames that are given before the first predicted one",
     "horizon": "how many frames are predicted after the context; +3 is the third of them",
     "one future": "one random draw of what could come next; another seed gives another one",
+    "samples": "futures drawn of each clip; their scores are averaged, or the best is taken, as the protocol says",
+    "temperature": "0 always takes the likeliest token; 1 draws each as often as the model expects it",
+    "frames counted": "the predicted ones (future), or also the context as the tokenizer gives it back (all)",
     "truth": "the real frames that came next",
     "where the picture moves": "counted by moving dB: a pixel weighs as much as it changed from the real frame before",
     "motion": "how much the real frames change from one to the next: mean difference of pixels from 0 to 1",
@@ -45,6 +48,8 @@ WORDS = {
     "right way": "how often the picture differs from those after the other actions as the real one does",
     "own future": "how often the picture is nearer to what the action really leads to than to what another one does; "
     "50 % is chance",
+    "nats": "the unit of −log of a probability; a bit is 0.69 nats",
+    "confidence, ECE": "the probability of the likeliest token, and its mean distance to how often that was right",
     "energy score": "distance of the samples to the truth, less half of their distance to each other; lower is better",
     "rank": "how many samples are below the truth at a pixel; even ranks mean that samples spread as the truth does",
 }
