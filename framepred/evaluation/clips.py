@@ -1,5 +1,6 @@
 """Evaluation clips: a SOURCE → clips of fixed length in order, one video in memory at a time."""
 
+import json
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -85,10 +86,23 @@ def make_groups(
 
 
 def known_members(group: Group, run: Path) -> list[str]:
-    """Return the names of a group's episodes that are in a run's own token store, trained on or held out."""
-    store = run / "tokens"
-    known = {row.content for row in read_keys(store)} - {""} if is_store(store) else set()
-    return [member.name for member in group.members if known and _content(member) in known]
+    """Return the names of a group's episodes that a run was trained on, as far as its own token store tells.
+
+    Episodes that its training held out are left out, where it says which.
+    """
+    if not is_store(run / "tokens"):
+        return []
+    held = _held_out(run / "start.json")
+    known = {row.content for row in read_keys(run / "tokens") if row.source not in held} - {""}
+    return [member.name for member in group.members if _content(member) in known]
+
+
+def _held_out(file: Path) -> set[str]:
+    """Return where the episodes are that a training held out whole; none where it did not say."""
+    try:
+        return {held["key"] for held in json.loads(file.read_text())["held_out"] if not held["first"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def _content(member: StoredEpisode | TokenEpisode) -> str:

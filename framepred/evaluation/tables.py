@@ -103,7 +103,7 @@ def known_sentence(group: dict[str, Any], most: int = 5) -> str | None:
         return None
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return (
-        f"The run was trained on, or validated with, {len(names)} of these videos: {', '.join(names[:most])}{more}. "
+        f"The run knows {len(names)} of these videos from its training: {', '.join(names[:most])}{more}. "
         "Only others tell what it has learned."
     )
 
