@@ -53,11 +53,11 @@ class VideoFile(StoredEpisode):
 
     @property
     def content(self) -> str:
-        return _hash_of(self.path)
+        return hash_of(self.path)
 
     @property
     def said(self) -> str:
-        return " ".join(_hash_of(file) for file in (text_path(self.path), captions_path(self.path)) if file.is_file())
+        return " ".join(hash_of(file) for file in (text_path(self.path), captions_path(self.path)) if file.is_file())
 
     @property
     def actions_file(self) -> Path | None:
@@ -86,7 +86,7 @@ class VideoFile(StoredEpisode):
         return tuple(read_captions(self.path, max(float(times[-1]) + 1 / fps, self.info().seconds or 0)))
 
 
-def _hash_of(file: Path) -> str:
+def hash_of(file: Path) -> str:
     """Return a file's sha256, read once as long as the file stays as it is."""
     try:
         about = file.stat()

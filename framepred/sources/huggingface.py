@@ -4,6 +4,7 @@ A row is an episode (a column `video`, or `frames` that holds a list of pictures
 one picture) and `episode` tells where an episode ends. A column within another is `outer.inner`.
 """
 
+import hashlib
 import io
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from framepred.sources.captions_csv import Caption
 from framepred.sources.columns import as_actions, parse_columns, said_rate
 from framepred.sources.contract import Actions, Choices, StoredEpisode, VideoInfo, refuse_unknown
 from framepred.sources.dataset_rows import Row, Table, all_rows, bytes_of, first_row, open_table, rows_from
+from framepred.sources.folder import hash_of
 from framepred.sources.pictures import PicturesEpisode, image_of
 from framepred.video.probe import probe_video
 from framepred.video.read import stream_timed
@@ -70,6 +72,16 @@ class RowEpisode(PicturesEpisode):
     @property
     def state(self) -> str:
         return f"{self.table.state} {self.key}"
+
+    @property
+    def content(self) -> str:
+        files = [hash_of(Path(file)) for file in self.table.files] or self.table.state
+        about = (files, self.column, self.first, self.count, self.fps)
+        return hashlib.sha256(repr(about).encode()).hexdigest()
+
+    @property
+    def said(self) -> str:
+        return repr(self.texts)
 
     @property
     def actions_from(self) -> str | None:

@@ -1,6 +1,7 @@
 """LeRobot datasets, v3.0 and v2.1 (`lerobot:PATH`, `lerobot:hf://OWNER/NAME`) → episodes, read without lerobot."""
 
 import functools
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,6 +19,7 @@ from framepred.io import hub
 from framepred.sources.captions_csv import Caption
 from framepred.sources.columns import as_actions, parse_columns
 from framepred.sources.contract import Actions, Choices, StoredEpisode, VideoInfo, refuse_unknown
+from framepred.sources.folder import hash_of
 from framepred.sources.lerobot_meta import Feature, Meta, Place, column_names, read_meta, read_places, read_table
 from framepred.sources.pictures import PicturesEpisode, image_of
 from framepred.video.stretch import stream_stretch
@@ -38,7 +40,9 @@ class LeRobotEpisode(PicturesEpisode):
 
     @property
     def name(self) -> str:
-        return f"{self.root.name}-{self.place.index:06d}"
+        # On the Hub, a folder's name is that of a revision.
+        named = self.source if hub.is_address(self.source.removeprefix("lerobot:")) else str(self.root.resolve())
+        return f"{Path(named).name}-{self.place.index:06d}"
 
     @property
     def where(self) -> str:
@@ -60,6 +64,17 @@ class LeRobotEpisode(PicturesEpisode):
     def state(self) -> str:
         files = [self.root / file for file in (self.place.data, self.place.video) if file]
         return repr((self.key, self.place, [(f.stat().st_size, f.stat().st_mtime_ns) for f in files]))
+
+    @property
+    def content(self) -> str:
+        place = self.place
+        files = [hash_of(self.root / file) for file in (place.data, place.video) if file]
+        about = (files, self.camera.key, place.index, place.first, place.length, self.fps)
+        return hashlib.sha256(repr(about).encode()).hexdigest()
+
+    @property
+    def said(self) -> str:
+        return repr((self.tasks, self.place.tasks))
 
     @property
     def actions_from(self) -> str | None:

@@ -1,6 +1,7 @@
 """Minari datasets (`minari:NAME`, `minari:PATH`) → episodes: T + 1 observations of T actions."""
 
 import functools
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from framepred.errors import FramepredError
 from framepred.sources.captions_csv import Caption
 from framepred.sources.columns import as_actions, said_rate
 from framepred.sources.contract import Actions, Choices, StoredEpisode, VideoInfo, refuse_unknown
+from framepred.sources.folder import hash_of
 from framepred.sources.pictures import PicturesEpisode, image_of
 
 
@@ -51,6 +53,13 @@ class MinariEpisode(PicturesEpisode):
     def state(self) -> str:
         about = (self.data / "metadata.json").stat()
         return repr((self.key, self.steps, about.st_size, about.st_mtime_ns))
+
+    @property
+    def content(self) -> str:
+        # One file for all episodes in HDF5, a folder of each in Arrow.
+        files = [self.data / "main_data.hdf5", *sorted((self.data / str(self.index)).rglob("*"))]
+        hashes = [hash_of(file) for file in files if file.is_file()]
+        return hashlib.sha256(repr((hashes, self.observation, self.index, self.fps)).encode()).hexdigest()
 
     @property
     def actions_from(self) -> str | None:

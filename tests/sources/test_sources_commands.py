@@ -98,6 +98,17 @@ def lerobot_v21(folder: Path) -> str:
     return f"lerobot:{write_v21(folder / 'set', {'cam': 'image'})}"
 
 
+@pytest.mark.parametrize("make", [parquet, minari, lerobot_v21])
+def test_a_set_that_moved_is_not_tokenized_again(make: Callable[[Path], str], run: Path, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    source, store = make(tmp_path / "here"), tmp_path / "s"
+    framepred("tokenize", source, "-o", store, "--tokenizer", run)
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = source.replace(f"{tmp_path}/here", f"{tmp_path}/there")
+    made = json.loads(framepred("tokenize", moved, "-o", store, "--tokenizer", run, "--json"))
+    assert made["frames"] == 0 and len(read_store(store)) == made["episodes"]
+
+
 @pytest.mark.parametrize("make", [parquet, webdataset, minari, lerobot_v21])
 def test_trained_on_and_rolled_out(make: Callable[[Path], str], run: Path, tmp_path: Path) -> None:
     source, out = make(tmp_path), tmp_path / "run"
