@@ -80,6 +80,6 @@ def cli() -> None:
     Train one on your own videos, which makes all that it needs:
       framepred train videos/ -o run --minutes 30
       framepred rollout videos/one.mp4 --model run
-      framepred eval held-out/ --model run --report page
+      framepred eval held-out/ --model run
       framepred export run -o llama --format hf
     """
