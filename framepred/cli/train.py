@@ -14,7 +14,7 @@ from framepred.cli.group import cli
 from framepred.cli.memory import keep_memory
 from framepred.cli.stopped import saying_what_is_saved
 from framepred.cli.threads import use_free_cores
-from framepred.cli.training_words import start_lines
+from framepred.cli.training_words import start_lines, verdict_lines
 from framepred.io.outputs import folder_to_write, replacing
 
 
@@ -97,14 +97,18 @@ def train(
     with saying_what_is_saved(out, place, _saved, how) as folder:
         job = Job(sources, folder, chosen, tokenizer, only, init_from, resume, texts)
         with closing(run_training(job)) as progress:
-            results = _watch(progress)
-    if not main_process:
-        return
+            start, results = _watch(progress)
+        if not main_process:
+            return
+        verdict = None if only == "tokenizer" else _judged(folder, sources, start, chosen.training.minutes)
     if as_json:
-        print_json({"path": str(out), "stages": results})
+        said = {"start": start.to_json(), "verdict": verdict and verdict.to_json()}
+        print_json({"path": str(out), "stages": results, **said})
     else:
         for stage, values in results.items():
             click.echo(f"{stage}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
+        for line in verdict_lines(verdict) if verdict else ():
+            click.echo(line)
         click.echo(f"{out}: done" + ("" if only == "tokenizer" else f"; next: framepred rollout VIDEO --model {out}"))
 
 
@@ -140,15 +144,28 @@ def _saved(run: Path) -> str:
     return ", ".join(f"{stage} step {step}" for stage, step in saved_steps(run).items())
 
 
-def _watch(progress: Iterator[Any]) -> dict[str, dict[str, float]]:
-    """Say what will be done, draw the progress, a line for each validation; return each stage's last values."""
+def _judged(folder: Path, sources: tuple[str, ...], start: Any, minutes: float) -> Any:
+    """Return how the run does on what was held out, or None; it takes a tenth of the minutes at most, or one clip."""
+    from framepred.evaluation.verdict import Verdict, judge
+
+    last = consume(judge(folder, sources, start, minutes * 6 if minutes else None))
+    return last if isinstance(last, Verdict) else None
+
+
+def _watch(progress: Iterator[Any]) -> tuple[Any, dict[str, dict[str, float]]]:
+    """Say what will be done, draw the progress, a line for each validation.
+
+    Return what was said first, and each stage's last values.
+    """
     from framepred.training.loop import TrainProgress
     from framepred.training.start import Start
 
     results: dict[str, dict[str, float]] = {}
+    begun: list[Start] = []
 
     def describe(p: Any) -> tuple[float, str]:
         if isinstance(p, Start):
+            begun.append(p)
             say("\n".join(start_lines(p)))
             return 0.0, "starting"
         if not isinstance(p, TrainProgress):
@@ -160,4 +177,4 @@ def _watch(progress: Iterator[Any]) -> dict[str, dict[str, float]]:
         return p.fraction, f"{p.stage} step {p.step} loss {p.loss:.3f}, {rate}, {duration(p.remaining)} left"
 
     consume(progress, describe)
-    return results
+    return begun[0] if begun else None, results

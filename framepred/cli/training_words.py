@@ -1,4 +1,4 @@
-"""What `framepred train` says before it begins."""
+"""What `framepred train` says before it begins and at its end."""
 
 from typing import Any
 
@@ -29,3 +29,23 @@ def start_lines(start: Any) -> list[str]:
 
 def _held(held: Any) -> str:
     return f"{held.name} from frame {held.first}" if held.first else held.name
+
+
+def verdict_lines(verdict: Any) -> list[str]:
+    """Return an `evaluation.verdict.Verdict` as lines for people."""
+    gain = verdict.over_copying
+    fit = {
+        "over": "trained too long for these videos",
+        "under": "not trained long enough",
+        "well": "trained about long enough",
+        "unknown": "too few validations to say whether it was trained long enough",
+    }[verdict.fit]
+    clips = f"{verdict.clips} {'clip' if verdict.clips == 1 else 'clips'}"
+    return [
+        f"verdict: {abs(gain):.2f} dB {'better' if gain > 0 else 'worse'} than copying the last frame "
+        f"({verdict.model:.2f} against {verdict.copying:.2f} dB, one future of {verdict.horizon} frames, {clips} that "
+        f"it was not trained on; {verdict.worse_clips} worse than copying)",
+        f"temperature {verdict.temperature:g}, chosen there: "
+        + ", ".join(f"{t.temperature:g} {t.psnr:.2f} dB (motion {t.motion_ratio:.2f})" for t in verdict.trials),
+        f"{fit}; what would help most: {'; '.join(verdict.advice)}",
+    ]
