@@ -22,7 +22,7 @@ from framepred.io.outputs import folder_to_write, replacing
     sections={
         "What is trained": ("recipe", "tokenizer", "only", "init_from", "layers", "texts", "settings"),
         "How long": ("minutes", "steps", "resume"),
-        "The videos": ("fps",),
+        "The videos": ("fps", "size"),
     }
 )
 @options.SOURCES
@@ -45,6 +45,11 @@ from framepred.io.outputs import folder_to_write, replacing
 @click.option(
     "--fps", type=click.FloatRange(0, 1000, min_open=True), help="Resample videos without actions to this rate."
 )
+@click.option(
+    "--size",
+    callback=options.frame_size,
+    help="Side, or HEIGHTxWIDTH, in pixels; pictures are scaled to cover it and cropped.  [default: the recipe's, 64]",
+)
 @click.option("--resume", is_flag=True, help="Go on with a run that was stopped.")
 @options.settings("recipe")
 @options.OVERWRITE
@@ -52,7 +57,8 @@ from framepred.io.outputs import folder_to_write, replacing
 def train(
     sources: tuple[str, ...], out: Path | None, recipe: str | None, tokenizer: str | None, only: str | None,
     init_from: str | None, layers: int | None, texts: tuple[str, ...], minutes: float | None, steps: int | None,
-    fps: float | None, resume: bool, settings: tuple[str, ...], overwrite: bool, as_json: bool,
+    fps: float | None, size: tuple[int, int] | None, resume: bool, settings: tuple[str, ...], overwrite: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Train a run on videos or token stores: what is missing of tokenizer and predictor.
 
@@ -66,29 +72,27 @@ def train(
       # go on after Ctrl-C
       framepred train videos/ -o run --resume
       # another predictor on tokens that are there
-      framepred train tokens/ -o run2 --set predictor.layers=4
+      framepred train tokens/ -o run2 --init-from none --set predictor.layers=4
     """
-    from framepred.config.recipe import apply_settings, load_recipe
+    from framepred.config.recipe import apply, apply_settings, load_recipe
     from framepred.training.job import Job, stored_recipe
     from framepred.training.pipeline import train as run_training
     from framepred.training.start import NOTHING, fitting_run
     from framepred.training.unfinished import KEPT
 
-    if out is None:
-        if resume or overwrite or "RANK" in os.environ:
-            raise click.UsageError("give -o RUN with --resume, with --overwrite and to processes that train together")
-        out = options.numbered(Path("run"))
+    out = out or _unnamed(resume or overwrite)
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other")
     folder = folder_to_write(out, overwrite, resume=resume)
     keep_memory()
     use_free_cores()
+    changes = _changes(minutes, steps, fps, size, layers)
     if not (recipe or tokenizer or only or init_from or resume):
-        init_from = fitting_run(sources, apply_settings(load_recipe(), settings).data.size)
+        init_from = fitting_run(sources, apply_settings(apply(load_recipe(), changes), settings).data.size)
     init_from = None if init_from == NOTHING else init_from
     known = resume and recipe is None
     base = stored_recipe(folder) if known else load_recipe(recipe or _fitting_recipe(init_from, only))
-    chosen = _changed(base, minutes, steps, fps, layers, settings)
+    chosen = apply_settings(apply(base, changes), settings)
     # Of many processes, one takes care of the folder.
     main_process = os.environ.get("RANK", "0") == "0"
     inputs = (*sources, *texts, recipe, tokenizer, init_from)
@@ -105,11 +109,16 @@ def train(
         said = {"start": start.to_json(), "verdict": verdict and verdict.to_json()}
         print_json({"path": str(out), "stages": results, **said})
     else:
-        for stage, values in results.items():
-            click.echo(f"{stage}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
-        for line in verdict_lines(verdict) if verdict else ():
-            click.echo(line)
+        lines = [f"{stage}: " + ", ".join(f"{k} {v:.4g}" for k, v in row.items()) for stage, row in results.items()]
+        click.echo("\n".join([*lines, *(verdict_lines(verdict) if verdict else ())]))
         click.echo(f"{out}: done" + ("" if only == "tokenizer" else f"; next: framepred rollout VIDEO --model {out}"))
+
+
+def _unnamed(goes_on: bool) -> Path:
+    """Return the folder of a run that was not named."""
+    if goes_on or "RANK" in os.environ:
+        raise click.UsageError("give -o RUN with --resume, with --overwrite and to processes that train together")
+    return options.numbered(Path("run"))
 
 
 def _fitting_recipe(origin: str | None, only: str | None) -> str | None:
@@ -119,23 +128,15 @@ def _fitting_recipe(origin: str | None, only: str | None) -> str | None:
     return "finetune" if origin and only != "tokenizer" and not find_checkpoint(origin)[1] else None
 
 
-def _changed(
-    base: Any,
-    minutes: float | None,
-    steps: int | None,
-    fps: float | None,
-    layers: int | None,
-    settings: tuple[str, ...],
-) -> Any:
-    """Return a recipe with what the options say in place of its own values."""
-    from framepred.config.recipe import apply, apply_settings
-
+def _changes(
+    minutes: float | None, steps: int | None, fps: float | None, size: tuple[int, int] | None, layers: int | None
+) -> dict[str, Any]:
+    """Return what the options change of a recipe."""
     loop: dict[str, Any] = {} if minutes is None else {"minutes": minutes}
     if steps is not None:
         loop |= {"tokenizer_steps": steps, "predictor_steps": steps, "minutes": 0.0}
-    data = {} if fps is None else {"fps": fps}
-    llm = {} if layers is None else {"layers": layers}
-    return apply_settings(apply(base, {"training": loop, "data": data, "llm": llm}), settings)
+    data = {name: value for name, value in (("fps", fps), ("size", size)) if value is not None}
+    return {"training": loop, "data": data, "llm": {} if layers is None else {"layers": layers}}
 
 
 def _saved(run: Path) -> str:
