@@ -14,6 +14,7 @@ from framepred.world.run import Run
 
 Row = Literal["model", "simulator", "shuffled", "copying", "random"]
 ROWS: tuple[Row, ...] = get_args(Row)
+_APART = 1_000_003
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ def try_task(
     row: Row, run: Run, simulator: Simulator, other: Simulator, task: Task, protocol: GoalProtocol, budget: int
 ) -> Iterator[Step]:
     """Yield the steps of an attempt, at most `budget`."""
-    search = replace(protocol.search, seed=protocol.search.seed + task.seed)
+    # Not the seed of the task's random policy, whose actions would be drawn again.
+    search = replace(protocol.search, seed=protocol.search.seed + _APART * (task.seed + 1))
     if row == "random":
         # One sequence, which nothing is chosen from.
         search = replace(search, candidates=1, rounds=1, horizon=budget, replan=budget)
@@ -67,5 +69,5 @@ def _world(row: Row, run: Run, other: Simulator, task: Task, protocol: GoalProto
         return Copied(task.frames[-1], distance)
     known = task.actions[len(task.actions) - len(task.frames) + 1 :]
     search = protocol.search
-    session = run.session(task.frames, known, seed=search.seed, temperature=search.temperature)
+    session = run.session(task.frames, known, seed=search.seed + task.seed, temperature=search.temperature)
     return (Shuffled if row == "shuffled" else Imagined)(session, distance)

@@ -8,6 +8,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from framepred.errors import FramepredError
 from framepred.sequence.actions import ActionSpace
 from framepred.world.worlds import Array, Worlds
 
@@ -58,11 +59,16 @@ class WorldVectorEnv(VectorEnv[Array, Any, Array]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
         super().reset(seed=seed)
+        chosen = (
+            np.ones(self.num_envs, bool) if not options else options.get("reset_mask", np.ones(self.num_envs, bool))
+        )
         if seed is not None or not self._worlds.begun:
+            if not chosen.all():
+                raise FramepredError("a reset_mask without a world that has begun, or with a seed: reset all of them")
             self._worlds.begin(_session_seed(self.np_random))
         else:
-            self._worlds.restart(range(self.num_envs))
-        self._over[:] = False
+            self._worlds.restart(np.flatnonzero(chosen).tolist())
+        self._over &= ~chosen
         return self._worlds.pictures.copy(), {}
 
     def step(self, actions: Any) -> tuple[Array, Array, Array, Array, dict[str, Any]]:

@@ -17,7 +17,7 @@ from framepred.errors import FramepredError
 from framepred.planning.protocol import GoalProtocol, load_goal_protocol
 from framepred.planning.search import Search
 from framepred.planning.tasks import Simulator, is_reached, make_task, make_tasks
-from framepred.planning.trial import ROWS, attempt
+from framepred.planning.trial import ROWS, attempt, try_task
 from framepred.recording.environment import open_environment
 from framepred.recording.matching import OwnActions
 from framepred.sequence.actions import ActionSpace
@@ -70,6 +70,16 @@ def test_the_simulator_reaches_what_chance_and_copying_do_not(tiny_run: Path) ->
     # Random actions are one sequence, which is drawn once.
     assert {each.plans for each in results["random"]} == {1}
     assert {len(results[row]) for row in ("model", "shuffled")} == {1}
+
+
+def test_chance_does_not_take_the_actions_that_set_the_goal_again(tiny_run: Path) -> None:
+    run, same, protocol = load_run(tiny_run), 0, replace(PROTOCOL, before=4, budget=1.0, near=1e-6)
+    with open_environment(ID, (64, 64)) as env:
+        simulator = Simulator(env, SPACE)
+        for task in make_tasks(simulator, SPACE, protocol, 4):
+            taken = [int(s.action) for s in try_task("random", run, simulator, simulator, task, protocol, 4)]
+            same += taken in (task.actions.tolist()[: len(taken)], task.way.tolist()[: len(taken)])
+    assert same <= 1
 
 
 def test_an_episode_that_ends_before_its_goal_sets_none() -> None:

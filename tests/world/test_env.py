@@ -116,6 +116,27 @@ def test_a_row_that_ends_begins_anew_and_the_others_go_on(kind: str, run: Run, t
         assert rewards.tolist() == [1, 0 if new else 1, 1]
 
 
+def test_some_rows_can_be_reset_and_gymnasium_counts_episodes(run: Run) -> None:
+    from gymnasium.wrappers.vector import RecordEpisodeStatistics
+
+    inner = framepred.make_env(run, CLIPS, num_envs=2, reward=bright, horizon=3)
+    env, lengths = RecordEpisodeStatistics(inner), list[int]()
+    env.reset(seed=0)
+    for _ in range(7):
+        *_, facts = env.step(np.array([1, 2]))
+        lengths += facts["episode"]["l"][facts["_episode"]].tolist() if facts else []
+    assert lengths == [3, 3, 3, 3]
+    # Both begin their third episode and take a step of it; then row 1 alone begins anew.
+    inner.step(np.array([0, 0]))
+    before, *_ = inner.step(np.array([0, 0]))
+    after, _ = inner.reset(options={"reset_mask": np.array([False, True])})
+    assert np.array_equal(after[0], before[0]) and not np.array_equal(after[1], before[1])
+    cut = [inner.step(np.array([0, 0]))[3].tolist() for _ in range(3)]
+    assert cut == [[False, False], [True, False], [False, True]]
+    with pytest.raises(FramepredError, match="a reset_mask"):
+        inner.reset(seed=1, options={"reset_mask": np.array([False, True])})
+
+
 def test_a_goal_picture_is_a_reward_and_ends_an_episode(run: Run) -> None:
     frames, goal = CLIPS[0].frames, CLIPS[0].frames[0]
     env = framepred.make_env(run, CLIPS[:1], goal=goal, reached=0.9)
