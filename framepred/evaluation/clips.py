@@ -168,6 +168,8 @@ def _cut_video(
     video: StoredEpisode, protocol: Protocol, span: int, size: tuple[int, int], fps: float | None
 ) -> Iterator[EvalClip]:
     actions, _ = video.actions() or (None, ())
+    if actions is not None:
+        video.check_rows(actions, str(video.actions_from))
     rate = fps or video.info().fps
     held, first, start = torch.empty(0), 0, protocol.start
     for chunk in video.stream(size, fps, min(64, start + span)):

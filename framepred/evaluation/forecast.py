@@ -19,7 +19,6 @@ from framepred.evaluation.metrics import psnr
 from framepred.evaluation.scores import WITHOUT_WEIGHTS, ForecastScores, score_forecast
 from framepred.io.atomic import writing
 from framepred.llm.text import prompt_ids
-from framepred.sources.episode import check_action_count
 from framepred.sources.find import find_episode
 from framepred.video.panels import draw_panels
 from framepred.video.write import write_video
@@ -172,8 +171,6 @@ def _read(
     rate = rate_of_run(file, run, given is not None)
     clip = file.read(run.tokenizer.frame_size, rate, start + context + horizon, with_actions=False)
     frames = clip.frames[start:]
-    if given and actions is None and len(clip.frames) < start + context + horizon:
-        check_action_count(given[0], len(clip.frames), given[1])
     if len(frames) < context:
         raise FramepredError(
             f"{video} has {len(clip.frames)} frames ({clip.fps:g} a second), fewer than the context of {context}"

@@ -111,6 +111,16 @@ class StoredEpisode(ABC):
         where = str(file or self.actions_from)
         return order_actions(*loaded, self.action_names, where), self.action_names
 
+    def check_rows(self, actions: Tensor, where: str) -> None:
+        """Raise FramepredError unless there is an action between every two frames of the whole episode.
+
+        Where its header counts other frames, or none, all are decoded to be counted.
+        """
+        count = self.info().num_frames
+        if count is None or len(actions) not in (count, count - 1):
+            count = sum(len(times) for _, times in self.stream_timed((8, 8), None))
+        check_action_count(actions, count, where)
+
     def ordered(self, action_names: tuple[str, ...] | None) -> Self:
         """Return the episode with its actions in the order of these names."""
         return replace(self, action_names=action_names)  # type: ignore[type-var]
@@ -139,6 +149,8 @@ class StoredEpisode(ABC):
         actions, names = loaded or (None, ())
         if actions is not None:
             if len(frames) == max_frames:
+                # Rows that are missing further on may be missing here: each later one is off by one.
+                self.check_rows(actions, str(self.actions_from))
                 actions = actions[:max_frames]
             check_action_count(actions, len(frames), str(self.actions_from))
         return Episode(self.name, frames, times, rate or self.info().fps, actions, names)

@@ -23,7 +23,14 @@ def given_actions(file: StoredEpisode, actions: str | None, run: Run) -> tuple[T
         return None
     space = run.layout.actions
     loaded = file.ordered(space.names if space else None).actions(Path(actions) if actions is not None else None)
-    return (loaded[0], path) if loaded else None
+    if loaded is None:
+        return None
+    if file.actions_from is not None and (
+        actions is None or Path(actions).resolve() == Path(file.actions_from).resolve()
+    ):
+        # Another file may tell what is to be predicted beyond the end of the video.
+        file.check_rows(loaded[0], path)
+    return loaded[0], path
 
 
 def rate_of_run(file: StoredEpisode, run: Run, with_actions: bool = False) -> float | None:
