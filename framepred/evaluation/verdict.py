@@ -21,7 +21,8 @@ from framepred.io.progress import Progress
 from framepred.sources.contract import StoredEpisode
 from framepred.sources.find import find_episodes
 from framepred.tokens.store import is_store
-from framepred.training.start import HeldOut, Start
+from framepred.training.held_out import HeldOut
+from framepred.training.start import Start
 from framepred.world.rollout import predict
 from framepred.world.run import Run, load_run
 
