@@ -1,21 +1,24 @@
 """What an artifact is: video, token store, tokenizer, run."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from framepred.config.action_names import values_of
-from framepred.errors import FramepredError
+from framepred.errors import FramepredError, FramepredWarning
 from framepred.io import hub, zoo
 from framepred.sources.actions import kind_of
+from framepred.sources.contract import VideoInfo
 from framepred.sources.find import Address, find_episodes
 from framepred.sources.folder import VideoFile, find_videos
 from framepred.tokenizer.checkpoint import KINDS, OwnTokenizer, load_tokenizer, tokenizer_sha256
 from framepred.tokenizer.foreign import AdaptedTokenizer
 from framepred.tokenizer.temporal import TemporalAutoencoder
 from framepred.tokens.store import is_store, read_store, read_store_info
+from framepred.video.clock import say_rate
 from framepred.world.run import load_run
 
 
@@ -57,17 +60,30 @@ def _video(path: Path) -> dict[str, Any]:
         rows, names = loaded
         highest = "" if rows.is_floating_point() else f", ids up to {int(rows.max())}"
         actions = f"{len(rows)} rows of {', '.join(names)} ({kind_of(rows)}{_values(names) or highest})"
-    return {"path": str(path), "kind": "video", **vars(facts), "actions": actions}
+    return {"path": str(path), "kind": "video", **vars(facts), "rate": say_rate(facts.fps), "actions": actions}
 
 
 def _folder(path: Path) -> dict[str, Any]:
     videos = find_videos([path])
-    first = videos[0].info()
+    video, first = _first_readable(videos)
     return {
         "path": str(path), "kind": "video folder", "videos": len(videos),
         "with_actions": sum(v.actions_file is not None for v in videos),
-        "first": videos[0].path.name, "width": first.width, "height": first.height, "fps": first.fps,
+        "first": video.path.name, "width": first.width, "height": first.height, "fps": first.fps,
+        "rate": say_rate(first.fps),
     }  # fmt: skip
+
+
+def _first_readable(videos: list[VideoFile]) -> tuple[VideoFile, VideoInfo]:
+    """Return the first video that can be read, and what it is like; one that cannot is skipped with a warning."""
+    for i, video in enumerate(videos):
+        try:
+            return video, video.info()
+        except FramepredError as error:
+            if i + 1 == len(videos):
+                raise
+            warnings.warn(FramepredWarning(f"skipped: {error}"), stacklevel=2)
+    raise AssertionError("a folder without videos is an error before")
 
 
 def _source(source: str) -> dict[str, Any]:
