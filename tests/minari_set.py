@@ -1,5 +1,6 @@
 """A Minari dataset of two episodes, written through minari itself."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,9 @@ def write_minari(folder: Path) -> Path:
         )
         for i, n in enumerate(STEPS)
     ]  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        # It says so of each field that a dataset does not fill in.
+        warnings.simplefilter("ignore", UserWarning)
         patch.setenv("MINARI_DATASETS_PATH", str(folder))
         minari.create_dataset_from_buffers(
             "test/set-v0", buffers, observation_space=spaces.Box(0, 255, (16, 24, 3), np.uint8),

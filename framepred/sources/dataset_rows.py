@@ -1,5 +1,6 @@
 """The rows of a Hugging Face dataset, of Parquet files, WebDataset tars or a folder, streamed by `datasets`."""
 
+import atexit
 import functools
 import glob
 from collections.abc import Iterator, Mapping, Sequence
@@ -123,6 +124,10 @@ class _Reader:
 @functools.lru_cache(maxsize=2)
 def _reader(table: Table) -> _Reader:
     return _Reader(table)
+
+
+# A stream that is still open when Python ends would complain that pyarrow is gone.
+atexit.register(_reader.cache_clear)
 
 
 def rows_from(table: Table, first: int, count: int) -> Iterator[Row]:

@@ -15,6 +15,9 @@ pytest.importorskip("h5py")
 from gymnasium import spaces  # noqa: E402
 from minari.data_collector import EpisodeBuffer  # noqa: E402
 
+# minari says so of each field that a dataset does not fill in.
+pytestmark = pytest.mark.filterwarnings("ignore:.*None:UserWarning:minari")
+
 IMAGE = spaces.Box(0, 255, (16, 24, 3), np.uint8)
 PATH = spaces.Box(-1, 1, (2,), np.float32)
 
