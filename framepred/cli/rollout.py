@@ -64,6 +64,7 @@ def rollout(video: Path, out: Path | None, overwrite: bool, as_json: bool, **val
       framepred rollout clip.mp4 --samples 4 --actions none
     """
     from framepred.evaluation.forecast import Forecast, make_forecast, write_forecast
+    from framepred.sources.find import source_of
 
     default = Path(f"{video.stem}-rollout.mp4")
     out = out or (default if overwrite else options.numbered(default))
@@ -81,7 +82,7 @@ def rollout(video: Path, out: Path | None, overwrite: bool, as_json: bool, **val
     rate, took = summary["tokens_per_second"], duration(summary["seconds"])
     say(f"{summary['forward_passes']} passes of the model, {rate:.0f} tokens/s, {took}")
     click.echo(str(out))
-    say_next("eval", video.parent, "--model", values["model"])
+    say_next("eval", source_of(video), "--model", values["model"])
 
 
 def _show_scores(name: str, summary: dict[str, Any]) -> None:

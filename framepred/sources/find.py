@@ -93,6 +93,13 @@ def find_episode(source: str | os.PathLike[str]) -> StoredEpisode:
     return episodes[0]
 
 
+def source_of(episode: str | os.PathLike[str]) -> str:
+    """Return the SOURCE that holds an episode: the folder of a video, or its address without the number."""
+    if Address.parse(str(episode)) is None:
+        return str(Path(episode).parent)
+    return re.sub(_EPISODES + "$", "", str(episode))
+
+
 def _open(source: str, address: Address) -> Sequence[StoredEpisode]:
     episodes = _source(source, address.prefix)(address.where, dict(address.choices))
     if not episodes:

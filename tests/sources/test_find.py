@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from framepred.errors import FramepredError
-from framepred.sources.find import Address, find_episode, find_episodes, with_choices
+from framepred.sources.find import Address, find_episode, find_episodes, source_of, with_choices
 
 DUMMY = """
 from dataclasses import dataclass
@@ -95,6 +95,11 @@ def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "odd:name.mp4").touch()
     assert Address.parse("odd:name.mp4") is None
+
+
+def test_the_source_of_an_episode() -> None:
+    assert source_of("videos/a.mp4") == "videos" and source_of("a.mp4") == "."
+    assert source_of("lerobot:x?camera=top#3") == "lerobot:x?camera=top" and source_of("hf:x") == "hf:x"
 
 
 def test_choices_of_options_are_added_to_addresses_only() -> None:
