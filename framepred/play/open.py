@@ -1,11 +1,12 @@
 """A run and what it begins from → a game."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from framepred.config.action_names import values_of
-from framepred.errors import FramepredError
+from framepred.errors import FramepredError, FramepredWarning
 from framepred.play.controls import controls_of
 from framepred.play.game import Game
 from framepred.play.scene import ClipStage, EnvironmentStage, Stage
@@ -33,6 +34,9 @@ def open_game(
         stage: Stage
         if env is not None:
             played = stack.enter_context(open_environment(env, run.tokenizer.frame_size))
+            if abs(played.fps - run.fps) > 0.02 * run.fps:
+                message = f"{env} shows {played.fps:g} frames a second, the run knows {run.fps:g}: they drift apart"
+                warnings.warn(FramepredWarning(message), stacklevel=2)
             controls = controls_of(run.layout.actions, played.action_names)
             stage = EnvironmentStage(
                 played, controls, bool(run.layout.actions and values_of(run.layout.actions.names)), context

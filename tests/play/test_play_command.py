@@ -157,3 +157,15 @@ def test_a_game_beside_a_real_environment(tmp_path: Path) -> None:
         views = [game.step(action) for action in (5, 5, 3)]
         assert first.real is not None and all(view.real is not None and view.psnr for view in views)
         assert game.anchor().psnr is None
+
+
+def test_another_rate_than_the_runs_is_said(run: Path) -> None:
+    pytest.importorskip("vizdoom")
+    from framepred.errors import FramepredWarning
+
+    says = r"shows 8.75 frames a second, the run knows 10"
+    with (
+        pytest.warns(FramepredWarning, match=says),
+        opening.open_game(str(run), env="VizdoomMyWayHome-v1", context=2) as game,
+    ):
+        assert game.step(1).real is not None
