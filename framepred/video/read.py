@@ -52,6 +52,10 @@ def stream_timed(
         info = probe_video(path)
         if whole and info.missing:
             raise faults.unmatched(f"{info.missing} of {info.num_frames} frames are missing")
+        if whole and not info.even:
+            faults.note(
+                "uneven", "frames are not evenly spaced, some may be missing; actions are matched by their order"
+            )
         if fps is not None and info.is_slow(fps):
             faults.note_slow(info.fps, fps)
             fps = None

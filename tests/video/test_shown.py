@@ -173,6 +173,18 @@ def test_a_lost_frame_is_an_error_where_actions_belong_to_frames(tmp_path: Path,
             file.read((32, 32), max_frames=most)
 
 
+def test_a_hole_between_frames_that_have_actions_is_said(tmp_path: Path) -> None:
+    times = [k / 10 for k in range(13) if k != 6]
+    encode(tmp_path / "a.mkv", shades(12, 32, 32), times=times)
+    file = VideoFile(tmp_path / "a.mkv", "a")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        file.read((32, 32))
+    write_actions(tmp_path / "a.actions.csv", torch.zeros(12, dtype=torch.int64), ["action"])
+    with pytest.warns(FramepredWarning, match=r"a\.mkv: frames are not evenly spaced, some may be missing"):
+        file.read((32, 32))
+
+
 def test_high_dynamic_range_and_interlacing_are_said(tmp_path: Path) -> None:
     encode(tmp_path / "hdr.mkv", shades(3, 32, 32), pix_fmt="yuv420p10le", transfer=16)
     with pytest.warns(FramepredWarning, match=r"hdr\.mkv: high dynamic range .PQ."):
