@@ -93,7 +93,7 @@ def load_tokenizer(
         return load_adapted(folder, config, _stored_size(folder) or size).to(device)
     if config.get("kind") == "framepred-delta":
         raise FramepredError(f"{folder} is a delta tokenizer, a kind that is gone: train one with --recipe temporal")
-    if config.get("kind") not in KINDS:
+    if str(config.get("kind")) not in KINDS:
         raise FramepredError(f"{folder} is no framepred tokenizer: its config.json says kind {config.get('kind')!r}")
     weights, about = read_weights(folder / "model.safetensors")
     if json.loads(about.get("config", "{}")) != config:

@@ -103,8 +103,8 @@ def read_store_info(path: str | os.PathLike[str]) -> StoreInfo:
         # Stores of framepred 0.1 do not say their grid here; they have no context either.
         grid, context_grid = about.get("grid", (0, 0)), keys["grid"]
         return StoreInfo(
-            tok["name"], tok["sha256"], tok["path"], about["codebook_size"], (grid[0], grid[1]),
-            keys["codebook_size"], (context_grid[0], context_grid[1]), (size[0], size[1]),
+            tok["name"], tok["sha256"], tok["path"], int(about["codebook_size"]), (grid[0], grid[1]),
+            int(keys["codebook_size"]), (context_grid[0], context_grid[1]), (size[0], size[1]),
             about["actions"]["kind"], names_from_json(about["actions"]), about.get("first_pictures", False),
             about.get("fps"),
         )  # fmt: skip

@@ -98,7 +98,8 @@ def _train(job: Job, init: Run | LanguageModel | None) -> Iterator[Progress]:
     check_text(job, init)
     accelerator = make_accelerator()
     if accelerator.is_main_process:
-        if not job.resume and job.out.is_dir() and any(job.out.iterdir()):
+        # What a kill left half written is hidden.
+        if not job.resume and job.out.is_dir() and any(not p.name.startswith(".") for p in job.out.iterdir()):
             raise FramepredError(
                 f"{job.out} exists and is not empty: give --resume to go on, --overwrite to start anew, or another -o"
             )
