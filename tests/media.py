@@ -71,3 +71,20 @@ def write_audio(path: Path, container_format: str, codec: str) -> None:
         frame.pts = 0
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
+
+
+def packets_of(path: Path) -> list[tuple[int, int]]:
+    """Return where each packet of a video lies in its file, and its size."""
+    data = path.read_bytes()
+    with av.open(str(path)) as container:
+        packets = [bytes(p) for p in container.demux(video=0) if p.size]
+    return [(data.index(p), len(p)) for p in packets]
+
+
+def lose_a_frame(path: Path) -> None:
+    """Rename one chunk of an .avi, so that its frame is gone and its header still counts it."""
+    data = bytearray(path.read_bytes())
+    at = packets_of(path)[5][0]
+    assert data[at - 8 : at - 4] == b"00dc"
+    data[at - 8 : at - 4] = b"JUNK"
+    path.write_bytes(data)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from framepred.errors import FramepredWarning
+from framepred.errors import FramepredError, FramepredWarning
 from framepred.sources.contract import StoredEpisode
 from framepred.video.clock import say_rate
 from framepred.world.run import Run
@@ -25,6 +25,11 @@ def given_actions(file: StoredEpisode, actions: str | None, run: Run) -> tuple[T
     loaded = file.ordered(space.names if space else None).actions(Path(actions) if actions is not None else None)
     if loaded is None:
         return None
+    if missing := file.info().missing:
+        raise FramepredError(
+            f"{file.where} lacks {missing} of the frames that its header counts, so {path} cannot be matched to them: "
+            "give a video that is not damaged, or --actions none"
+        )
     if file.actions_from is not None and (
         actions is None or Path(actions).resolve() == Path(file.actions_from).resolve()
     ):

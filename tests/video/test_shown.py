@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import pytest
 import torch
-from media import encode, shades
+from media import encode, lose_a_frame, packets_of, shades
 
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.sources.actions_csv import write_actions
@@ -109,14 +109,6 @@ def test_a_trimmed_mp4_is_whole_and_begins_where_its_edit_list_says(tmp_path: Pa
     assert probe_video(path).num_frames == count
 
 
-def packets_of(path: Path) -> list[tuple[int, int]]:
-    """Return where each packet of a video lies in its file, and its size."""
-    data = path.read_bytes()
-    with av.open(str(path)) as container:
-        packets = [bytes(p) for p in container.demux(video=0) if p.size]
-    return [(data.index(p), len(p)) for p in packets]
-
-
 @pytest.mark.parametrize(("codec", "suffix"), [("libx264", ".mp4"), ("libx264", ".mkv"), ("png", ".mov")])
 @pytest.mark.parametrize("bad", [[4], [0], [11], [3, 4, 9]])
 def test_a_bad_packet_loses_its_frame_and_not_the_rest(tmp_path: Path, codec: str, suffix: str, bad: list[int]) -> None:
@@ -146,15 +138,6 @@ def test_frames_that_the_decoder_repaired_are_named(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.warns(FramepredWarning, match=r"a\.mp4: damaged, the decoder made up parts of frame 6$"):
         assert len(read_video(path).frames) == 10
-
-
-def lose_a_frame(path: Path) -> None:
-    """Rename one chunk of an .avi, so that its frame is gone and its header still counts it."""
-    data = bytearray(path.read_bytes())
-    at = packets_of(path)[5][0]
-    assert data[at - 8 : at - 4] == b"00dc"
-    data[at - 8 : at - 4] = b"JUNK"
-    path.write_bytes(data)
 
 
 @pytest.mark.parametrize("rows", [11, 12])

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from media import encode, lose_a_frame, shades
 from random_run import write_random_run
 
 from framepred.errors import FramepredError
@@ -62,6 +63,16 @@ def test_another_file_may_go_on_beyond_the_video(run: Run, clip: Path) -> None:
     assert forecast.frames.shape[1] == 6
     with pytest.raises(FramepredError, match="rows, 42 are needed"):
         make_forecast(clip, str(run.path), context=18, horizon=25, actions=str(plan))
+
+
+def test_actions_of_a_video_that_lost_a_frame_are_refused(run: Run, tmp_path: Path) -> None:
+    video = tmp_path / "clip.avi"
+    encode(video, shades(20, 32, 32), "mjpeg", "yuvj420p")
+    plan = rows(tmp_path / "plan.csv", 19)
+    assert given_actions(VideoFile(video, "s"), str(plan), run)
+    lose_a_frame(video)
+    with pytest.raises(FramepredError, match=r"clip\.avi lacks 1 of the frames .* so .*plan\.csv cannot be matched"):
+        make_forecast(video, str(run.path), context=2, horizon=2, actions=str(plan))
 
 
 def test_actions_of_another_name_are_refused(run: Run, clip: Path) -> None:
