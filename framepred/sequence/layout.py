@@ -181,9 +181,8 @@ class SequenceLayout:
         scan = value["layout"].get("scan", "raster")
         if scan not in get_args(Scan):
             raise ValueError(f"layout scan {scan!r} is not known; it is one of {', '.join(get_args(Scan))}")
-        layout = SequenceLayout(
-            vocabulary, (grid[0], grid[1]), actions, (context[0], context[1]), scan, bool(value["layout"].get("cells"))
-        )
+        sizes = [(int(height), int(width)) for height, width in (grid, context)]
+        layout = SequenceLayout(vocabulary, sizes[0], actions, sizes[1], scan, bool(value["layout"].get("cells")))
         if layout.to_json()["layout"]["order"] != value["layout"]["order"]:
             raise ValueError(f"layout order {value['layout']['order']} is not known: train the run again")
         return layout

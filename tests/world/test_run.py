@@ -138,6 +138,10 @@ _BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "facts that are no JSON": (overwrite("framepred.json", "{"), "framepred.json cannot be read"),
     "facts that are a list": (overwrite("framepred.json", "[]"), "framepred.json is not a JSON object"),
+    "a grid of tables": (
+        lambda run: edit(run / "framepred.json", lambda v: v["layout"].update(grid=[4, {}])),
+        "framepred.json is not valid",
+    ),
     "facts of a store": (overwrite("framepred.json", '{"kind": "tokens"}'), "is a token store, not a run"),
     "no window": (
         lambda run: edit(run / "framepred.json", lambda v: v.pop("window")),
@@ -172,6 +176,10 @@ _BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a tokenizer of another kind": (
         overwrite("tokenizer/config.json", '{"kind": "vqgan"}'),
         "is no framepred tokenizer: its config.json says kind 'vqgan'",
+    ),
+    "a tokenizer whose kind is a table": (
+        overwrite("tokenizer/config.json", '{"kind": {"a": 1}}'),
+        "is no framepred tokenizer: its config.json says kind {'a': 1}",
     ),
     "a delta tokenizer": (
         overwrite("tokenizer/config.json", '{"kind": "framepred-delta"}'),
