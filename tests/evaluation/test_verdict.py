@@ -11,7 +11,8 @@ from conftest import FPS, moving_square
 
 from framepred.evaluation.verdict import Trial, Verdict, _fit, chosen, judge, stored_verdict
 from framepred.sources.folder import VideoFile
-from framepred.training.start import HeldOut, Start
+from framepred.training.held_out import HeldOut
+from framepred.training.start import Start
 from framepred.video.write import write_video
 from framepred.world.run import load_run
 
