@@ -18,6 +18,7 @@ from framepred.cli import (
     push,
     recipe,
     record,
+    reinforce,
     rollout,
     surprise,
     tokenize,
@@ -28,7 +29,7 @@ from framepred.cli.streams import prepare_streams
 
 __all__ = [
     "calibrate", "caption", "cli", "convert", "eval", "export", "info", "learn", "main", "plan", "play", "preview",
-    "pull", "push", "recipe", "record", "rollout", "surprise", "tokenize", "train",
+    "pull", "push", "recipe", "record", "reinforce", "rollout", "surprise", "tokenize", "train",
 ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from framepred.config.constraints import above_zero_below_one, allow, at_least, below_one, check, fraction, require
+from framepred.config.learning import LearningRecipe, ReinforcementRecipe
 from framepred.errors import FramepredError
 from framepred.io.toml import overlay, read_settings, read_table
 
@@ -171,19 +172,6 @@ class TrainingRecipe:
 
 
 @dataclass(frozen=True)
-class LearningRecipe:
-    """Learning that goes on after training (`framepred learn`)."""
-
-    steps: int = at_least(0, 8, "updates after each episode; 0 only predicts")
-    batch_size: int = at_least(2, 8, "windows of an update")
-    learning_rate: float = above_zero_below_one(5e-4, "of AdamW, the same throughout")
-    lora_rank: int = at_least(0, 0, "rank of low-rank updates of the matrices; 0 learns all weights", words="0 or more")
-    only_surprising: bool = allow(False, about="learn only from episodes that cost more bits than those before them")
-    replay: float = below_one(0.5, "share of an update's windows that are of what was known or learned before")
-    held_out: float = below_one(0.1, "share of each source's episodes that are never learned from, to measure on")
-
-
-@dataclass(frozen=True)
 class Recipe:
     """All settings of a run, as stored in RUN/recipe.toml."""
 
@@ -194,6 +182,7 @@ class Recipe:
     text: TextRecipe = field(default_factory=TextRecipe)
     training: TrainingRecipe = field(default_factory=TrainingRecipe)
     learning: LearningRecipe = field(default_factory=LearningRecipe)
+    reinforcement: ReinforcementRecipe = field(default_factory=ReinforcementRecipe)
 
     def __post_init__(self) -> None:
         for part in fields(self):

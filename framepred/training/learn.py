@@ -1,10 +1,12 @@
-"""`framepred learn`: a run and new sources → a run that has learned from them too, and what it forgot."""
+"""A run and new sources → a run that has learned from them too, and what it forgot, or that they have reinforced."""
 
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from accelerate import Accelerator
 
 from framepred.config.recipe import Recipe, to_toml
 from framepred.errors import FramepredError, FramepredWarning
@@ -15,6 +17,7 @@ from framepred.tokens.store import is_store, read_store, read_store_info
 from framepred.tokens.tokenize import TokenizeProgress, tokenize
 from framepred.training.loop import make_accelerator
 from framepred.training.online import EpisodeLearned, Measured, OnlineLearner, Task
+from framepred.training.reinforce import Clip, Reinforced, Reinforcer
 from framepred.world.run import Run, load_run, save_run
 
 Progress = TokenizeProgress | EpisodeLearned | Measured
@@ -37,20 +40,9 @@ def learn(job: LearnJob) -> Iterator[Progress]:
 
     Raises FramepredError for a run or sources that do not fit, and for a folder that is in use.
     """
-    accelerator = make_accelerator()
-    run = load_run(job.model, str(accelerator.device))
     names = _names([*job.sources, *job.replay])
-    if job.out.resolve() == run.path.resolve():
-        raise FramepredError(f"-o {job.out} is the run itself, which must stay as it is: give another folder")
-    if not job.resume and job.out.is_dir() and any(job.out.iterdir()):
-        raise FramepredError(
-            f"{job.out} exists and is not empty: give --resume to go on, --overwrite to start anew, or another -o"
-        )
-    if run.layout.vocabulary.text_size:
-        _warn(f"{job.model} knows text, of which nothing is replayed: it may forget words")
-    if accelerator.num_processes > 1:
-        raise FramepredError("learning takes one process: call it without accelerate launch")
-    episodes = {source: find_episodes([source]) for source in (*job.sources, *job.replay) if not is_store(source)}
+    run, accelerator = _begin(job)
+    episodes = {source: find_episodes([source]) for source in names if not is_store(source)}
     write_text(job.out / "recipe.toml", to_toml(job.recipe))
     tasks = []
     for source, name in names.items():
@@ -62,6 +54,50 @@ def learn(job: LearnJob) -> Iterator[Progress]:
     count = len(job.sources)
     learner = OnlineLearner(run.predictor, tasks[:count], tasks[count:], job.recipe, accelerator, job.out)
     yield from learner.learn()
+    _save(job, run)
+
+
+def reinforce(job: LearnJob) -> Iterator[Reinforced]:
+    """Reinforce a run by what really happens in videos, yielding each update; leave a new run in `job.out`.
+
+    At most `data.max_tokenizer_frames` frames are read. Raises FramepredError as `learn` does.
+    """
+    if stores := [source for source in job.sources if is_store(source)]:
+        raise FramepredError(f"{stores[0]} is a token store, which has no pictures to compare with: give the videos")
+    run, accelerator = _begin(job)
+    space, left = run.layout.actions, job.recipe.data.max_tokenizer_frames
+    clips: list[Clip] = []
+    for stored in find_episodes(job.sources):
+        if left > 0:
+            episode = stored.ordered(space.names if space else None).read(run.tokenizer.frame_size, run.fps, left)
+            clips.append((episode.frames, episode.actions if space else None))
+            left -= len(episode.frames)
+    if space is not None and all(actions is None for _, actions in clips):
+        _warn(f"{job.sources[0]} has no actions: the run is reinforced without, as under no known action")
+    reinforcer = Reinforcer(run, clips, job.recipe, accelerator, job.out)
+    write_text(job.out / "recipe.toml", to_toml(job.recipe))
+    yield from reinforcer.updates()
+    _save(job, run)
+
+
+def _begin(job: LearnJob) -> tuple[Run, Accelerator]:
+    """Load the run; raise FramepredError where the job cannot begin."""
+    accelerator = make_accelerator()
+    run = load_run(job.model, str(accelerator.device))
+    if job.out.resolve() == run.path.resolve():
+        raise FramepredError(f"-o {job.out} is the run itself, which must stay as it is: give another folder")
+    if not job.resume and job.out.is_dir() and any(job.out.iterdir()):
+        raise FramepredError(
+            f"{job.out} exists and is not empty: give --resume to go on, --overwrite to start anew, or another -o"
+        )
+    if accelerator.num_processes > 1:
+        raise FramepredError("this takes one process: call it without accelerate launch")
+    if run.layout.vocabulary.text_size:
+        _warn(f"{job.model} knows text, none of which is trained on: it may forget words")
+    return run, accelerator
+
+
+def _save(job: LearnJob, run: Run) -> None:
     copy_tokenizer(run.path / "tokenizer", job.out / "tokenizer", run.tokenizer.frame_size)
     save_run(
         job.out, run.predictor, run.layout, run.window, run.fps, run.tokenizer.frame_size, run.tokenizer_sha256,

@@ -1,6 +1,7 @@
 """The losses: of the tokenizer on frames, of the predictor on windows of tokens."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -219,15 +220,26 @@ class PredictorObjective:
 
         The model reads `seen` (B, L), the ids themselves where it is None.
         """
-        flat, weight, device = ids.flatten(), weights.flatten(), self.accelerator.device
-        places = [((weight > 0) & (first <= flat) & (flat < stop)).nonzero()[:, 0] for first, stop in self.ranges]
-        wanted = [
+        losses, places = self.losses(run, ids, weights > 0, seen)
+        by = weights.flatten()[places].to(losses.device)
+        return (losses * by).sum() / by.sum().clamp(min=1e-6)
+
+    def losses(
+        self, run: nn.Module, ids: Tensor, mask: Tensor, seen: Tensor | None = None,
+        ranges: Sequence[tuple[int, int]] = (),
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Return the cross-entropy float32 (P,) of the ids int64 (B, L) in a mask (B, L), and their flat places (P,).
+
+        Each id competes with those of its one of the `ranges`, by default those of training.
+        """
+        flat, wanted, device = ids.flatten(), mask.flatten(), self.accelerator.device
+        kinds = ranges or self.ranges
+        places = [(wanted & (first <= flat) & (flat < stop)).nonzero()[:, 0] for first, stop in kinds]
+        asked = [
             ((at - 1).to(device), legal, (flat[at] - legal[0]).to(device))
-            for at, legal in zip(places, self.ranges, strict=True)
+            for at, legal in zip(places, kinds, strict=True)
         ]
-        losses = run((ids if seen is None else seen).to(device), wanted)
-        by = weight[torch.cat(places)].to(device)
-        return (torch.cat(losses) * by).sum() / by.sum().clamp(min=1e-6)
+        return torch.cat(run((ids if seen is None else seen).to(device), asked)), torch.cat(places)
 
     @torch.inference_mode()
     def _mean_loss(self, run: nn.Module, ids: Tensor, weights: Tensor) -> float:
