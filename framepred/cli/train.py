@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from framepred.cli import options
-from framepred.cli.console import consume, duration, print_json, say, show_progress
+from framepred.cli.console import consume, duration, print_json, say, say_next, show_progress
 from framepred.cli.group import cli
 from framepred.cli.memory import keep_memory
 from framepred.cli.stopped import saying_what_is_saved
@@ -111,7 +111,13 @@ def train(
     else:
         lines = [f"{stage}: " + ", ".join(f"{k} {v:.4g}" for k, v in row.items()) for stage, row in results.items()]
         click.echo("\n".join([*lines, *(verdict_lines(verdict) if verdict else ())]))
-        click.echo(f"{out}: done" + ("" if only == "tokenizer" else f"; next: framepred rollout VIDEO --model {out}"))
+        click.echo(f"{out}: done")
+        if only == "tokenizer":
+            say_next("train", *sources, "-o", "run", "--tokenizer", out)
+        else:
+            # One that it has not seen, where there is one.
+            held = [part.key for part in start.held_out if Path(part.key).is_file()] if start else []
+            say_next("rollout", held[0] if held else "VIDEO", "--model", out)
 
 
 def _unnamed(goes_on: bool) -> Path:
