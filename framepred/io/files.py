@@ -67,6 +67,22 @@ def replace_files(folder: Path, files: dict[str, str], weights: dict[str, Tensor
     with ExitStack() as stack:
         # An ExitStack ends in reverse order: the weights, which make a checkpoint complete, come last.
         temporary = stack.enter_context(writing(folder / "model.safetensors"))
-        temporary.write_bytes(save(weights, {"format": "pt", **about}))
+        data = memoryview(save(weights, {"format": "pt", **about}))
+        with temporary.open("wb") as file:
+            file.write(sorted_header(bytes(data[: 8 + int.from_bytes(data[:8], "little")])))
+            file.write(data[8 + int.from_bytes(data[:8], "little") :])
         for name, text in files.items():
             stack.enter_context(writing(folder / name)).write_text(text, encoding="utf-8")
+
+
+def sorted_header(header: bytes) -> bytes:
+    """Put the metadata in the header of a safetensors file in order: safetensors writes them in a random one.
+
+    The same weights make the same file then, and the same sha256.
+    """
+    size = int.from_bytes(header[:8], "little")
+    about = json.loads(header[8:])
+    if "__metadata__" in about:
+        about["__metadata__"] = dict(sorted(about["__metadata__"].items()))
+    text = json.dumps(about, separators=(",", ":"), ensure_ascii=False).encode()
+    return header[:8] + text.ljust(size) if len(text) <= size else header
