@@ -138,6 +138,10 @@ _BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "facts that are no JSON": (overwrite("framepred.json", "{"), "framepred.json cannot be read"),
     "facts that are a list": (overwrite("framepred.json", "[]"), "framepred.json is not a JSON object"),
+    "a layout that is a number": (
+        lambda run: edit(run / "framepred.json", lambda v: v.update(vocabulary=3)),
+        "framepred.json is not valid",
+    ),
     "a grid of tables": (
         lambda run: edit(run / "framepred.json", lambda v: v["layout"].update(grid=[4, {}])),
         "framepred.json is not valid",

@@ -89,6 +89,6 @@ def read_calibration(file: Path, run: Run) -> Calibration:
         raise FramepredError(f"calibration {file} does not exist: make it with framepred calibrate") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FramepredError(f"{file} is no calibration of a run ({error!r}): {again}") from error
-    if value["model_sha256"] != file_sha256(weights_file(run.path)):
+    if value.get("model_sha256") != file_sha256(weights_file(run.path)):
         raise FramepredError(f"{file} was made with other weights than those of {run.path}: {again}")
     return calibration
