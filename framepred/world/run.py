@@ -174,7 +174,7 @@ def load_run(name_or_dir: str | Path = zoo.DEFAULT, device: str = "cpu") -> Run:
         window, fps = int(about["window"]), float(about["fps"])
         temperature = float(about.get("temperature", 1.0))
         check_sampling(temperature, 0, 1.0, 0, f"{folder}/framepred.json: ")
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise FramepredError(f"{folder}/framepred.json is not valid ({error!r}): restore it") from error
     sizes = layout.vocabulary.visual_size, layout.vocabulary.context_size
     cells = layout.frame_tokens if layout.cells else 1
