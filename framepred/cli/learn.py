@@ -1,5 +1,6 @@
 """`framepred learn`: a run goes on learning from new sources, episode by episode."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,11 @@ import click
 
 from framepred.cli import options
 from framepred.cli.console import consume, print_json, print_table, say_next, show_progress
-from framepred.cli.group import cli, terminate_like_interrupt
+from framepred.cli.group import cli
 from framepred.cli.memory import keep_memory
+from framepred.cli.stopped import saying_what_is_saved
 from framepred.cli.threads import use_free_cores
-from framepred.errors import Interrupted
-from framepred.io.outputs import replacing
+from framepred.io.outputs import folder_to_write, replacing
 
 
 @cli.command(sections={"How it learns": ("replay", "lora", "only_surprising", "steps", "settings")})
@@ -44,24 +45,23 @@ def learn(
     from framepred.config.recipe import apply, apply_settings, load_recipe
     from framepred.training.learn import LearnJob, transfer
     from framepred.training.learn import learn as run_learning
-    from framepred.training.online import read_learning
+    from framepred.training.online import STATE, read_learning
 
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other")
     use_free_cores()
     keep_memory()
     wanted: dict[str, Any] = {"steps": steps, "lora_rank": lora, "only_surprising": only_surprising or None}
-    base = load_recipe(out / "recipe.toml" if resume and (out / "recipe.toml").is_file() else None)
+    begun = folder_to_write(out, overwrite, resume=resume) / "recipe.toml"
+    base = load_recipe(begun if resume and begun.is_file() else None)
     changed = apply(base, {"learning": {key: value for key, value in wanted.items() if value is not None}})
     recipe = apply_settings(changed, settings)
-    progress = run_learning(LearnJob(sources, model, out, recipe, replay, resume))
-    try:
-        with terminate_like_interrupt(), replacing(out, overwrite, *sources, *replay, model):
-            consume(progress, _describe)
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"stopped; what was saved is in {out}: give the same command with --resume to go on"
-        ) from None
+    place = replacing(out, overwrite, *sources, *replay, model, keep=[STATE], resume=resume)
+    with (
+        saying_what_is_saved(out, place, _saved, options.how_to_resume(overwrite)) as folder,
+        closing(run_learning(LearnJob(sources, model, folder, recipe, replay, resume))) as progress,
+    ):
+        consume(progress, _describe)
     learned, measured = read_learning(out / "metrics.jsonl")
     tasks = list(dict.fromkeys(episode.task for episode in learned))
     result = transfer(measured, tasks)
@@ -73,6 +73,13 @@ def learn(
     known = sum(episode.learned for episode in learned)
     click.echo(f"{out}: {len(learned)} episodes, {known} learned from")
     say_next("rollout", "VIDEO", "--model", out)
+
+
+def _saved(run: Path) -> str:
+    from framepred.training.unfinished import saved_steps
+
+    steps = saved_steps(run).get("learn", 0)
+    return f"what {steps} episodes taught" if steps else ""
 
 
 def _describe(item: Any) -> tuple[float, str]:

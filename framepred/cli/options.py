@@ -81,6 +81,11 @@ def out(help: str, required: bool = False) -> Callable[[Any], Any]:
     return click.option("-o", "--out", required=required, type=click.Path(path_type=Path), help=help)
 
 
+def how_to_resume(overwrite: bool) -> str:
+    """Return how to go on with a command that has --resume, after it was stopped."""
+    return f"give the same command with --resume{' in place of --overwrite' if overwrite else ''} to go on"
+
+
 def settings(what: str) -> Callable[[Any], Any]:
     """Return the option --set, which changes a value of `what`."""
     return click.option(

@@ -1,5 +1,6 @@
 """`framepred reinforce`: a run is rewarded for futures that come near to what really happened."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,11 @@ import click
 
 from framepred.cli import options
 from framepred.cli.console import consume, print_json, say_next
-from framepred.cli.group import cli, terminate_like_interrupt
+from framepred.cli.group import cli
 from framepred.cli.memory import keep_memory
+from framepred.cli.stopped import saying_what_is_saved
 from framepred.cli.threads import use_free_cores
-from framepred.errors import Interrupted
-from framepred.io.outputs import replacing
+from framepred.io.outputs import folder_to_write, replacing
 
 
 @cli.command()
@@ -41,12 +42,14 @@ def reinforce(
     from framepred.config.recipe import apply, apply_settings, load_recipe
     from framepred.training.learn import LearnJob
     from framepred.training.learn import reinforce as run_reinforcement
+    from framepred.training.reinforce import STATE
 
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other")
     use_free_cores()
     keep_memory()
-    base = load_recipe(out / "recipe.toml" if resume and (out / "recipe.toml").is_file() else None)
+    begun = folder_to_write(out, overwrite, resume=resume) / "recipe.toml"
+    base = load_recipe(begun if resume and begun.is_file() else None)
     changed = apply(base, {"reinforcement": {} if updates is None else {"updates": updates}})
     recipe = apply_settings(changed, settings)
     made: list[Any] = []
@@ -55,13 +58,12 @@ def reinforce(
         made.append(item)
         return item.fraction, f"update {item.step}: reward {item.reward:.3f}, error {item.error:.2f} of copying's"
 
-    try:
-        with terminate_like_interrupt(), replacing(out, overwrite, *sources, model):
-            consume(run_reinforcement(LearnJob(sources, model, out, recipe, resume=resume)), describe)
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"stopped; what was saved is in {out}: give the same command with --resume to go on"
-        ) from None
+    place = replacing(out, overwrite, *sources, model, keep=[STATE], resume=resume)
+    with (
+        saying_what_is_saved(out, place, _saved, options.how_to_resume(overwrite)) as folder,
+        closing(run_reinforcement(LearnJob(sources, model, folder, recipe, resume=resume))) as progress,
+    ):
+        consume(progress, describe)
     if as_json:
         print_json({"path": str(out), "updates": [vars(item) for item in made]})
         return
@@ -77,3 +79,10 @@ def reinforce(
             )
     click.echo(f"{out}: done")
     say_next("eval", "VIDEOS", "--model", out)
+
+
+def _saved(run: Path) -> str:
+    from framepred.training.unfinished import saved_steps
+
+    steps = saved_steps(run).get("reinforce", 0)
+    return f"{steps} updates" if steps else ""

@@ -97,8 +97,7 @@ def train(
     main_process = os.environ.get("RANK", "0") == "0"
     inputs = (*sources, *texts, recipe, tokenizer, init_from)
     place = replacing(out, overwrite, *inputs, keep=KEPT, resume=resume) if main_process else nullcontext(folder)
-    how = f"give the same command with --resume{' in place of --overwrite' if overwrite else ''} to go on"
-    with saying_what_is_saved(out, place, _saved, how) as folder:
+    with saying_what_is_saved(out, place, _saved, options.how_to_resume(overwrite)) as folder:
         job = Job(sources, folder, chosen, tokenizer, only, init_from, resume, texts)
         with closing(run_training(job)) as progress:
             start, results = _watch(progress)

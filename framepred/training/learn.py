@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from framepred.config.recipe import Recipe, to_toml
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.io.atomic import write_text
+from framepred.sources.contract import StoredEpisode
 from framepred.sources.find import find_episodes
 from framepred.tokenizer.checkpoint import copy_tokenizer
 from framepred.tokens.store import is_store, read_store, read_store_info
@@ -18,6 +19,7 @@ from framepred.tokens.tokenize import TokenizeProgress, tokenize
 from framepred.training.loop import make_accelerator
 from framepred.training.online import EpisodeLearned, Measured, OnlineLearner, Task
 from framepred.training.reinforce import Clip, Reinforced, Reinforcer
+from framepred.training.unfinished import only_trainer
 from framepred.world.run import Run, load_run, save_run
 
 Progress = TokenizeProgress | EpisodeLearned | Measured
@@ -43,6 +45,13 @@ def learn(job: LearnJob) -> Iterator[Progress]:
     names = _names([*job.sources, *job.replay])
     run, accelerator = _begin(job)
     episodes = {source: find_episodes([source]) for source in names if not is_store(source)}
+    with only_trainer(job.out):
+        yield from _learn(job, run, accelerator, names, episodes)
+
+
+def _learn(
+    job: LearnJob, run: Run, accelerator: Accelerator, names: dict[str, str], episodes: dict[str, list[StoredEpisode]]
+) -> Iterator[Progress]:
     write_text(job.out / "recipe.toml", to_toml(job.recipe))
     tasks = []
     for source, name in names.items():
@@ -75,9 +84,10 @@ def reinforce(job: LearnJob) -> Iterator[Reinforced]:
     if space is not None and all(actions is None for _, actions in clips):
         _warn(f"{job.sources[0]} has no actions: the run is reinforced without, as under no known action")
     reinforcer = Reinforcer(run, clips, job.recipe, accelerator, job.out)
-    write_text(job.out / "recipe.toml", to_toml(job.recipe))
-    yield from reinforcer.updates()
-    _save(job, run)
+    with only_trainer(job.out):
+        write_text(job.out / "recipe.toml", to_toml(job.recipe))
+        yield from reinforcer.updates()
+        _save(job, run)
 
 
 def _begin(job: LearnJob) -> tuple[Run, Accelerator]:

@@ -28,6 +28,7 @@ from framepred.training.objectives import PredictorObjective
 from framepred.training.resume import TrainState
 from framepred.training.windows import Windows, split_episodes, step_generator
 
+STATE = "resume-learn.safetensors"
 _RECENT = 20
 """Episodes that an episode is compared with, to say whether it is surprising."""
 
@@ -105,7 +106,7 @@ class OnlineLearner:
         self.optimizer = torch.optim.AdamW(trained, lr=rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
         self.state = TrainState.of(model, [self.optimizer])
         self.total = sum(len(task.episodes) for task in tasks)
-        self.file, self.log_file = folder / "resume-learn.safetensors", folder / "metrics.jsonl"
+        self.file, self.log_file = folder / STATE, folder / "metrics.jsonl"
         if self.file.exists():
             self.state.load(self.file)
 

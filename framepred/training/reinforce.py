@@ -27,6 +27,8 @@ from framepred.world.goal import feature_distance
 from framepred.world.rollout import predict
 from framepred.world.run import Run
 
+STATE = "resume-reinforce.safetensors"
+
 Clip = tuple[Tensor, Tensor | None]
 """Frames uint8 (T, 3, H, W), and the actions (≥ T - 1) between them or None."""
 
@@ -110,7 +112,7 @@ class Reinforcer:
             parameters, lr=wanted.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True
         )
         self.state = TrainState.of(self.model, [self.optimizer])
-        self.file, self.log_file = folder / "resume-reinforce.safetensors", folder / "metrics.jsonl"
+        self.file, self.log_file = folder / STATE, folder / "metrics.jsonl"
         if self.file.exists():
             self.state.load(self.file)
 

@@ -123,6 +123,11 @@ def test_the_command_learns_and_prints_the_matrix(tiny_run: Path, new: Path, tmp
     assert {"episodes", "bits", "changes"} <= set(said) and set(said["bits"]) == {"before", "negative"}
     again = CliRunner().invoke(cli, words)
     assert again.exit_code == 1 and "is not empty" in again.stderr
+    old = (tmp_path / "out" / "model.safetensors").read_bytes()
+    replaced = CliRunner().invoke(cli, [*words, "--overwrite", "--set", "learning.learning_rate=0.01"])
+    assert replaced.exit_code == 0, replaced.stderr
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() != old
+    assert not list(tmp_path.glob(".out*"))
 
 
 def test_what_does_not_fit_is_one_line(tiny_run: Path, new: Path, tmp_path: Path) -> None:
