@@ -17,7 +17,7 @@ from framepred.io.outputs import replacing
 
 @cli.command(
     sections={
-        "What is played": ("episodes", "steps", "seed", "sticky"),
+        "What is played": ("episodes", "steps", "seed", "policy", "sticky", "model", "device"),
         "What is written": ("size", "frame_skip", "actions_of", "form"),
     }
 )
@@ -33,12 +33,17 @@ from framepred.io.outputs import replacing
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Episode i plays with seed + i.")
 @click.option(
-    "--sticky",
-    default=0.75,
+    "--policy",
+    default="sticky",
     show_default=True,
-    type=click.FloatRange(0, 1),
-    help="Chance that the random policy repeats its action.",
+    metavar="NAME",
+    help="Who plays: sticky, random, curious (needs --model), or one that was installed.",
 )
+@click.option(
+    "--sticky", type=click.FloatRange(0, 1), help="Chance that sticky repeats its last action.  [default: 0.75]"
+)
+@click.option("--model", metavar="RUN", help="What the policy asks: a run folder, a name in the zoo, hf://OWNER/NAME.")
+@options.DEVICE
 @click.option("--actions-of", metavar="ENV", help="Write the action ids of this environment, matched by name.")
 @click.option(
     "--format", "form", default="folder", show_default=True, type=click.Choice(["folder", "lerobot"]),
@@ -46,7 +51,9 @@ from framepred.io.outputs import replacing
 )  # fmt: skip
 @options.OVERWRITE
 @options.JSON
-def record(env: str, out: Path, form: str, overwrite: bool, as_json: bool, **values: Any) -> None:
+def record(
+    env: str, out: Path, model: str | None, device: str, form: str, overwrite: bool, as_json: bool, **values: Any
+) -> None:
     """Record a Gymnasium environment as a video folder with actions, or as a LeRobot dataset (lossless).
 
     \b
@@ -55,11 +62,18 @@ def record(env: str, out: Path, form: str, overwrite: bool, as_json: bool, **val
       # other episodes, to evaluate on
       framepred record Crafter -o held-out --episodes 4 --seed 5000
       framepred record CarRacing-v3 -o set --format lerobot
+      # towards what a run predicts badly
+      framepred record VizdoomMyWayHome-v1 -o found --policy curious --model doom-64
     """
     from framepred.recording.gym import Recording
     from framepred.recording.gym import record as run_recording
 
-    recording = Recording(env, **values)
+    recording = Recording(env, **{name: value for name, value in values.items() if value is not None})
+    if values["sticky"] is not None and recording.policy != "sticky":
+        raise FramepredError(
+            f"--sticky {recording.sticky} is for --policy sticky, not {recording.policy}: leave it out"
+        )
+    run = _load(model, device, recording.policy)
     paths: list[Path] = []
 
     def describe(path: Path) -> tuple[float, str]:
@@ -67,16 +81,28 @@ def record(env: str, out: Path, form: str, overwrite: bool, as_json: bool, **val
         return len(paths) / recording.episodes, f"{len(paths)} of {recording.episodes} episodes, {path.name}"
 
     if form == "lerobot":
-        _record_lerobot(recording, out, overwrite, describe)
+        _record_lerobot(recording, run, out, overwrite, describe)
         _show(out, paths, as_json, f"lerobot:{out}")
         return
-    place = replacing(out, overwrite, keep=["*.mp4"], job=repr(recording), resume=overwrite)
+    place = replacing(out, overwrite, keep=["*.mp4"], job=repr((recording, model)), resume=overwrite)
     with (
         saying_what_is_saved(out, place, lambda _: f"{len(paths)} episodes" if paths else "") as folder,
-        closing(run_recording(recording, folder)) as episodes,
+        closing(run_recording(recording, folder, run)) as episodes,
     ):
         consume(episodes, describe)
     _show(out, paths, as_json, str(out))
+
+
+def _load(model: str | None, device: str, policy: str) -> Any:
+    """Load the run that a policy asks; None where none is given."""
+    if model is None:
+        return None
+    if policy in ("sticky", "random"):
+        raise FramepredError(f"--model {model} is for a policy that asks a run, not {policy}: give --policy curious")
+    from framepred.world.device import choose_device
+    from framepred.world.run import load_run
+
+    return load_run(model, choose_device(device))
 
 
 def _show(out: Path, paths: list[Path], as_json: bool, source: str) -> None:
@@ -87,7 +113,7 @@ def _show(out: Path, paths: list[Path], as_json: bool, source: str) -> None:
         say_next("train", source, "-o", "run", "--minutes", 30)
 
 
-def _record_lerobot(recording: Any, out: Path, overwrite: bool, describe: Any) -> None:
+def _record_lerobot(recording: Any, run: Any, out: Path, overwrite: bool, describe: Any) -> None:
     """Record a video folder that nobody sees, and write it as a dataset; nothing is left of one that is stopped."""
     from framepred.recording.gym import record as run_recording
     from framepred.sources.find import find_episodes
@@ -95,6 +121,6 @@ def _record_lerobot(recording: Any, out: Path, overwrite: bool, describe: Any) -
 
     if overwrite or out.exists():
         raise FramepredError(f"{out}: a LeRobot dataset is written anew, into a folder that does not exist")
-    with TemporaryDirectory() as folder, closing(run_recording(recording, Path(folder))) as episodes:
+    with TemporaryDirectory() as folder, closing(run_recording(recording, Path(folder), run)) as episodes:
         consume(episodes, describe)
         consume(write_lerobot(find_episodes([folder]), out))

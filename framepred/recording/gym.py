@@ -13,20 +13,27 @@ from torch import Tensor
 
 from framepred.errors import FramepredError
 from framepred.io.atomic import write_text
+from framepred.io.files import file_sha256
 from framepred.recording.environment import Environment, open_environment
 from framepred.recording.narration import GameWatcher, Transition, narrate
+from framepred.recording.policy import Policy, Setup, find_policy
 from framepred.sources.actions_csv import actions_path, write_actions
 from framepred.sources.captions_csv import Caption, captions_path, write_captions
 from framepred.sources.episode import Episode
 from framepred.video.write import write_video
+from framepred.world.run import Run, weights_file
+
+_SAME = ("policy", "model_sha256", "steps", "size", "frame_skip", "sticky", "actions_of")
+"""What all episodes of an environment in a folder share."""
 
 
 @dataclass(frozen=True)
 class Recording:
     """How to record: `size` (height, width) in pixels, `frame_skip` None for about 10 frames a second.
 
-    `sticky` is the probability that the random policy repeats its last action. `actions_of` names
-    another environment whose action ids are written: actions are matched by name, others not taken.
+    `policy` says who plays (`find_policy`); `sticky` is the probability that the policy of that name repeats its last
+    action. `actions_of` names another environment whose action ids are written: actions are matched by name, others
+    not taken.
     """
 
     env: str
@@ -37,28 +44,35 @@ class Recording:
     seed: int = 0
     sticky: float = 0.75
     actions_of: str | None = None
+    policy: str = "sticky"
 
 
-def record(recording: Recording, out: str | os.PathLike[str]) -> Generator[Path, None, None]:
+def record(recording: Recording, out: str | os.PathLike[str], run: Run | None = None) -> Generator[Path, None, None]:
     """Play episodes and write each as lossless NAME.mp4 and NAME.actions.csv, yielding its path.
 
-    A VizDoom game gets captions too, NAME.captions.csv.
-    Episode i is a function of (env, seed + i): one that is already there is left as it is. Raises FramepredError
-    where such a one was recorded in another way.
+    A VizDoom game gets captions too, NAME.captions.csv. The policy may ask a `run`.
+    Episode i is a function of (env, policy, run, seed + i): one that is already there is left as it is. Raises
+    FramepredError where such a one was recorded in another way.
     """
-    folder = Path(out)
+    folder, make_policy = Path(out), find_policy(recording.policy)
     with open_environment(recording.env, recording.size, recording.frame_skip) as env:
         choices, names = _choices(env, recording)
         stem = recording.env.replace("/", "-").split(":")[-1]
         seeds = range(recording.seed, recording.seed + recording.episodes)
         paths = [folder / f"{stem}-{seed:06d}.mp4" for seed in seeds]
         about = vars(recording) | {"frame_skip": env.frame_skip, "actions": env.action_names, "action_values": names}
+        about["sticky"] = recording.sticky if recording.policy == "sticky" else None
+        about["model_sha256"] = None if run is None else file_sha256(weights_file(run.path))
+        ids = None if choices is None else tuple(choices)
+        setups = [Setup(env, seed, ids, recording.sticky, run) for seed in seeds]
+        # What does not fit is refused before anything is written.
+        make_policy(setups[0])
         if any(path.exists() for path in paths):
             _require_same(folder, about)
         write_text(folder / "recording.json", json.dumps(about, indent=1) + "\n")
-        for seed, path in zip(seeds, paths, strict=True):
+        for setup, path in zip(setups, paths, strict=True):
             if not path.exists():
-                episode, transitions = _play(env, recording, choices, seed, path.stem)
+                episode, transitions = _play(setup, make_policy(setup), recording, choices, path.stem)
                 _write(path, episode, narrate(recording.env, transitions, episode.fps) if transitions else [])
             yield path
 
@@ -85,40 +99,43 @@ def _require_same(folder: Path, about: dict[str, Any]) -> None:
     except (OSError, ValueError):
         return
     new = json.loads(json.dumps(about))
-    for key in ("steps", "size", "frame_skip", "sticky", "actions_of"):
-        if old.get("env") == new["env"] and old.get(key) != new[key]:
+    for key in _SAME:
+        # Folders of framepred 0.1 do not name the policy, which was this one.
+        if old.get("env") == new["env"] and (was := old.get(key, "sticky" if key == "policy" else None)) != new[key]:
             raise FramepredError(
-                f"{folder} holds episodes of {new['env']} recorded with {key} {old.get(key)}, not {new[key]}: "
+                f"{folder} holds episodes of {new['env']} recorded with {key} {was}, not {new[key]}: "
                 "give another -o, or the same again"
             )
 
 
 def _play(
-    env: Environment, recording: Recording, choices: dict[int, int] | None, seed: int, name: str
+    setup: Setup, policy: Policy, recording: Recording, choices: dict[int, int] | None, name: str
 ) -> tuple[Episode, list[Transition]]:
-    policy = np.random.default_rng(seed)
-    env.action_space.seed(seed)
-    frames = [env.reset(seed)]
-    actions: list[Any] = []
-    action: Any = None
+    env = setup.env
+    env.action_space.seed(setup.seed)
+    frames, taken = [env.reset(setup.seed)], list[Any]()
     watcher = GameWatcher(env.game) if env.game is not None else None
     transitions: list[Transition] = []
     names = env.action_names
     for _ in range(recording.steps):
-        if action is None or policy.random() >= recording.sticky:
-            action = env.action_space.sample() if choices is None else int(policy.choice(list(choices)))
+        action = policy(frames, taken)
+        if not env.action_space.contains(action) or (choices is not None and int(action) not in choices):
+            allowed = env.action_space if choices is None else f"one of {list(choices)}"
+            raise FramepredError(
+                f"policy {recording.policy!r} took action {action}, {env.name} takes {allowed}: mend it"
+            )
         frame, ended = env.step(action)
         if frame is None:
             break
         if watcher:
             transitions.append(watcher.after(names[action] if names else None))
-        actions.append(action if choices is None else choices[action])
+        taken.append(action)
         frames.append(frame)
         if ended:
             break
-    taken = _as_tensor(actions)
+    actions = _as_tensor(taken if choices is None else [choices[int(action)] for action in taken])
     times = torch.arange(len(frames), dtype=torch.float64) / env.fps
-    return Episode(name, torch.stack(frames), times, env.fps, taken, _columns(taken)), transitions
+    return Episode(name, torch.stack(frames), times, env.fps, actions, _columns(actions)), transitions
 
 
 def _as_tensor(actions: list[Any]) -> Tensor:

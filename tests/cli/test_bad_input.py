@@ -493,9 +493,15 @@ def test_a_wrong_recipe_is_refused(clip: Path, here: Path, refused) -> None:
     assert "resume" in refused("train", clip, "-o", "run", "--resume")
 
 
-def test_an_unknown_environment_is_refused(refused) -> None:
+def test_what_cannot_be_recorded_is_refused(here: Path, refused) -> None:
     pytest.importorskip("gymnasium")
     assert "NoSuchEnv-v0" in refused("record", "NoSuchEnv-v0", "-o", "out")
+    play = ("record", "CartPole-v1", "-o", "out", "--policy")
+    assert "policy 'lazy' is unknown: give one of sticky, random, curious" in refused(*play, "lazy")
+    assert "--model RUN" in refused(*play, "curious")
+    assert "--sticky 0.5 is for --policy sticky" in refused(*play, "random", "--sticky", 0.5)
+    assert "give --policy curious" in refused(*play, "random", "--model", "doom-64")
+    assert not (here / "out").exists()
 
 
 @pytest.mark.parametrize(

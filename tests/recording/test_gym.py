@@ -5,61 +5,20 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
 
 gymnasium = pytest.importorskip("gymnasium")
 
-import numpy as np  # noqa: E402
+from recording_worlds import Painter, Runner, registered  # noqa: E402
 
 from framepred.errors import FramepredError  # noqa: E402
 from framepred.recording.gym import Recording, record  # noqa: E402
 from framepred.sources.actions_csv import read_actions  # noqa: E402
 from framepred.sources.folder import find_videos  # noqa: E402
 from framepred.video.read import read_video  # noqa: E402
-
-
-class Painter(gymnasium.Env):
-    """Paints the last action and the step count, over noise that the seed decides."""
-
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
-    meanings = ("WAIT", "LEFT", "RIGHT", "JUMP")
-
-    def __init__(self, render_mode: str | None = None, length: int = 1000, continuous: bool = False) -> None:
-        self.render_mode = render_mode
-        self.length = length
-        self.action_space = gymnasium.spaces.Discrete(len(self.meanings))
-        if continuous:
-            self.action_space = gymnasium.spaces.Box(0, 1, (2,), np.float32)
-        self.observation_space = gymnasium.spaces.Box(0, 1, (1,))
-
-    def get_action_meanings(self) -> list[str]:
-        return list(self.meanings)
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        super().reset(seed=seed)
-        self.noise = self.np_random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-        self.steps, self.paint = 0, 255
-        return np.zeros(1, np.float32), {}
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        self.steps += 1
-        self.paint = int(np.ravel(action)[0] * 200) if np.ndim(action) else int(action) * 50 + 10
-        return np.zeros(1, np.float32), 0.0, self.steps >= self.length, False, {}
-
-    def render(self) -> np.ndarray:
-        picture = self.noise.copy()
-        picture[:16] = self.paint
-        picture[16:20] = self.steps
-        return picture
-
-
-class Runner(Painter):
-    """The same game with fewer buttons in another order."""
-
-    meanings = ("JUMP", "DUCK", "LEFT")
 
 
 class Nested(Painter):
@@ -85,11 +44,8 @@ _ENVS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _registered() -> Iterator[None]:
-    for name, (env, arguments) in _ENVS.items():
-        gymnasium.register(name, env, kwargs=arguments, disable_env_checker=True)
-    yield
-    for name in _ENVS:
-        gymnasium.registry.pop(name)
+    with registered(_ENVS):
+        yield
 
 
 def small(env: str, **more: Any) -> Recording:
