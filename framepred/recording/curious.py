@@ -58,7 +58,7 @@ class Curious:
         self._run, self._own, self._ids, self._seed = run, own, torch.tensor(candidates), seed
         self._generator = torch.Generator().manual_seed(seed)
         self._session: Session | None = None
-        self._seen, self._doubts = list[Tensor](), list[Tensor]()
+        self._seen, self._doubts = list[Tensor](), list[float]()
 
     def __call__(self, frames: Sequence[Tensor], actions: Sequence[Any]) -> Any:
         session = self._observed(frames)
@@ -66,12 +66,13 @@ class Curious:
         branch = session.fork(len(candidates) * FUTURES)
         branch.step(candidates.repeat_interleave(FUTURES, 0))
         futures = branch.tokens.flatten(1).unflatten(0, (len(candidates), FUTURES)).cpu()
-        worth = interest(futures, torch.stack(self._seen), torch.stack(self._doubts))
+        seen = torch.stack(self._seen) if self._seen else futures.new_empty(0, futures.shape[2])
+        worth = interest(futures, seen, torch.tensor(self._doubts, dtype=torch.float64))
         # Of equal ones any may be taken, not always the first.
         best = (worth >= worth.max() - _SAME).nonzero()[:, 0]
         choice = best[torch.randint(len(best), (), generator=self._generator)]
         self._taken = candidates[choice]
-        self._expected = doubt(futures)[choice]
+        self._expected = float(doubt(futures)[choice])
         return self._own(self._taken)
 
     def _observed(self, frames: Sequence[Tensor]) -> Session:
@@ -79,9 +80,8 @@ class Curious:
         if self._session is None:
             # At temperature 1 futures differ as much as the run is in doubt.
             self._session = self._run.session(frames[-1][None], seed=self._seed, temperature=1.0)
-            self._expected = torch.zeros((), dtype=torch.float64)
-        else:
-            self._session.observe(frames[-1], self._taken)
+            return self._session
+        self._session.observe(frames[-1], self._taken)
         self._seen.append(self._session.tokens[0].flatten().cpu())
         self._doubts.append(self._expected)
         return self._session

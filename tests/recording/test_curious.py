@@ -70,10 +70,11 @@ def rooms_of(folder: Path) -> list[int]:
     return (frames[:, 0, 0, 0].long() // 30).tolist()
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("seed", "start"), [(0, 0), (1, 0), (2, Rooms.TELEVISION), (3, Rooms.TELEVISION)])
 def test_a_television_of_static_does_not_trap_the_curious(
-    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, seed: int, start: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Rooms, "START", start)
     run = fake_run(tmp_path, imagine_rooms, ActionSpace("discrete", ("action",), 3))
     recording = Recording("test/Rooms-v0", 1, 80, (32, 32), seed=seed, policy="curious")
     list(record(recording, tmp_path / "curious", run))
@@ -81,7 +82,7 @@ def test_a_television_of_static_does_not_trap_the_curious(
     monkeypatch.setattr(curious, "interest", lambda futures, seen, doubts: doubt(futures))
     list(record(recording, tmp_path / "trapped", run))
     visited, trapped = rooms_of(tmp_path / "curious"), rooms_of(tmp_path / "trapped")
-    assert set(trapped) == {0, Rooms.TELEVISION} and trapped[1:] == [Rooms.TELEVISION] * 80
+    assert trapped[1:] == [Rooms.TELEVISION] * 80
     assert len(set(visited)) >= 6
     assert visited.count(Rooms.TELEVISION) < len(visited) / 2
 
