@@ -108,15 +108,23 @@ def train(
         said = {"start": start.to_json(), "verdict": verdict and verdict.to_json()}
         print_json({"path": str(out), "stages": results, **said})
     else:
-        lines = [f"{stage}: " + ", ".join(f"{k} {v:.4g}" for k, v in row.items()) for stage, row in results.items()]
-        click.echo("\n".join([*lines, *(verdict_lines(verdict) if verdict else ())]))
-        click.echo(f"{out}: done")
-        if only == "tokenizer":
-            say_next("train", *sources, "-o", "run", "--tokenizer", out)
-        else:
-            # One that it has not seen, where there is one.
-            held = [part.key for part in start.held_out if Path(part.key).is_file()] if start else []
-            say_next("rollout", held[0] if held else "VIDEO", "--model", out)
+        _say_end(out, sources, only, start, results, verdict)
+
+
+def _say_end(
+    out: Path, sources: tuple[str, ...], only: str | None, start: Any, results: dict[str, dict[str, float]],
+    verdict: Any,
+) -> None:  # fmt: skip
+    """Say what training has reached, and the command that comes next."""
+    lines = [f"{stage}: " + ", ".join(f"{k} {v:.4g}" for k, v in row.items()) for stage, row in results.items()]
+    click.echo("\n".join([*lines, *(verdict_lines(verdict) if verdict else ())]))
+    click.echo(f"{out}: done")
+    if only == "tokenizer":
+        say_next("train", *sources, "-o", "run", "--tokenizer", out)
+        return
+    # One that it has not seen, where there is one.
+    held = [part.key for part in start.held_out if Path(part.key).is_file()] if start else []
+    say_next("rollout", held[0] if held else "VIDEO", "--model", out)
 
 
 def _unnamed(goes_on: bool) -> Path:

@@ -57,10 +57,14 @@ class TokenEpisode:
         return int((self.times + steps / 2 <= seconds).sum())
 
     def part(self, first: int | None, stop: int | None) -> "TokenEpisode":
-        """Return the frames from `first` to before `stop`, with their actions; captions stay with the whole."""
+        """Return the frames from `first` to before `stop`, with their actions; captions stay with the whole.
+
+        So does the first picture, where the part begins later.
+        """
         kept = slice(first, stop)
         actions, times = (None if x is None else x[: len(self.tokens)][kept] for x in (self.actions, self.times))
-        return replace(self, tokens=self.tokens[kept], actions=actions, times=times, captions=())
+        picture = None if kept.indices(len(self.tokens))[0] else self.first
+        return replace(self, tokens=self.tokens[kept], actions=actions, times=times, captions=(), first=picture)
 
 
 @dataclass(frozen=True)

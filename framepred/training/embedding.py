@@ -119,3 +119,14 @@ def merge_rows(model: Llama) -> None:
         layer.weight = nn.Parameter(rows)
     if model.config.tie_word_embeddings:
         model.head.weight = model.embed.weight
+
+
+def with_plain_rows(model: Llama) -> Llama:
+    """Return a view of a model in training whose embedding and head are plain; the layers are the model's own."""
+    with torch.device("meta"):
+        plain = Llama(model.config)
+    plain.layers, plain.norm, plain.cos, plain.sin = model.layers, model.norm, model.cos, model.sin
+    plain.embed.weight = nn.Parameter(model.embed.weight.detach(), False)
+    tied = model.config.tie_word_embeddings
+    plain.head.weight = plain.embed.weight if tied else nn.Parameter(model.head.weight.detach(), False)
+    return plain

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import DistributedType, InitProcessGroupKwargs
 from torch import Tensor, nn
 
 from framepred.config.recipe import TrainingRecipe
@@ -21,6 +21,7 @@ from framepred.errors import FramepredError, FramepredWarning, Interrupted
 from framepred.io.interrupts import interrupts_held
 from framepred.training.log import MetricsLog
 from framepred.training.muon import Muon
+from framepred.training.preview import Preview
 from framepred.training.resume import TrainState
 
 
@@ -48,6 +49,8 @@ class Stage:
     inherited_rate: float = 0.0
     about: Mapping[str, str] = field(default_factory=dict)
     """What is written beside the saved state."""
+    preview: Callable[[], Tensor | None] = lambda: None
+    """Draws held-out frames and what `model` makes of them, uint8 (3, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,7 @@ def fit(
         ) from None
     session.finish()
     if progress and not session.validates(budget):
-        progress = replace(progress, fraction=1.0, remaining=0.0, values=progress.values | session.validate())
+        progress = replace(progress, fraction=1.0, remaining=0.0, values=progress.values | session.validate(True))
         log.write(progress.to_row())
         yield progress
     log.close()
@@ -173,6 +176,7 @@ class _Session:
             self.state.load(file)
         self.runner: Any = _compiled(self.model, accelerator) if loop.compile else self.model
         self.began = time.monotonic()
+        self.preview = Preview(file.with_name("preview.png"), stage.preview)
 
     def elapsed(self) -> float:
         """Return the seconds spent on the stage, earlier sessions included."""
@@ -196,7 +200,7 @@ class _Session:
             now, elapsed = time.monotonic(), self.elapsed()
             fraction = budget.fraction(state.step, elapsed)
             if self.validates(budget):
-                values = values | self.validate()
+                values = values | self.validate(at_end=fraction >= 1.0)
             recent = [*recent[-20:], (now, state.step)]
             rate = (state.step - recent[0][1]) * stage.items_per_step / max(now - recent[0][0], 1e-9)
             yield TrainProgress(
@@ -231,10 +235,12 @@ class _Session:
         """Say whether the last step is one that is followed by validation."""
         return self.state.step % self.loop.validate_every == 0 or self.state.step == budget.steps
 
-    def validate(self) -> dict[str, float]:
-        """Return the values of validating the averaged weights."""
+    def validate(self, at_end: bool = False) -> dict[str, float]:
+        """Return the values of validating the averaged weights, and draw what they make of held-out frames."""
         self.model.eval()
         with self.state.averaged():
+            if self.accelerator.is_main_process and self.accelerator.distributed_type != DistributedType.FSDP:
+                self.preview.update(at_end)
             return self.stage.validate(self.model)
 
     def save(self) -> None:

@@ -20,6 +20,7 @@ from framepred.training.augment import augment
 from framepred.training.finetune import inherited
 from framepred.training.frames import Frames
 from framepred.training.loop import Stage, arithmetic, own_rows
+from framepred.training.preview import FRAMES, draw_given_back
 from framepred.training.windows import Windows, group_weights, step_generator
 from framepred.training.words import Words
 
@@ -66,12 +67,17 @@ def tokenizer_stage(
         error = (decoded.float() - held_out.frames.float()).div(255).square().mean()
         return {"validation_psnr": float(-10 * error.clamp(min=1e-10).log10())}
 
+    def preview() -> Tensor | None:
+        frames = held_out.frames[:: -(-len(held_out.frames) // FRAMES) or 1]
+        return draw_given_back(frames, model.decode(model.encode(frames))) if len(frames) else None
+
     # Layers next to pixels or codes have few channels on one side: AdamW trains them.
     hidden = tuple(p for p in model.parameters() if p.ndim == 4 and min(p.shape[:2]) >= 32 and p.requires_grad)
     return Stage(
         "tokenizer", trained, loss, validate, tok.learning_rate, tok.weight_decay, tok.ema_decay, tok.batch_size,
         "frames",
         hidden if tok.optimizer == "muon" else (),
+        preview=preview,
     )  # fmt: skip
 
 

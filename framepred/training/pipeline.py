@@ -39,6 +39,7 @@ from framepred.training.initialisation import (
 from framepred.training.job import Job, check_text, given_tokenizer, load_init, stored_recipe
 from framepred.training.loop import Budget, TrainProgress, fit, make_accelerator
 from framepred.training.objectives import predictor_stage
+from framepred.training.preview import draw_prediction
 from framepred.training.start import (
     Start,
     count_parameters,
@@ -275,12 +276,14 @@ def _train_predictor(
         adapt(model, recipe.llm, recipe.training.seed)
     model.to(accelerator.device)
     stage = predictor_stage(model, train_windows, held_windows, recipe, accelerator, words, held_words)
-    stage = replace(stage, about=layout_note(layout))
+    fps, temperature = common_fps(episodes), init.temperature if isinstance(init, Run) else 1.0
+    run, held = Run(job.out, model, tokenizer, layout, window, fps, sha256, temperature), [e for e, _ in parts[1]]
+    stage = replace(stage, about=layout_note(layout), preview=lambda: draw_prediction(run, held))
     yield from fit(stage, accelerator, _predictor_budget(job, started), recipe.training, job.out)
     merge_updates(model)
     merge_rows(model)
     if accelerator.is_main_process:
         save_run(
-            job.out, model, layout, window, common_fps(episodes), tokenizer.frame_size, sha256,
-            text_files=text_files, temperature=init.temperature if isinstance(init, Run) else 1.0,
+            job.out, model, layout, window, fps, tokenizer.frame_size, sha256,
+            text_files=text_files, temperature=temperature,
         )  # fmt: skip

@@ -14,6 +14,7 @@ from framepred.tokenizer.image import reconstruction_loss, to_uint8
 from framepred.tokenizer.temporal import TemporalAutoencoder
 from framepred.tokenizer.temporal_net import TemporalNet
 from framepred.training.loop import Stage, own_rows
+from framepred.training.preview import FRAMES, draw_given_back
 from framepred.training.streams import Footage, Streams, chains
 from framepred.training.windows import step_generator
 
@@ -94,11 +95,14 @@ def temporal_stage(
     def validate(_: nn.Module) -> dict[str, float]:
         return _validated(tokenizer.net, held_out)
 
+    def preview() -> Tensor | None:
+        return _preview(tokenizer.net, held_out)
+
     hidden = tuple(p for p in tokenizer.net.parameters() if p.ndim == 4 and min(p.shape[:2]) >= 16)
     return Stage(
         "tokenizer", model, loss, validate, tok.learning_rate, tok.weight_decay, tok.ema_decay, tok.batch_size,
         "frames", hidden if tok.optimizer == "muon" else (), tuple(model.discriminator.parameters()),
-        0.4 * tok.learning_rate,
+        0.4 * tok.learning_rate, preview=preview,
     )  # fmt: skip
 
 
@@ -123,6 +127,19 @@ def _validated(net: TemporalNet, held_out: Footage) -> dict[str, float]:
         "validation_psnr_without_codes": without,
         "validation_bits": float(torch.stack(bits[1:]).mean()),
     }
+
+
+@torch.inference_mode()
+def _preview(net: TemporalNet, held_out: Footage) -> Tensor | None:
+    """Draw the beginning of a held-out episode, and as it is given back; None where none is long enough."""
+    starts = held_out.first.unique()
+    starts = starts[starts + FRAMES <= len(held_out.first)]
+    starts = starts[held_out.first[starts + FRAMES - 1] == starts][:1]
+    if not len(starts):
+        return None
+    blind = torch.zeros_like(starts, dtype=torch.bool)
+    truth, made = zip(*((true, shown) for true, shown, _ in chains(net, held_out, starts, FRAMES, blind)), strict=True)
+    return draw_given_back(torch.cat(truth), torch.cat(made))
 
 
 class _CollapseWatch:

@@ -91,10 +91,10 @@ def draw_moments(context: Tensor, rows: dict[str, Tensor], side: int = 160) -> I
         yield draw_cells([(name, frames[t], f"frame +{t + 1}") for name, frames in rows.items()], side, _PREDICTED)
 
 
-def draw_filmstrip(context: Tensor, rows: dict[str, Tensor], side: int = 72, most: int = 10) -> Tensor:
+def draw_filmstrip(context: Tensor | None, rows: dict[str, Tensor], side: int = 72, most: int = 10) -> Tensor:
     """Draw rows of frames (T, 3, H, W) over each other, the last context frame left of the first: uint8 (3, H', W').
 
-    Of more than `most` frames, as many are shown, evenly spread.
+    Without a context the frames are numbered from 1. Of more than `most` frames, as many are shown, evenly spread.
     """
     from PIL import Image, ImageDraw
 
@@ -103,21 +103,18 @@ def draw_filmstrip(context: Tensor, rows: dict[str, Tensor], side: int = 72, mos
                    range(len(frames)))  # fmt: skip
     scale = side / min(frames.shape[-2:])
     height, width, margin = round(frames.shape[-2] * scale), round(frames.shape[-1] * scale), 104
-    canvas = Image.new(
-        "RGB", (margin + (len(shown) + 1) * (width + 3) + 5, TITLE + len(rows) * (height + 3)), BACKGROUND
-    )
+    # The context stands in the first row alone: the others are no picture of what was given.
+    columns = [] if context is None else [("context", [context[-1]])]
+    columns += [(f"{'' if context is None else '+'}{t + 1}", [future[t] for future in rows.values()]) for t in shown]
+    canvas = Image.new("RGB", (margin + len(columns) * (width + 3) + 5, TITLE + len(rows) * (height + 3)), BACKGROUND)
     pen = ImageDraw.Draw(canvas)
-    for column, label in enumerate(["context", *(f"+{t + 1}" for t in shown)]):
+    for row, name in enumerate(rows):
+        pen.text((6, TITLE + row * (height + 3) + height // 2 - 8), name, INK, font=font(13))
+    for column, (label, pictures) in enumerate(columns):
         x = margin + column * (width + 3) + (5 if column else 0)
-        pen.text((x + 2, 4), label, _CONTEXT if column == 0 else _PREDICTED, font=font(12))
-        for row, (name, future) in enumerate(rows.items()):
+        pen.text((x + 2, 4), label, _CONTEXT if label == "context" else _PREDICTED, font=font(12))
+        for row, picture in enumerate(pictures):
             y = TITLE + row * (height + 3)
-            if column == 0:
-                pen.text((6, y + height // 2 - 8), name, INK, font=font(13))
-            if column == 0 and row > 0:
-                # The other rows are no picture of what was given.
-                continue
-            picture = context[-1] if column == 0 else future[shown[column - 1]]
             image = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
             canvas.paste(image.resize((width, height), Image.Resampling.NEAREST), (x, y))
     return torch.from_numpy(np.array(canvas)).permute(2, 0, 1)
