@@ -42,7 +42,6 @@ def learn(
       # keep what it knew, and see how much was forgotten
       framepred learn new/ --model run --replay old/ -o run-2
     """
-    from framepred.config.recipe import apply, apply_settings, load_recipe
     from framepred.training.learn import LearnJob, transfer
     from framepred.training.learn import learn as run_learning
     from framepred.training.online import STATE, read_learning
@@ -53,9 +52,7 @@ def learn(
     keep_memory()
     wanted: dict[str, Any] = {"steps": steps, "lora_rank": lora, "only_surprising": only_surprising or None}
     begun = folder_to_write(out, overwrite, resume=resume) / "recipe.toml"
-    base = load_recipe(begun if resume and begun.is_file() else None)
-    changed = apply(base, {"learning": {key: value for key, value in wanted.items() if value is not None}})
-    recipe = apply_settings(changed, settings)
+    recipe = _recipe(begun if resume and begun.is_file() else None, wanted, settings)
     place = replacing(out, overwrite, *sources, *replay, model, keep=[STATE], resume=resume)
     with (
         saying_what_is_saved(out, place, _saved, options.how_to_resume(overwrite)) as folder,
@@ -73,6 +70,14 @@ def learn(
     known = sum(episode.learned for episode in learned)
     click.echo(f"{out}: {len(learned)} episodes, {known} learned from")
     say_next("rollout", "VIDEO", "--model", out)
+
+
+def _recipe(begun: Path | None, wanted: dict[str, Any], settings: tuple[str, ...]) -> Any:
+    """Return the recipe of what was begun, or the default one, with what is wanted changed."""
+    from framepred.config.recipe import apply, apply_settings, load_recipe
+
+    changes = {key: value for key, value in wanted.items() if value is not None}
+    return apply_settings(apply(load_recipe(begun), {"learning": changes}), settings)
 
 
 def _saved(run: Path) -> str:

@@ -1,7 +1,7 @@
 """A run and new sources → a run that has learned from them too, and what it forgot, or that they have reinforced."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ class LearnJob:
     resume: bool = False
 
 
-def learn(job: LearnJob) -> Iterator[Progress]:
+def learn(job: LearnJob) -> Generator[Progress, None, None]:
     """Learn from sources episode by episode, yielding progress; leave a new run in `job.out`, the old one as it is.
 
     Raises FramepredError for a run or sources that do not fit, and for a folder that is in use.
@@ -66,7 +66,7 @@ def _learn(
     _save(job, run)
 
 
-def reinforce(job: LearnJob) -> Iterator[Reinforced]:
+def reinforce(job: LearnJob) -> Generator[Reinforced, None, None]:
     """Reinforce a run by what really happens in videos, yielding each update; leave a new run in `job.out`.
 
     At most `data.max_tokenizer_frames` frames are read. Raises FramepredError as `learn` does.
