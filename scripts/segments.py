@@ -48,8 +48,9 @@ def store_segments(
             for s, hidden in zip(part.tolist(), blind.tolist(), strict=True)
         ]
         count = len(at)
+        names = [f"segment-{s:09d}" for s in part.tolist()]
         columns = {
-            "episode": [f"segment-{s:09d}" for s in part.tolist()], "source": ["segments"] * count,
+            "episode": names, "source": ["segments"] * count, "content": names, "key": names,
             "fps": [fps] * count, "num_frames": [frames] * count,
             "times": [[t / fps for t in range(frames)]] * count,
             "grid_height": [info.grid[0]] * count, "grid_width": [info.grid[1]] * count,

@@ -134,7 +134,7 @@ def test_a_truncated_video_predicts_from_what_decodes_and_warns(here: Path, tiny
     (here / "a.mp4").write_bytes(data[: len(data) * 6 // 10])
     result = invoke("rollout", "a.mp4", "--model", tiny_run, "-o", NPZ, "--horizon", 100, "--json")
     assert result.exit_code == 0, result.stderr
-    assert any(line.startswith("warning: a.mp4 ") for line in result.stderr.splitlines())
+    assert any(line.startswith("warning: a.mp4: ") for line in result.stderr.splitlines())
     summary = json.loads(result.stdout)
     assert summary["horizon"] == 100
     assert 5 <= len(summary["mse"]["model"]) < 56
@@ -213,7 +213,7 @@ def test_training_goes_on_without_a_bad_file_among_good_ones(clips_dir: Path, he
 def test_training_on_bad_files_only_leaves_no_run_behind(here: Path) -> None:
     (here / "v").mkdir()
     for name in ("a.mp4", "b.mp4"):
-        (here / "v" / name).write_text("no video")
+        (here / "v" / name).write_text(f"no video {name}")
     for more in ((), ("--only", "tokenizer")):
         result = invoke("train", "v", "-o", "run", "--recipe", "tiny", *tiny_settings(), *more)
         assert result.exit_code == 1
