@@ -10,6 +10,7 @@ import click
 
 from framepred.cli import options
 from framepred.cli.console import consume, duration, print_json, say, say_next, show_progress
+from framepred.cli.curves import drawing_curves
 from framepred.cli.group import cli
 from framepred.cli.memory import keep_memory
 from framepred.cli.stopped import saying_what_is_saved
@@ -100,7 +101,7 @@ def train(
     with saying_what_is_saved(out, place, _saved, options.how_to_resume(overwrite)) as folder:
         job = Job(sources, folder, chosen, tokenizer, only, init_from, resume, texts)
         with closing(run_training(job)) as progress:
-            start, results = _watch(progress)
+            start, results = _watch(drawing_curves(progress, folder) if main_process else progress)
         if not main_process:
             return
         verdict = None if only == "tokenizer" else _judged(folder, sources, start, chosen.training.minutes)

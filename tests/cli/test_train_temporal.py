@@ -29,7 +29,7 @@ def test_videos_become_a_run_that_rolls_out(clips_dir: Path, tmp_path: Path) -> 
     made = call("train", clips_dir, "-o", tmp_path / "run", "--recipe", "temporal", "--steps", 4, *given)
     assert {"step", "loss", "bits", "validation_psnr", "validation_bits"} <= made["stages"]["tokenizer"].keys()
     assert made["stages"]["predictor"]["step"] == 4
-    assert (tmp_path / "run" / "preview.png").is_file()
+    assert all((tmp_path / "run" / name).is_file() for name in ("preview.png", "curves.svg"))
     about = call("info", tmp_path / "run")
     assert (about["tokens_per_frame"], about["context_grid"]) == (16, [4, 4])
     rolled = call(
