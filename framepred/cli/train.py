@@ -51,6 +51,11 @@ from framepred.io.outputs import folder_to_write, replacing
     callback=options.frame_size,
     help="Side, or HEIGHTxWIDTH, in pixels; pictures are scaled to cover it and cropped.  [default: the recipe's, 64]",
 )
+@click.option(
+    "--track",
+    type=click.Choice(["tensorboard", "trackio", "wandb"]),
+    help="Show the numbers of metrics.jsonl to a tracker too; tensorboard's files are in RUN/tensorboard.",
+)
 @click.option("--resume", is_flag=True, help="Go on with a run that was stopped.")
 @options.settings("recipe")
 @options.OVERWRITE
@@ -58,8 +63,8 @@ from framepred.io.outputs import folder_to_write, replacing
 def train(
     sources: tuple[str, ...], out: Path | None, recipe: str | None, tokenizer: str | None, only: str | None,
     init_from: str | None, layers: int | None, texts: tuple[str, ...], minutes: float | None, steps: int | None,
-    fps: float | None, size: tuple[int, int] | None, resume: bool, settings: tuple[str, ...], overwrite: bool,
-    as_json: bool,
+    fps: float | None, size: tuple[int, int] | None, track: str | None, resume: bool, settings: tuple[str, ...],
+    overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Train a run on videos or token stores: what is missing of tokenizer and predictor.
 
@@ -99,7 +104,7 @@ def train(
     inputs = (*sources, *texts, recipe, tokenizer, init_from)
     place = replacing(out, overwrite, *inputs, keep=KEPT, resume=resume) if main_process else nullcontext(folder)
     with saying_what_is_saved(out, place, _saved, options.how_to_resume(overwrite)) as folder:
-        job = Job(sources, folder, chosen, tokenizer, only, init_from, resume, texts)
+        job = Job(sources, folder, chosen, tokenizer, only, init_from, resume, texts, track)
         with closing(run_training(job)) as progress:
             start, results = _watch(drawing_curves(progress, folder) if main_process else progress)
         if not main_process:

@@ -19,7 +19,7 @@ class Job:
     """What to train: `only` one part, with a given `tokenizer`, from the weights of a run or language model.
 
     `init_from` names that run or model. `texts` are files and folders of text, which a model that knows text is
-    trained on beside the frames.
+    trained on beside the frames. `tracker` is one of `tracking.TRACKERS`.
     """
 
     sources: Sequence[str]
@@ -30,6 +30,7 @@ class Job:
     init_from: str | None = None
     resume: bool = False
     texts: Sequence[str] = ()
+    tracker: str | None = None
 
 
 def stored_recipe(run: Path) -> Recipe:

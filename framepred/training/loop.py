@@ -88,12 +88,15 @@ class TrainProgress:
 _THREADS_BESIDE_GPU = 4
 
 
-def make_accelerator() -> Accelerator:
-    """Return the process's view of the launch: device and ranks."""
+def make_accelerator(tracker: str | None = None, folder: Path | None = None) -> Accelerator:
+    """Return the process's view of the launch: device and ranks, and a tracker with a folder for its files."""
     # Precision is set in `arithmetic`: accelerate keeps the first one for the life of a process.
     # All ranks wait while the first one tokenizes, which may take longer than the default limit of half an hour.
     patient = InitProcessGroupKwargs(timeout=timedelta(days=7))
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision="no", kwargs_handlers=[patient])
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(), mixed_precision="no", kwargs_handlers=[patient], log_with=tracker,
+        project_dir=folder,
+    )  # fmt: skip
     assert accelerator.num_processes == int(os.environ.get("WORLD_SIZE", "1")), "accelerate missed processes"
     if accelerator.device.type != "cpu" and "OMP_NUM_THREADS" not in os.environ:
         # A GPU leaves the CPU little to do: 16 threads that wait halve the rate (scripts/results/bench_train.md).

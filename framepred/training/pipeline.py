@@ -50,6 +50,7 @@ from framepred.training.start import (
     stored_origin,
 )
 from framepred.training.tokenizer import train_tokenizer, warn_unvalidated
+from framepred.training.tracking import check_tracker, tracked
 from framepred.training.unfinished import KEPT, check_resumed, layout_note, only_trainer, stored_layout
 from framepred.training.windows import Windows, step_generator
 from framepred.world.run import Run, save_run
@@ -63,6 +64,8 @@ def train(job: Job) -> Generator[Progress, None, None]:
     Killed at any moment, it resumes with `resume`, from the weights that it was started from.
     Raises FramepredError for sources, recipes and folders that do not fit each other.
     """
+    if job.tracker:
+        check_tracker(job.tracker)
     fresh = not job.out.is_dir() or not any(job.out.iterdir())
     noted = not job.resume
     if job.resume and job.init_from is None:
@@ -72,7 +75,8 @@ def train(job: Job) -> Generator[Progress, None, None]:
         job = replace(job, recipe=shaped_like(job.recipe, init))
     with only_trainer(job.out):
         try:
-            for progress in _train(job, init):
+            made = _train(job, init)
+            for progress in tracked(made, job.tracker, job.out, job.recipe) if job.tracker else made:
                 if not noted and isinstance(progress, TrainProgress) and PartialState().is_main_process:
                     # With its first step a run is of the recipe that it was resumed with.
                     write_text(job.out / "recipe.toml", to_toml(job.recipe))
@@ -85,7 +89,7 @@ def train(job: Job) -> Generator[Progress, None, None]:
             raise
 
 
-def _train(job: Job, init: Run | LanguageModel | None) -> Iterator[Progress]:
+def _train(job: Job, init: Run | LanguageModel | None) -> Generator[Progress, None, None]:
     started = time.monotonic()
     stores = [s for s in job.sources if is_store(s)]
     if stores and len(stores) != len(job.sources):
