@@ -19,7 +19,7 @@ def start_lines(start: Any) -> list[str]:
     return [
         f"data: {start.videos} {'video' if start.videos == 1 else 'videos'}{frames}{time}, {rates} frames/s; "
         f"actions: {', '.join(start.actions) or 'none'}",
-        f"pictures: {start.size[0]}x{start.size[1]}",
+        f"pictures: {start.size[0]}x{start.size[1]}, scaled to cover that and cropped at the centre",
         f"not trained on: {held or 'nothing, so nothing says how good it is: give two videos, or a longer one'}",
         f"model: {parts}, from {start.origin or 'nothing'}",
         f"computing: {start.device}, {start.threads} {threads}; "

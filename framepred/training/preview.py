@@ -63,7 +63,7 @@ def _clip(run: Run, episode: TokenEpisode, horizon: int) -> Tensor:
         run, tokens[:_CONTEXT], episode.actions, horizon, sampling=run.sampling(None, 0, 1.0, 0), first=first
     )
     future = torch.cat([moment.frames for moment in made])
-    return draw_filmstrip(shown[:_CONTEXT], {"truth": shown[_CONTEXT:], "prediction": future})
+    return draw_filmstrip(shown[:_CONTEXT], {"truth in tokens": shown[_CONTEXT:], "prediction": future})
 
 
 def draw_given_back(truth: Tensor, made: Tensor) -> Tensor:
