@@ -63,7 +63,7 @@ def record(
       framepred record Crafter -o held-out --episodes 4 --seed 5000
       framepred record CarRacing-v3 -o set --format lerobot
       # towards what a run predicts badly
-      framepred record VizdoomMyWayHome-v1 -o found --policy curious --model doom-64
+      framepred record VizdoomMyWayHome-v1 -o new --policy curious --model doom-64
     """
     from framepred.recording.gym import Recording
     from framepred.recording.gym import record as run_recording
