@@ -4,6 +4,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 import torch
@@ -76,12 +77,14 @@ def train(job: Job) -> Generator[Progress, None, None]:
     with only_trainer(job.out):
         try:
             made = _train(job, init)
-            for progress in tracked(made, job.tracker, job.out, job.recipe) if job.tracker else made:
-                if not noted and isinstance(progress, TrainProgress) and PartialState().is_main_process:
-                    # With its first step a run is of the recipe that it was resumed with.
-                    write_text(job.out / "recipe.toml", to_toml(job.recipe))
-                    noted = True
-                yield progress
+            # Where it is stopped, what was trained is saved before it is looked for.
+            with closing(tracked(made, job.tracker, job.out, job.recipe) if job.tracker else made) as steps:
+                for progress in steps:
+                    if not noted and isinstance(progress, TrainProgress) and PartialState().is_main_process:
+                        # With its first step a run is of the recipe that it was resumed with.
+                        write_text(job.out / "recipe.toml", to_toml(job.recipe))
+                        noted = True
+                    yield progress
         except BaseException:
             # Nothing was trained: what this try left must not stop the next one.
             if fresh and not any(next(job.out.glob(pattern), None) for pattern in KEPT):

@@ -106,3 +106,13 @@ def test_a_shape_that_is_not_used_is_said(tiny_run: Path) -> None:
     with pytest.warns(FramepredWarning, match=r"predictor.layers = 5 is not used: tiny, which .* has 2"):
         made = shaped_like(apply_settings(tiny_recipe(), ["predictor.layers=5"]), run)
     assert (made.predictor.layers, made.predictor.width) == (2, 32)
+
+
+def test_stopped_after_a_few_steps_it_keeps_what_it_was_begun_with(clips_dir: Path, tmp_path: Path) -> None:
+    job = Job([str(clips_dir)], tmp_path / "run", tiny_recipe(), only="tokenizer")
+    progress = train(job)
+    for item in progress:
+        if getattr(item, "step", 0) == 2:
+            progress.close()
+            break
+    assert (job.out / "recipe.toml").is_file() and list(job.out.glob("resume-*.safetensors"))
