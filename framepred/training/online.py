@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from framepred.config.recipe import Recipe
+from framepred.io.interrupts import interrupts_held
 from framepred.predictor.llama import Llama
 from framepred.sequence.layout import SequenceLayout
 from framepred.tokens.store import TokenEpisode
@@ -126,10 +127,11 @@ class OnlineLearner:
                 if begun <= first and first not in known_steps:
                     yield self._measured(log, "" if number == 0 else self.tasks[number - 1].name)
                 for step in range(max(begun, first), last):
-                    made = self._episode(step, number, step - first, recent)
+                    with interrupts_held():
+                        made = self._episode(step, number, step - first, recent)
+                        self.state.count_step(0.0)
+                        log.write({"stage": "learn", **asdict(made)})
                     recent.append(made.bits)
-                    self.state.count_step(0.0)
-                    log.write({"stage": "learn", **asdict(made)})
                     if step + 1 == last or time.monotonic() - saved > self.loop.save_minutes * 60:
                         self.state.save(self.file, self.accelerator, 0.0)
                         saved = time.monotonic()
@@ -137,7 +139,8 @@ class OnlineLearner:
                 first = last
             if first not in known_steps:
                 yield self._measured(log, self.tasks[-1].name)
-        except GeneratorExit:
+        except (GeneratorExit, KeyboardInterrupt):
+            # Neither comes in the middle of an episode.
             self.state.save(self.file, self.accelerator, 0.0)
             raise
         finally:

@@ -18,6 +18,7 @@ from torch import Tensor
 from framepred.config.learning import ReinforcementRecipe
 from framepred.config.recipe import Recipe
 from framepred.errors import FramepredError
+from framepred.io.interrupts import interrupts_held
 from framepred.training.log import MetricsLog
 from framepred.training.loop import arithmetic
 from framepred.training.objectives import PredictorObjective
@@ -122,9 +123,10 @@ class Reinforcer:
         total = self.recipe.reinforcement.updates
         try:
             while self.state.step < total:
-                made = self._update(self.state.step)
-                self.state.count_step(0.0)
-                log.write({"stage": "reinforce", **asdict(made)})
+                with interrupts_held():
+                    made = self._update(self.state.step)
+                    self.state.count_step(0.0)
+                    log.write({"stage": "reinforce", **asdict(made)})
                 yield made
         finally:
             self.state.save(self.file, self.accelerator, 0.0)
