@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from framepred.config.frame_size import fit_of
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.evaluation.clips import check_store
 from framepred.io.atomic import writing
@@ -103,7 +104,7 @@ def index_training(
     found: list[StoredEpisode | TokenEpisode] = []
     for source in sources:
         if is_store(source):
-            check_store(source, tokenizer_sha256)
+            check_store(source, tokenizer_sha256, fit_of(tokenizer.frame_size))
             found += read_store(source)
         else:
             found += find_episodes([source])

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from framepred.config.action_names import ActionNames, names_from_json, names_to_json
+from framepred.config.frame_size import FITS, FrameSize, fit_of
 from framepred.errors import FramepredError
 from framepred.io.atomic import write_text
 from framepred.sources.actions import join_names, order_actions
@@ -71,8 +72,8 @@ class TokenEpisode:
 class StoreInfo:
     """The store's framepred.json: whose tokens these are, and what stands beside them.
 
-    `fps` is the rate that videos were resampled to, 0 where they keep their own; None where an older store does not
-    say it.
+    `frame_size` is a `FrameSize`, which says how pictures were made to fit. `fps` is the rate that videos were
+    resampled to, 0 where they keep their own; None where an older store does not say it.
     """
 
     tokenizer: str
@@ -106,9 +107,10 @@ def read_store_info(path: str | os.PathLike[str]) -> StoreInfo:
         size, keys = about["frame_size"], about.get("context", {"codebook_size": 0, "grid": (0, 0)})
         # Stores of framepred 0.1 do not say their grid here; they have no context either.
         grid, context_grid = about.get("grid", (0, 0)), keys["grid"]
+        frame_size = FrameSize((size[0], size[1]), FITS[FITS.index(about.get("fit", "crop"))])
         return StoreInfo(
             tok["name"], tok["sha256"], tok["path"], int(about["codebook_size"]), (grid[0], grid[1]),
-            int(keys["codebook_size"]), (context_grid[0], context_grid[1]), (size[0], size[1]),
+            int(keys["codebook_size"]), (context_grid[0], context_grid[1]), frame_size,
             about["actions"]["kind"], names_from_json(about["actions"]), about.get("first_pictures", False),
             about.get("fps"),
         )  # fmt: skip
@@ -136,6 +138,7 @@ def write_store_info(path: Path, writer: str, info: StoreInfo) -> None:
         "grid": list(info.grid),
         "context": {"codebook_size": info.context_codebook_size, "grid": list(info.context_grid)},
         "frame_size": list(info.frame_size),
+        "fit": fit_of(info.frame_size),
         "actions": {"kind": info.action_kind, **names_to_json(info.action_names)},
         "first_pictures": info.first_pictures,
         **({} if info.fps is None else {"fps": info.fps}),

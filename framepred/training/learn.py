@@ -8,6 +8,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from framepred.config.frame_size import fit_of
 from framepred.config.recipe import Recipe, to_toml
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.io.atomic import write_text
@@ -121,6 +122,11 @@ def _task(run: Run, name: str, store: Path, share: float) -> Task:
         raise FramepredError(
             f"token store {store} was made by tokenizer {info.tokenizer} ({info.tokenizer_sha256[:12]}), the run has "
             f"{run.tokenizer_sha256[:12]}: give the videos, or tokenize again with the run's tokenizer"
+        )
+    if fit_of(info.frame_size) != fit_of(run.tokenizer.frame_size):
+        raise FramepredError(
+            f"token store {store} is of pictures made to fit by {fit_of(info.frame_size)}, the run's by "
+            f"{fit_of(run.tokenizer.frame_size)}: give the videos, or tokenize again with the run's fit"
         )
     space = run.layout.actions
     episodes = list(read_store(store, space.names if space else None))

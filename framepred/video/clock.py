@@ -15,6 +15,8 @@ AHEAD = 16
 MOST_COPIES = 3000
 # Rates that differ by a smaller share are the same, as 29.97 and 30 are.
 SAME_RATE = 0.02
+# Rates that can be, in Hz: from a time lapse to a high-speed camera.
+SLOWEST, FASTEST = 1 / 3600, 1000.0
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,13 @@ class Stamp:
 def say_rate(fps: float) -> str:
     """Return a frame rate in words: "30 frames a second", "a frame each 120 s"."""
     return f"{fps:.6g} frame{'s' if fps > 1 else ''} a second" if fps >= 1 else f"a frame each {1 / fps:,.6g} s"
+
+
+def doubt_rate(fps: float) -> str | None:
+    """Say of a rate in Hz that it can hardly be; None of one that can."""
+    if SLOWEST * (1 - SAME_RATE) <= fps <= FASTEST * (1 + SAME_RATE):
+        return None
+    return f"says {say_rate(fps)}, which can hardly be: its times may be wrong"
 
 
 def mend(
