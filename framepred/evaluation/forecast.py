@@ -166,7 +166,7 @@ def _read(
     video: Path, run: Run, actions: str | None, start: int, context: int, horizon: int
 ) -> tuple[Tensor, float, Tensor | None]:
     """Return context + horizon frames of a video from `start` on, or fewer, their rate and the actions between."""
-    file = find_episode(video)
+    file = find_episode(video, actions)
     given = given_actions(file, actions, run)
     rate = rate_of_run(file, run, given is not None)
     clip = file.read(run.tokenizer.frame_size, rate, start + context + horizon, with_actions=False)

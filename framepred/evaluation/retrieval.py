@@ -12,15 +12,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from framepred.config.frame_size import fit_of
 from framepred.errors import FramepredError, FramepredWarning
-from framepred.evaluation.clips import check_store
 from framepred.io.atomic import writing
 from framepred.io.progress import Progress
 from framepred.sources.contract import StoredEpisode
 from framepred.sources.find import find_episodes
 from framepred.tokenizer.contract import Tokenizer
-from framepred.tokens.store import TokenEpisode, is_store, read_store
+from framepred.tokens.store import TokenEpisode, check_made_by, is_store, read_store
 from framepred.video.resize import fit_frames
 
 _SIDE = 8
@@ -104,7 +102,7 @@ def index_training(
     found: list[StoredEpisode | TokenEpisode] = []
     for source in sources:
         if is_store(source):
-            check_store(source, tokenizer_sha256, fit_of(tokenizer.frame_size))
+            check_made_by(source, tokenizer_sha256)
             found += read_store(source)
         else:
             found += find_episodes([source])

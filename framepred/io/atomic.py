@@ -8,13 +8,14 @@ import errno
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
 
-from framepred.errors import FramepredError
+from framepred.errors import FramepredError, FramepredWarning
 from framepred.io.interrupts import interrupts_held
 from framepred.io.lock import locked
 
@@ -155,3 +156,20 @@ def settle(path: Path) -> None:
         with suppress(OSError):
             os.replace(replaced, deleted)
         shutil.rmtree(deleted, ignore_errors=True)
+
+
+def to_read(path: str | os.PathLike[str]) -> Path:
+    """Return a path that is to be read; a folder of it that a killed `swap` left aside is put back first, and said."""
+    path = Path(path)
+    for folder in () if path.exists() else (path, *path.parents):
+        place = real(folder)
+        left = [hidden(place, kind) for kind in ("complete", "replaced")] if place.name else []
+        if place.exists() or not any(aside.is_dir() for aside in left):
+            continue
+        try:
+            settle(place)
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+        message = f"{folder} had been left aside by a command that was killed, and is in its place again"
+        warnings.warn(FramepredWarning(message), stacklevel=3)
+    return path

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from framepred.errors import FramepredError
+from framepred.io.atomic import to_read
 from framepred.io.model_files import MODEL_FILES
 
 # A Path collapses the two slashes.
@@ -48,7 +49,7 @@ def resolve(name_or_path: str | Path, files: Sequence[str] | None = None, kind: 
     "dataset". What was downloaded before is used without a network.
     """
     if not is_address(name_or_path):
-        return Path(name_or_path)
+        return to_read(name_or_path)
     address = Address.parse(str(name_or_path))
     inside = f"{address.folder}/" if address.folder else ""
     with _client(address) as hub:

@@ -25,9 +25,7 @@ def names(kind: str) -> list[str]:
 
 def resolve(kind: str, name_or_dir: str | Path) -> Path:
     """Return the folder that a name, a path or hf://owner/name means; "tokenizers" or "models" say which zoo."""
-    if hub.is_address(name_or_dir):
-        return hub.resolve(name_or_dir)
-    path = Path(name_or_dir)
+    path = hub.resolve(name_or_dir)
     if path.is_dir():
         return path
     for root in _roots(kind):

@@ -60,7 +60,7 @@ def caption_video(
     count = run.window if context is None else context
     if count > run.window:
         raise FramepredError(f"context {count} is not allowed: the run sees {run.window} frames; give 1 to that")
-    file = find_episode(video)
+    file = find_episode(video, actions)
     given = given_actions(file, actions, run)
     rate = rate_of_run(file, run, given is not None)
     clip = file.read(run.tokenizer.frame_size, rate, start + count, with_actions=False)

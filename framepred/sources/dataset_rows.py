@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from framepred.errors import FramepredError
+from framepred.io.atomic import to_read
 from framepred.sources.contract import Choices
 
 Row = Mapping[str, Any]
@@ -49,7 +50,7 @@ def open_table(where: str, choices: Choices) -> Table:
     """Find out what is to be opened: a file, a pattern of files, a folder, or a repository on the Hub."""
     where = where.removeprefix("//")
     config, split = choices.get("config"), choices.get("split", "train")
-    files = [where] if Path(where).is_file() else []
+    files = [where] if to_read(where).is_file() else []
     if glob.has_magic(where):
         files = sorted(glob.glob(where))  # noqa: PTH207
     if Path(where).is_dir() and not _saved(where):

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, quote
 
 from framepred.errors import FramepredError
+from framepred.io.atomic import to_read
 from framepred.sources.contract import Choices, Source, StoredEpisode
 from framepred.sources.folder import VideoFile, find_videos
 
@@ -77,14 +78,15 @@ def find_episodes(sources: Iterable[str | os.PathLike[str]]) -> list[StoredEpiso
     return list(found.values())
 
 
-def find_episode(source: str | os.PathLike[str]) -> StoredEpisode:
+def find_episode(source: str | os.PathLike[str], actions: str | None = None) -> StoredEpisode:
     """Return the one episode that a video file or `PREFIX:WHERE#EPISODE` is.
 
+    A video that is read with another file of `actions` must be whole; one that is read with "none", need not be.
     Raises FramepredError for a source of several.
     """
     address = Address.parse(str(source))
     if address is None:
-        return VideoFile(Path(source), str(source))
+        return VideoFile(to_read(source), str(source), whole=None if actions is None else actions != "none")
     episodes = _open(str(source), address)
     if len(episodes) > 1:
         raise FramepredError(

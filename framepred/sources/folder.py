@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from framepred.errors import FramepredError, FramepredWarning
+from framepred.io.atomic import to_read
 from framepred.io.files import file_sha256
 from framepred.sources.actions_csv import actions_path, read_actions
 from framepred.sources.captions_csv import Caption, captions_path, read_captions, text_path
@@ -21,11 +22,15 @@ from framepred.video.read import stream_timed
 
 @dataclass(frozen=True)
 class VideoFile(StoredEpisode):
-    """One video of a source: `source` is the argument that named it or its folder."""
+    """One video of a source: `source` is the argument that named it or its folder.
+
+    A frame that is missing is an error where it must be `whole`: by default where it has actions.
+    """
 
     path: Path
     source: str
     action_names: tuple[str, ...] | None = None
+    whole: bool | None = None
 
     @property
     def name(self) -> str:
@@ -80,7 +85,8 @@ class VideoFile(StoredEpisode):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         # The reader keeps the frames of a slow video, and says so.
         rate = None if fps is None or self.actions_from or self.info().has_rate(fps) else fps
-        return stream_timed(self.path, size, rate, chunk, whole=self.actions_from is not None)
+        whole = self.actions_from is not None if self.whole is None else self.whole
+        return stream_timed(self.path, size, rate, chunk, whole)
 
     def captions(self, times: Tensor, fps: float) -> tuple[Caption, ...]:
         return tuple(read_captions(self.path, max(float(times[-1]) + 1 / fps, self.info().seconds or 0)))
@@ -107,7 +113,7 @@ def find_videos(sources: Sequence[str | os.PathLike[str]]) -> list[VideoFile]:
     """
     found: dict[Path, VideoFile] = {}
     for source in sources:
-        path = Path(source)
+        path = to_read(source)
         if not _is_utf8(path):
             raise FramepredError(f"the name of source {_shown(path)} is not UTF-8: rename it")
         if not path.exists():
@@ -119,7 +125,8 @@ def find_videos(sources: Sequence[str | os.PathLike[str]]) -> list[VideoFile]:
 
 def _videos_below(folder: Path) -> list[Path]:
     """Return a folder's videos, sorted; warn of those that are left out."""
-    videos = sorted(p for p in _files(folder) if p.suffix.lower() in video_suffixes())
+    files = list(_files(folder))
+    videos = sorted(p for p in files if p.suffix.lower() in video_suffixes())
     hidden = [p for p in videos if any(part.startswith(".") for part in p.relative_to(folder).parts)]
     seen = [p for p in videos if p not in set(hidden)]
     for why, left_out in (
@@ -130,11 +137,25 @@ def _videos_below(folder: Path) -> list[Path]:
             words = f"{len(left_out)} video files below {folder} {why}, as {_shown(left_out[0])}: left out"
             warnings.warn(FramepredWarning(words), stacklevel=3)
     found = [p for p in seen if _is_utf8(p)]
+    _warn_of_tables(folder, files, found)
     if not found:
         raise FramepredError(
             f"source {folder} holds no video: framepred looks for the endings that FFmpeg writes, as .mp4, .mkv, .webm"
         )
     return found
+
+
+def _warn_of_tables(folder: Path, files: Sequence[Path], videos: Sequence[Path]) -> None:
+    """Warn of CSV files that are no video's: a name that is wrong by a letter would leave a video without actions."""
+    own = {place(video) for video in videos for place in (actions_path, captions_path)}
+    tables = (p for p in files if p.suffix.lower() == ".csv" and p not in own)
+    left = sorted(p for p in tables if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+    if left:
+        words = (
+            f"{len(left)} CSV files below {folder} belong to no video, as {_shown(left[0])}: not read; the actions of "
+            "NAME.mp4 are in NAME.actions.csv beside it"
+        )
+        warnings.warn(FramepredWarning(words), stacklevel=4)
 
 
 def _is_utf8(path: Path) -> bool:

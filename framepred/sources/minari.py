@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from framepred.errors import FramepredError
+from framepred.io.atomic import to_read
 from framepred.sources.captions_csv import Caption
 from framepred.sources.columns import as_actions, said_rate
 from framepred.sources.contract import Actions, Choices, StoredEpisode, VideoInfo, refuse_unknown
@@ -108,7 +109,7 @@ def _folder(where: str, source: str) -> Path:
     from minari import load_dataset
     from minari.storage import get_dataset_path
 
-    path = Path(where)
+    path = to_read(where)
     for folder in (path, path / "data"):
         if (folder / "metadata.json").is_file():
             return folder

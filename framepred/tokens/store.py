@@ -20,11 +20,11 @@ from PIL import Image
 from torch import Tensor
 
 from framepred.config.action_names import ActionNames, names_from_json, names_to_json
-from framepred.config.frame_size import FITS, FrameSize, fit_of
 from framepred.errors import FramepredError
-from framepred.io.atomic import write_text
+from framepred.io.atomic import to_read, write_text
 from framepred.sources.actions import join_names, order_actions
 from framepred.sources.captions_csv import Caption
+from framepred.video.clock import SAME_RATE, say_rate
 
 SHARDS = "episodes-*.parquet"
 
@@ -72,8 +72,8 @@ class TokenEpisode:
 class StoreInfo:
     """The store's framepred.json: whose tokens these are, and what stands beside them.
 
-    `frame_size` is a `FrameSize`, which says how pictures were made to fit. `fps` is the rate that videos were
-    resampled to, 0 where they keep their own; None where an older store does not say it.
+    `fps` is the rate that videos were resampled to, 0 where they keep their own; None where an older store does not
+    say it.
     """
 
     tokenizer: str
@@ -93,7 +93,7 @@ class StoreInfo:
 def is_store(path: str | os.PathLike[str]) -> bool:
     """Say whether a folder is a token store."""
     try:
-        return json.loads((Path(path) / "framepred.json").read_text()).get("kind") == "tokens"
+        return json.loads((to_read(path) / "framepred.json").read_text()).get("kind") == "tokens"
     except (OSError, ValueError, AttributeError):
         return False
 
@@ -107,10 +107,9 @@ def read_store_info(path: str | os.PathLike[str]) -> StoreInfo:
         size, keys = about["frame_size"], about.get("context", {"codebook_size": 0, "grid": (0, 0)})
         # Stores of framepred 0.1 do not say their grid here; they have no context either.
         grid, context_grid = about.get("grid", (0, 0)), keys["grid"]
-        frame_size = FrameSize((size[0], size[1]), FITS[FITS.index(about.get("fit", "crop"))])
         return StoreInfo(
             tok["name"], tok["sha256"], tok["path"], int(about["codebook_size"]), (grid[0], grid[1]),
-            int(keys["codebook_size"]), (context_grid[0], context_grid[1]), frame_size,
+            int(keys["codebook_size"]), (context_grid[0], context_grid[1]), (size[0], size[1]),
             about["actions"]["kind"], names_from_json(about["actions"]), about.get("first_pictures", False),
             about.get("fps"),
         )  # fmt: skip
@@ -118,6 +117,17 @@ def read_store_info(path: str | os.PathLike[str]) -> StoreInfo:
         raise FramepredError(
             f"{path} is no token store ({file.name}: {error}): make one with framepred tokenize"
         ) from error
+
+
+def check_made_by(path: str | os.PathLike[str], tokenizer_sha256: str) -> StoreInfo:
+    """Return what a token store says of itself; raise FramepredError unless this tokenizer made its tokens."""
+    info = read_store_info(path)
+    if info.tokenizer_sha256 != tokenizer_sha256:
+        raise FramepredError(
+            f"token store {path} was made by tokenizer {info.tokenizer} ({info.tokenizer_sha256[:12]}), the run has "
+            f"{tokenizer_sha256[:12]}: tokenize again with the run's tokenizer, or give the videos"
+        )
+    return info
 
 
 def names_of_stores(paths: Iterable[str | os.PathLike[str]]) -> ActionNames:
@@ -138,7 +148,6 @@ def write_store_info(path: Path, writer: str, info: StoreInfo) -> None:
         "grid": list(info.grid),
         "context": {"codebook_size": info.context_codebook_size, "grid": list(info.context_grid)},
         "frame_size": list(info.frame_size),
-        "fit": fit_of(info.frame_size),
         "actions": {"kind": info.action_kind, **names_to_json(info.action_names)},
         "first_pictures": info.first_pictures,
         **({} if info.fps is None else {"fps": info.fps}),
@@ -180,6 +189,13 @@ def read_store(path: str | os.PathLike[str], action_names: tuple[str, ...] | Non
     if not episodes:
         raise FramepredError(f"token store {path} holds no episode: tokenize videos into it first")
     return episodes
+
+
+def other_rate_of_tokens(episode: TokenEpisode, wanted: float) -> str | None:
+    """Say that an episode of a store has not the rate that is wanted: nothing resamples tokens. None where it has."""
+    if abs(episode.fps - wanted) <= SAME_RATE * wanted:
+        return None
+    return f"{episode.name} has {say_rate(episode.fps)}, not {say_rate(wanted)}: its own frames are read, as stored"
 
 
 def to_png(picture: Tensor) -> bytes:

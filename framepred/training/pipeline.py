@@ -10,7 +10,6 @@ from dataclasses import replace
 import torch
 from accelerate import Accelerator, PartialState
 
-from framepred.config.frame_size import FrameSize
 from framepred.config.recipe import to_toml
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.io import zoo
@@ -22,7 +21,7 @@ from framepred.sources.contract import StoredEpisode
 from framepred.sources.find import find_episodes
 from framepred.tokenizer.checkpoint import copy_tokenizer, load_tokenizer, tokenizer_sha256
 from framepred.tokenizer.contract import Tokenizer
-from framepred.tokens.store import is_store, read_store_info
+from framepred.tokens.store import check_made_by, is_store, read_store_info
 from framepred.tokens.tokenize import TokenizeProgress, common_actions, tokenize
 from framepred.training.embedding import merge_rows, separate_text, share_digits
 from framepred.training.finetune import adapt, merge_updates
@@ -38,7 +37,7 @@ from framepred.training.initialisation import (
     shaped_like,
     tokenizer_to_train,
 )
-from framepred.training.job import Job, check_text, fitted, given_tokenizer, load_init, stored_recipe
+from framepred.training.job import Job, check_text, given_tokenizer, load_init, stored_recipe
 from framepred.training.loop import Budget, TrainProgress, fit, make_accelerator
 from framepred.training.objectives import predictor_stage
 from framepred.training.preview import draw_prediction
@@ -53,7 +52,7 @@ from framepred.training.start import (
 )
 from framepred.training.tokenizer import train_tokenizer, warn_unvalidated
 from framepred.training.tracking import check_tracker, tracked
-from framepred.training.unfinished import KEPT, check_resumed, layout_note, only_trainer, stored_layout
+from framepred.training.unfinished import KEPT, check_empty, check_resumed, layout_note, only_trainer, stored_layout
 from framepred.training.windows import Windows, step_generator
 from framepred.world.run import Run, save_run
 
@@ -75,7 +74,6 @@ def train(job: Job) -> Generator[Progress, None, None]:
     init = load_init(job)
     if isinstance(init, Run):
         job = replace(job, recipe=shaped_like(job.recipe, init))
-    job = fitted(job, init)
     with only_trainer(job.out):
         try:
             made = _train(job, init)
@@ -108,12 +106,8 @@ def _train(job: Job, init: Run | LanguageModel | None) -> Generator[Progress, No
     check_text(job, init)
     accelerator = make_accelerator()
     if accelerator.is_main_process:
-        # What a kill left half written is hidden.
-        if not job.resume and job.out.is_dir() and any(not p.name.startswith(".") for p in job.out.iterdir()):
-            raise FramepredError(
-                f"{job.out} exists and is not empty: give --resume to go on, --overwrite to start anew, or another -o"
-            )
         if not job.resume:
+            check_empty(job.out)
             write_text(job.out / "recipe.toml", to_toml(job.recipe))
         start = _start(job, videos, stores, init, accelerator)
         save_start(job.out, start)
@@ -151,8 +145,7 @@ def _start(
     footage = look_at_stores(stores) if stores else look_at_videos(videos)
     kept = job.out / "tokenizer"
     where = kept if any(kept.glob("*.safetensors")) else zoo.tokenizer_folder(given) if given else None
-    size = _size(job, stores)
-    tokenizer = load_tokenizer(where, size, fit=size.fit) if where else tokenizer_to_train(recipe, None, Actions())
+    tokenizer = load_tokenizer(where, _size(job, stores)) if where else tokenizer_to_train(recipe, None, Actions())
     if where and job.only != "tokenizer":
         _check_tokenizer(job, stores, init, tokenizer, tokenizer_sha256(where))
     parameters = count_parameters(recipe, tokenizer, init)
@@ -172,10 +165,9 @@ def _start(
     )  # fmt: skip
 
 
-def _size(job: Job, stores: Sequence[str]) -> FrameSize:
-    """Return the frame size and fit that a tokenizer is used at; only one of another library takes many sizes."""
-    sides = read_store_info(stores[0]).frame_size if stores else job.recipe.data.size
-    return FrameSize(sides, job.recipe.data.frame_size.fit)
+def _size(job: Job, stores: Sequence[str]) -> tuple[int, int]:
+    """Return the frame size that a tokenizer of another library, which takes many, is used at."""
+    return read_store_info(stores[0]).frame_size if stores else job.recipe.data.size
 
 
 def _provide_tokenizer(
@@ -216,12 +208,7 @@ def _check_tokenizer(
             f"not of {sha256[:12]}: leave --tokenizer out"
         )
     for store in stores:
-        info = read_store_info(store)
-        if info.tokenizer_sha256 != sha256:
-            raise FramepredError(
-                f"token store {store} was made by tokenizer {info.tokenizer} ({info.tokenizer_sha256[:12]}), "
-                f"the run uses {sha256[:12]}: give that tokenizer, or tokenize again"
-            )
+        info = check_made_by(store, sha256)
         if info.frame_size != tokenizer.frame_size:
             raise FramepredError(
                 f"token store {store} is of frames of {info.frame_size}, the run's tokenizer takes "

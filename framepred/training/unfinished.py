@@ -18,7 +18,7 @@ KEPT = ("resume-*.safetensors", "tokens/*.parquet")
 """Files that training can go on from."""
 
 _FIXED = {
-    "data": ("size", "fit", "fps", "validation_fraction"),
+    "data": ("size", "fps", "validation_fraction"),
     "tokenizer": (
         "kind", "quantizer", "levels", "context_levels", "codebook_size", "code_dim", "distance", "downsampling",
         "width", "encoder_blocks", "decoder_blocks", "optimizer",
@@ -60,6 +60,14 @@ def stored_layout(run: Path) -> SequenceLayout | None:
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise FramepredError(f"cannot resume from {file} ({reason}): delete it to train this stage afresh") from error
+
+
+def check_empty(folder: Path) -> None:
+    """Raise FramepredError for a folder to begin in that holds something; what a kill left half written is hidden."""
+    if folder.is_dir() and any(not p.name.startswith(".") for p in folder.iterdir()):
+        raise FramepredError(
+            f"{folder} exists and is not empty: give --resume to go on, --overwrite to start anew, or another -o"
+        )
 
 
 def check_resumed(run: Path, old: Recipe, new: Recipe) -> None:

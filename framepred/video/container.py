@@ -1,5 +1,6 @@
 """A video file → the stream that a player shows, or one clear line."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import av
 
 from framepred.errors import FramepredError
+from framepred.io.atomic import to_read
 from framepred.video.clock import SAME_RATE
 
 _Disposition = av.stream.Disposition
@@ -18,7 +20,7 @@ _NO_PICTURES = {"tty": "text", "concat": "a list of other files", "hls": "a list
 @contextmanager
 def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
     """Open a file's video stream, as (container, stream), turning every way that fails into one clear line."""
-    if not path.exists():
+    if not to_read(path).exists():
         raise FramepredError(f"video {path} does not exist: give a file that FFmpeg can read")
     if path.is_dir():
         raise FramepredError(f"{path} is a folder, not a video: give one video file")
@@ -56,15 +58,32 @@ def video_streams(container: Any) -> list[Any]:
 def frames_counted(container: Any, stream: Any, fps: float | None) -> int | None:
     """Return how many frames a file's header says are shown, at a rate `fps` if known; None where it does not say.
 
-    The samples that an edit list leaves out are not counted. AVI counts ticks, which may be more than frames.
+    The samples that an edit list leaves out are not counted. AVI counts ticks, which may be more than frames: its index
+    counts these, unless it ends before them.
     """
     if not stream.frames:
         return None
+    index = stream.index_entries
     if "mov" in container.format.name.split(","):
-        return sum(not entry.is_discard for entry in stream.index_entries)
-    if container.format.name == "avi" and (fps is None or abs(fps * float(stream.time_base) - 1) > SAME_RATE):
-        return len(stream.index_entries) or None
+        return sum(not entry.is_discard for entry in index)
+    if container.format.name == "avi":
+        whole = len(index) > 0 and index[len(index) - 1].timestamp >= stream.frames - 1
+        if whole or fps is None or abs(fps * float(stream.time_base) - 1) > SAME_RATE:
+            return len(index) or None
     return int(stream.frames)
+
+
+def seconds_said(container: Any, stream: Any) -> float | None:
+    """Return when a stream ends as a header says that a file which breaks off still has; None where none does.
+
+    The whole file's end is that of the stream where it is the only one.
+    """
+    named = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    if named:
+        return int(named[1]) * 3600 + int(named[2]) * 60 + float(named[3])
+    if len(container.streams) > 1 or not {"matroska", "asf", "flv"} & {*container.format.name.split(",")}:
+        return None
+    return container.duration / av.time_base if container.duration else None
 
 
 def rates_said(stream: Any) -> list[float]:

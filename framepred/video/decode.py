@@ -1,6 +1,8 @@
 """An open video → its frames in the order in which they are shown, and what was wrong with them."""
 
+import heapq
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +12,7 @@ import av
 
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.video.clock import Stamp, say_rate
-from framepred.video.container import frames_counted
+from framepred.video.container import frames_counted, seconds_said
 
 # A broken decoder may never come to its end.
 _MOST_ERRORS = 10_000
@@ -27,6 +29,7 @@ class Faults:
 
     path: Path
     whole: bool = False
+    codec: str = ""
     frames: int = 0
     packets_lost: int = 0
     corrupt: list[int] = field(default_factory=list)
@@ -55,6 +58,10 @@ class Faults:
         """Note a packet that cannot be decoded."""
         self.error = error
         self.packets_lost += 1
+        self.miss()
+
+    def miss(self) -> None:
+        """Note that a frame is missing before the next one that comes."""
         if self.frames not in self.lost_near[-1:]:
             self.lost_near.append(self.frames)
         self.check_whole()
@@ -89,7 +96,7 @@ class Faults:
         if self.expected is not None and self.frames < self.expected:
             where = f", some are missing near {_numbers(self.lost_near)}" if self.lost_near else ""
             return f"{self.frames} of {self.expected} frames could be decoded{where}{why}"
-        if self.packets_lost:
+        if self.lost_near:
             return f"frames are missing near {_numbers(self.lost_near)}{why}"
         return f"it cannot be read after frame {self.frames - 1}{why}" if self.error else ""
 
@@ -107,26 +114,91 @@ def decode(container: Any, stream: Any, faults: Faults, fps: float | None = None
     `fps` is the video's rate, where that is known. What is wrong is noted in `faults`. Raises FramepredError where not
     one frame can be decoded.
     """
-    tick, sent = float(stream.time_base or 0), 0
+    faults.codec = stream.codec_context.name
+    tick, sent, last = float(stream.time_base or 0), _Sent(), _End()
     for packet in packets_of(container, stream, faults):
-        sent += not (is_end(packet) or packet.is_discard)
+        sent.add(packet)
         for frame in decode_packet(packet, faults):
+            sent.take(frame, faults)
             if frame.is_corrupt:
                 faults.corrupt.append(faults.frames)
             faults.frames += 1
             shown, decoded = (None if t is None else t * tick for t in (frame.pts, frame.dts))
-            yield Stamp(shown, decoded, (frame.duration or 0) * tick), frame
+            stamp = Stamp(shown, decoded, (frame.duration or 0) * tick)
+            last.note(stamp)
+            yield stamp, frame
     if not faults.frames:
         animated = faults.path.suffix.lower() == ".webp"
         hint = "FFmpeg reads no animated WebP, give a .gif" if animated else "give a complete video file"
         why = f" ({faults.error})" if faults.error else ""
         raise FramepredError(f"no frame of {faults.path} could be decoded{why}: {hint}")
     faults.expected = frames_counted(container, stream, fps)
-    swallowed = sent - faults.packets_lost - faults.frames
-    if faults.expected is None and 0 < swallowed <= _MOST_HELD and stream.codec_context.name != "vp8":
+    last.check(seconds_said(container, stream), faults)
+    swallowed = sent.count - max(faults.packets_lost, sent.lost) - faults.frames
+    if faults.expected is None and 0 < swallowed <= _MOST_HELD and faults.codec != "vp8":
         # At the end, a decoder of several threads does not say what it could not decode. VP8 has frames to hide.
         faults.lose("at its end")
     faults.check_whole()
+
+
+class _Sent:
+    """The presentation times of packets whose frames have not come: frames come in the order of these times.
+
+    What a packet should have brought is lost, without an error, when a later frame comes. Where the clock starts over,
+    another part begins.
+    """
+
+    def __init__(self) -> None:
+        self.count, self.lost = 0, 0
+        self._parts = deque([list[int]()])
+        self._decoded: int | None = None
+
+    def add(self, packet: Any) -> None:
+        """Note a packet that is sent to the decoder."""
+        if is_end(packet) or packet.is_discard:
+            return
+        self.count += 1
+        if None not in (packet.dts, self._decoded) and packet.dts < self._decoded:
+            self._parts.append([])
+        self._decoded = self._decoded if packet.dts is None else packet.dts
+        if packet.pts is not None:
+            heapq.heappush(self._parts[-1], packet.pts)
+
+    def take(self, frame: Any, faults: Faults) -> None:
+        """Note a frame that came, and the packets before it that brought none."""
+        lost = 0
+        while len(self._parts) > 1 and frame.pts not in self._parts[0] and frame.pts in self._parts[1]:
+            lost += len(self._parts.popleft())
+        waiting = self._parts[0]
+        if frame.pts not in waiting:
+            return
+        while waiting and waiting[0] <= frame.pts:
+            lost += heapq.heappop(waiting) < frame.pts
+        # VP8 has frames to hide, and the fields of one frame may be two packets.
+        if lost and not frame.interlaced_frame and faults.codec != "vp8":
+            self.lost += lost
+            faults.miss()
+
+
+class _End:
+    """When the last frame ends, in seconds of the file's clock, and the longest step between two frames."""
+
+    def __init__(self) -> None:
+        self._shown: float | None = None
+        self._end, self._longest = 0.0, 0.5
+
+    def note(self, stamp: Stamp) -> None:
+        """Note the next frame."""
+        if stamp.shown is None:
+            return
+        step = abs(stamp.shown - self._shown) if self._shown is not None else 0.0
+        self._shown, self._longest = stamp.shown, max(self._longest, 2 * step, 2 * stamp.lasts)
+        self._end = max(self._end, stamp.shown + stamp.lasts)
+
+    def check(self, said: float | None, faults: Faults) -> None:
+        """Note where the file breaks off before the end that its header says."""
+        if said is not None and self._shown is not None and said - self._end > self._longest:
+            faults.note("breaks off", f"it breaks off after {self._end:.6g} of {said:.6g} s: what is there is read")
 
 
 def packets_of(container: Any, stream: Any, faults: Faults) -> Iterator[Any]:

@@ -4,6 +4,7 @@ import functools
 import math
 import os
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ import av
 from av.video.reformatter import VideoReformatter
 
 from framepred.errors import FramepredError
+from framepred.io.atomic import to_read
 from framepred.video.clock import SAME_RATE
 from framepred.video.container import frames_counted, may_start_over, open_video, rates_said
 from framepred.video.decode import Faults, decode_packet, is_end, packets_of
@@ -56,7 +58,7 @@ def probe_video(path: str | os.PathLike[str]) -> VideoInfo:
 
     Raises FramepredError for a file that is missing, empty, not a video or has no decodable frame.
     """
-    path = Path(path)
+    path = to_read(path)
     try:
         about = path.stat()
     except OSError:
@@ -107,11 +109,26 @@ def _probe(path: Path, _size: int, _changed: int) -> VideoInfo:
 
 
 def _steps(times: list[_Time]) -> list[int]:
-    """Return the steps of time between packets, by decoding times: the presentation times may be in another order."""
-    if all(decoded is None for _, decoded, _ in times):
-        return [b - a for a, b in pairwise(sorted(t for t, _, left_out in times if t is not None and not left_out))]
-    kept = (pair for pair in pairwise(times) if not pair[1][2])
-    return [b - a for (_, a, _), (_, b, _) in kept if a is not None and b is not None]
+    """Return the steps of time between frames as they are shown; those of decoding where nothing says when that is."""
+    steps = list[int]()
+    for part in _one_clock(times):
+        shown = [presented for presented, _, left_out in part if not left_out]
+        decoded = [at for _, at, left_out in part if not left_out]
+        known = decoded if None in shown and None not in decoded else shown
+        steps += [b - a for a, b in pairwise(sorted(t for t in known if t is not None))]
+    return steps
+
+
+def _one_clock(times: list[_Time]) -> Iterator[list[_Time]]:
+    """Yield the stretches in which the decoding times grow: within each, frames are shown in the order of a clock."""
+    part, last = list[_Time](), None
+    for time in times:
+        if last is not None and time[1] is not None and time[1] < last:
+            yield part
+            part = []
+        last = last if time[1] is None else time[1]
+        part.append(time)
+    yield part
 
 
 def _rate(steps: list[float], tick: float, said: list[float]) -> tuple[float, bool]:

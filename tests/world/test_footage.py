@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from media import encode, lose_a_frame, shades
+from media import encode, lose_a_frame, packets_of, shades
 from random_run import write_random_run
 
-from framepred.errors import FramepredError
+from framepred.errors import FramepredError, FramepredWarning
 from framepred.evaluation.clips import Group, read_clips
 from framepred.evaluation.forecast import make_forecast
 from framepred.evaluation.protocol import Protocol
@@ -73,6 +73,27 @@ def test_actions_of_a_video_that_lost_a_frame_are_refused(run: Run, tmp_path: Pa
     lose_a_frame(video)
     with pytest.raises(FramepredError, match=r"clip\.avi lacks 1 of the frames .* so .*plan\.csv cannot be matched"):
         make_forecast(video, str(run.path), context=2, horizon=2, actions=str(plan))
+
+
+def test_a_packet_that_cannot_be_decoded_is_an_error_where_actions_are_given_and_a_warning_where_none_are(
+    run: Run, tmp_path: Path
+) -> None:
+    video, arrays = tmp_path / "clip.mkv", {"context": 2, "horizon": 8}
+    encode(video, shades(20, 32, 32), "mjpeg", "yuvj420p")
+    at, size = packets_of(video)[5]
+    data = bytearray(video.read_bytes())
+    data[at : at + size] = bytes(size)
+    video.write_bytes(data)
+    plan = rows(tmp_path / "plan.csv", 20)
+    with pytest.raises(FramepredError, match="so its actions cannot be matched to its frames"):
+        make_forecast(video, str(run.path), actions=str(plan), **arrays)
+    for own in (False, True):
+        if own:
+            rows(video.with_suffix(".actions.csv"), 20)
+            with pytest.raises(FramepredError, match="so its actions cannot be matched to its frames"):
+                make_forecast(video, str(run.path), **arrays)
+        with pytest.warns(FramepredWarning, match="missing near frame 5"):
+            assert make_forecast(video, str(run.path), actions="none", **arrays).actions is None
 
 
 def test_actions_of_another_name_are_refused(run: Run, clip: Path) -> None:

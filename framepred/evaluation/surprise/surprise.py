@@ -138,7 +138,7 @@ def measure_surprise(
     not the run's is resampled to it, unless an actions file belongs to its frames.
     """
     run = load_run(model, choose_device(device))
-    file = find_episode(video)
+    file = find_episode(video, actions)
     given = given_actions(file, actions, run)
     if inverse and given is None:
         raise FramepredError("--inverse asks whether the actions fit, and none are given: give --actions FILE")
