@@ -36,7 +36,8 @@ def calibrate(
     videos = find_episodes(sources)
     run = load_run(model, choose_device(device))
     out = out or run.path / FILE_NAME
-    options.check_file_output(out, overwrite, *sources, *(p for p in run.path.iterdir() if p.name != FILE_NAME))
+    read = (file for e in videos for file in (e.where, e.actions_from))
+    options.check_file_output(out, overwrite, *read, *(p for p in run.path.iterdir() if p.name != FILE_NAME))
 
     made = consume(run_calibration(run, videos))
     assert isinstance(made, Calibration)

@@ -57,7 +57,7 @@ def plan(
     name = video.stem if video is not None else str(env).replace("/", "-").split(":")[-1]
     default = Path(f"{name}-plan.mp4")
     out = out or (default if overwrite else options.numbered(default))
-    _check_output(out, overwrite)
+    _check_output(out, overwrite, video, values["goal"], values["actions"])
     planned = _make(video, model, env, device, values)
     write_plan(planned, out)
     summary = planned.summary() | {"output": str(out)}
@@ -70,13 +70,14 @@ def plan(
     click.echo(str(out))
 
 
-def _check_output(out: Path, overwrite: bool) -> None:
+def _check_output(out: Path, overwrite: bool, *inputs: str | Path | None) -> None:
     from framepred.sources.actions_csv import actions_path
 
     if out.suffix.lower() not in (".mp4", ".mkv"):
         raise FramepredError(f"output {out}: unknown ending {out.suffix!r}; give .mp4 or .mkv")
-    options.check_output(out, overwrite)
-    options.check_output(actions_path(out), overwrite)
+    own = actions_path(inputs[0]) if inputs[0] is not None else None
+    for path in (out, actions_path(out)):
+        options.check_file_output(path, overwrite, *inputs, own)
 
 
 def _make(video: Path | None, model: str, env: str | None, device: str, values: dict[str, Any]) -> Any:
@@ -89,7 +90,9 @@ def _make(video: Path | None, model: str, env: str | None, device: str, values: 
 
     keys = ("horizon", "candidates", "rounds", "distance", "replan", "temperature", "seed")
     search, run = Search(**{key: values[key] for key in keys}), load_run(model, choose_device(device))
-    goal = _goal(run, values["goal"], values["goal_frame"], values["goal_steps"], video)
+    # Frames that actions are given for are counted as they are, and so is the goal among them.
+    own = values["actions"] not in (None, "none")
+    goal = _goal(run, values["goal"], values["goal_frame"], values["goal_steps"], video, own)
     if env is not None:
         protocol = GoalProtocol(env=env, first_seed=values["seed"], context=values["context"], search=search)
         budget = values["budget"]
@@ -105,7 +108,9 @@ def _steps_bar(budget: int) -> Callable[[Iterator[Any]], Iterator[Any]]:
     return lambda steps: track(steps, lambda step: ((n := next(count)) / budget, f"step {n} of at most {budget}"))
 
 
-def _goal(run: Any, goal: Path | None, frame: int | None, steps: int | None, video: Path | None) -> Any:
+def _goal(
+    run: Any, goal: Path | None, frame: int | None, steps: int | None, video: Path | None, own_frames: bool
+) -> Any:
     """Return the picture of the goal, None where it is what a random policy reaches."""
     from framepred.planning.plan import frame_range
     from framepred.sources.find import find_episode
@@ -119,7 +124,7 @@ def _goal(run: Any, goal: Path | None, frame: int | None, steps: int | None, vid
         film = goal or video
         if film is None:
             raise FramepredError(f"--goal-frame {frame} is a frame of a video: give that as --goal")
-        return frame_range(run, find_episode(film), frame, frame + 1)[0]
+        return frame_range(run, find_episode(film), frame, frame + 1, own_frames and film == video)[0]
     if goal is None:
         raise FramepredError("a plan needs a goal: give --goal PICTURE, --goal-frame N, or --goal-steps K with --env")
     return goal_picture(goal, run.tokenizer.frame_size)

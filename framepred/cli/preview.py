@@ -30,8 +30,9 @@ def preview(sources: tuple[str, ...], out: Path, episodes: int, frames: int, ove
     from framepred.evaluation.preview import Preview, write_preview
     from framepred.sources.find import find_episodes
 
-    options.check_output(out, overwrite)
-    made = consume(write_preview(find_episodes(sources), out, episodes, frames))
+    found = find_episodes(sources)
+    options.check_file_output(out, overwrite, *(file for e in found for file in (e.where, e.actions_from)))
+    made = consume(write_preview(found, out, episodes, frames))
     assert isinstance(made, Preview)
     if made.alignment and made.alignment.warning:
         warn(f"warning: {made.alignment.warning}")

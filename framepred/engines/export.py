@@ -21,6 +21,7 @@ from framepred.predictor import gguf as gguf_file
 from framepred.predictor.huggingface import to_hugging_face
 from framepred.sources.contract import StoredEpisode
 from framepred.sources.find import find_episodes
+from framepred.world.footage import rate_of_run
 from framepred.world.likelihood import token_logits
 from framepred.world.run import Run, load_run, weights_file
 
@@ -107,7 +108,7 @@ def _bits(run: Run, video: StoredEpisode) -> tuple[int, float]:
     space = run.layout.actions
     if space is not None:
         video = video.ordered(space.names)
-    episode = video.read(run.tokenizer.frame_size, run.fps, with_actions=space is not None)
+    episode = video.read(run.tokenizer.frame_size, rate_of_run(video, run), with_actions=space is not None)
     tokens = run.tokenizer.encode(episode.frames, episode.actions)
     total = 0.0
     for frame, logits in token_logits(run, tokens, episode.actions):

@@ -10,14 +10,13 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from framepred.config.frame_size import Fit, FrameSize, fit_of
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.evaluation.protocol import Protocol
 from framepred.sources.contract import StoredEpisode
 from framepred.sources.episode import check_action_count
 from framepred.sources.find import Address, find_episodes
 from framepred.tokens.keys import read_keys
-from framepred.tokens.store import TokenEpisode, is_store, read_store, read_store_info
+from framepred.tokens.store import TokenEpisode, check_made_by, is_store, other_rate_of_tokens, read_store
 from framepred.world.footage import other_rate
 
 Alteration = Literal["mirrored", "reversed", "skipped"]
@@ -54,12 +53,10 @@ def make_groups(
     protocol: Protocol,
     tokenizer_sha256: str,
     action_names: tuple[str, ...] | None,
-    fit: Fit = "crop",
 ) -> list[Group]:
     """Make a group of each `SOURCE` or `NAME=SOURCE`, and one of the first source for each alteration.
 
-    Raises FramepredError for a token store that has no pixels to be scored, or another tokenizer's tokens
-    or another fit than the run's.
+    Raises FramepredError for a token store that has no pixels to be scored, or another tokenizer's tokens.
     """
     groups: list[Group] = []
     for given in sources:
@@ -76,7 +73,7 @@ def make_groups(
                     f"{source} is a token store, which has no pixels to score: give the videos, "
                     "or a teacher-forced protocol (--set rollout=false)"
                 )
-            check_store(source, tokenizer_sha256, fit)
+            check_made_by(source, tokenizer_sha256)
             members = tuple(read_store(source, action_names))
         else:
             members = tuple(video.ordered(action_names) for video in find_episodes([source]))
@@ -116,41 +113,28 @@ def _content(member: StoredEpisode | TokenEpisode) -> str:
         return ""
 
 
-def check_store(path: str, tokenizer_sha256: str, fit: Fit) -> None:
-    """Raise FramepredError unless a token store holds the tokens of this tokenizer, of pictures with this fit."""
-    info = read_store_info(path)
-    if info.tokenizer_sha256 != tokenizer_sha256:
-        raise FramepredError(
-            f"token store {path} was made by tokenizer {info.tokenizer} ({info.tokenizer_sha256[:12]}), the run has "
-            f"{tokenizer_sha256[:12]}: tokenize again with --tokenizer RUN, or give the videos"
-        )
-    if (own := fit_of(info.frame_size)) != fit:
-        raise FramepredError(
-            f"token store {path} is of pictures made to fit by {own}, the run's by {fit}: tokenize again with --fit "
-            f"{fit}, or give the videos"
-        )
-
-
 def read_clips(group: Group, protocol: Protocol, size: tuple[int, int], fps: float) -> Iterator[tuple[int, EvalClip]]:
     """Yield (member, clip) in order; videos that cannot be read or are too short are skipped with a warning.
 
-    `size` (height, width) and `fps` are the run's, used where the protocol sets none; the fit is always the run's.
+    `size` (height, width) and `fps` are the run's, used where the protocol sets none.
     """
     length = protocol.context + protocol.horizon
     span = 2 * length - 1 if group.alteration == "skipped" else length
-    wanted, wanted_size = protocol.fps or fps, FrameSize(protocol.size, fit_of(size)) if any(protocol.size) else size
+    wanted = protocol.fps or fps
     short, found, warned = 0, 0, False
     for index, member in enumerate(group.members):
         made = 0
         try:
             if isinstance(member, TokenEpisode):
+                message = other_rate_of_tokens(member, wanted)
                 clips = _cut_tokens(member, protocol, span)
             else:
                 rate = member.resampled_to(wanted)
-                if not warned and (message := other_rate(member, wanted, rate)):
-                    warnings.warn(FramepredWarning(f"{message}; so are others of another rate"), stacklevel=2)
-                    warned = True
-                clips = _cut_video(member, protocol, span, wanted_size, rate)
+                message = other_rate(member, wanted, rate)
+                clips = _cut_video(member, protocol, span, protocol.size if any(protocol.size) else size, rate)
+            if message and not warned:
+                warnings.warn(FramepredWarning(f"{message}; so are others of another rate"), stacklevel=2)
+                warned = True
             for clip in clips:
                 yield index, alter(clip, group.alteration)
                 made, found = made + 1, found + 1

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from framepred.config.frame_size import FrameSize
 from framepred.errors import FramepredError
 from framepred.evaluation.futures import sampling_of
 from framepred.evaluation.protocol import Protocol
 from framepred.io.files import read_json
 from framepred.io.progress import Progress
 from framepred.recording.environment import Environment, open_environment
+from framepred.recording.matching import OwnActions
 from framepred.sources.actions_csv import actions_path, read_actions
 from framepred.sources.folder import find_videos
 from framepred.video.resize import fit_frames
@@ -46,15 +46,17 @@ def replay(run: Run, source: str, protocol: Protocol) -> Iterator[Progress | dic
     space = run.layout.actions
     videos = [video.path for video in find_videos([source])][: protocol.max_clips or None]
     scores: list[tuple[Tensor, Tensor]] = []
-    with open_environment(about["env"], FrameSize(about["size"], about.get("fit", "crop")), about["frame_skip"]) as env:
+    with open_environment(about["env"], tuple(about["size"]), about["frame_skip"]) as env:
         count = getattr(env.action_space, "n", None)
         if space is None or space.kind != "discrete" or count is None or int(count) != space.count:
             raise FramepredError(
                 f"{source}: {about['env']} and the run {run.path} do not have the same discrete actions"
             )
-        names = env.action_names or [str(i) for i in range(space.count)]
+        own = OwnActions(env, space)
+        ids = [int(own(torch.tensor(i))) for i in range(space.count)]
+        names = [env.action_names[i] if env.action_names else str(i) for i in ids]
         for done, path in enumerate(videos, 1):
-            found = true_branches(env, path, protocol.context, protocol.horizon, space.count)
+            found = true_branches(env, path, protocol.context, protocol.horizon, ids)
             if found is not None:
                 scores.append(compare(predict_branches(run, found, protocol), _fitted(run, found.futures)))
             yield Progress(done, len(videos), f"{path.stem}, each action")
@@ -72,15 +74,16 @@ def _recording(folder: Path) -> dict[str, Any]:
     return about
 
 
-def true_branches(env: Environment, video: Path, context: int, horizon: int, count: int) -> Branches | None:
+def true_branches(env: Environment, video: Path, context: int, horizon: int, ids: Sequence[int]) -> Branches | None:
     """Play an episode again up to its context and then each action; None where it ends before.
 
-    Raises FramepredError where a replay does not show what was recorded.
+    `ids` are the environment's of the run's actions 0, 1, ...; the result is in the run's. Raises FramepredError where
+    a replay does not show what was recorded.
     """
     seed, given = int(video.stem.rpartition("-")[2]), read_actions(actions_path(video))[0][: context - 1]
     recorded = find_videos([str(video)])[0].read(env.size, None, context, with_actions=False).frames
     futures = []
-    for action in range(count):
+    for action in ids:
         frames = [env.reset(seed)]
         for taken in [*given.tolist(), *[action] * horizon]:
             frame, ended = env.step(taken)
@@ -90,7 +93,7 @@ def true_branches(env: Environment, video: Path, context: int, horizon: int, cou
         if not torch.equal(torch.stack(frames[:context]), recorded):
             raise FramepredError(f"{video}: {env.name} does not play it again as it was recorded: record it again")
         futures.append(torch.stack(frames[context:]))
-    return Branches(recorded, given, torch.stack(futures))
+    return Branches(recorded, torch.tensor([ids.index(action) for action in given.tolist()]), torch.stack(futures))
 
 
 def predict_branches(run: Run, branches: Branches, protocol: Protocol) -> Tensor:

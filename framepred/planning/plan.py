@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from framepred.errors import FramepredError
+from framepred.io.atomic import writing
 from framepred.planning.execute import Step
 from framepred.planning.judges import Imagined
 from framepred.planning.protocol import GoalProtocol
@@ -109,18 +110,21 @@ def plan_in_environment(
 
 def start_in_clip(run: Run, video: Path, actions: str | None, start: int, context: int) -> tuple[Tensor, Tensor | None]:
     """Return `context` frames of a video from number `start` on, and the actions between them."""
-    file, stop = find_episode(video), start + context
+    file, stop = find_episode(video, actions), start + context
     given = given_actions(file, actions, run)
-    frames = frame_range(run, file, start, stop)
+    frames = frame_range(run, file, start, stop, given is not None)
     known = given[0][start : stop - 1] if given else None
     if known is not None and len(known) < context - 1:
         raise FramepredError(f"{given[1] if given else ''} ends before frame {stop - 1}: give a row for each frame")
     return frames, known
 
 
-def frame_range(run: Run, file: StoredEpisode, start: int, stop: int) -> Tensor:
-    """Return frames uint8 (T, 3, H, W) of a video as the run sees it; FramepredError where it has too few."""
-    rate = None if file.actions_from else rate_of_run(file, run)
+def frame_range(run: Run, file: StoredEpisode, start: int, stop: int, with_actions: bool = False) -> Tensor:
+    """Return frames uint8 (T, 3, H, W) of a video as the run sees it; FramepredError where it has too few.
+
+    Those that are read `with_actions` are the video's own, whatever its rate.
+    """
+    rate = rate_of_run(file, run, with_actions)
     frames = file.read(run.tokenizer.frame_size, rate, stop, with_actions=False).frames
     if len(frames) < stop:
         raise FramepredError(f"{file.where} has {len(frames)} frames: there is no frame {stop - 1}")
@@ -131,12 +135,7 @@ def write_plan(planned: Planned, out: Path) -> None:
     """Write the frames as a lossless video and the actions beside it, as `record` does."""
     space = planned.run.layout.actions
     assert space is not None
-    file, there = actions_path(out), actions_path(out).exists()
-    # The actions first: a video without them would say that none were taken.
-    write_actions(file, planned.actions, space.names)
-    try:
+    # Both are whole before one of them replaces what was there.
+    with writing(actions_path(out)) as temporary:
+        write_actions(temporary, planned.actions, space.names)
         write_video(out, planned.frames, planned.fps, lossless=True)
-    except BaseException:
-        if not there:
-            file.unlink(missing_ok=True)
-        raise

@@ -23,9 +23,11 @@ _UNNAMED = re.compile(r"unnamed(\W.*)?", re.IGNORECASE)
 # Names of columns without what is no letter, in lower case.
 _COUNTERS = set(
     """
-    clock date datetime frame frameid frameidx frameindex framenr frameno framenumber frames i id idx index level0 line
-    ms n no nr ns number pts row rowid rownumber s sec seconds secs step stepindex steps t time times timems timens
-    timesec timeseconds timestamp timestamps timeus us
+    clock count counter date datetime elapsed elapsedms elapseds elapsedtime epoch frame framecount frameid frameidx
+    frameindex framenr frameno framenum framenumber frames i id idx index iter iteration level0 line ms msec n no nr ns
+    num number pts row rowid rownumber s sec seconds secs seq sequence stamp step stepindex steps t tick ticks time
+    timems timens times timesec timeseconds timestamp timestampms timestamps timestep timesteps timeus tms unix
+    unixtime us utc
     """.split()  # noqa: SIM905
 )
 _FEW = 8
@@ -188,4 +190,5 @@ def _is_number(cell: str) -> bool:
         float(cell)
     except ValueError:
         return False
-    return True
+    # Python reads 1_5 as 15.
+    return "_" not in cell

@@ -1,7 +1,8 @@
 """Episodes → a folder of videos with actions and captions beside."""
 
 import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
+from itertools import chain, count
 from pathlib import Path
 
 import torch
@@ -24,18 +25,22 @@ def write_folder(
 
     Episodes of one name are numbered apart.
     """
-    names = dict[str, int]()
+    taken = set[str]()
     with writing_folder(out) as root:
         for done, stored in enumerate(episodes, 1):
-            number = names[stored.name] = names.get(stored.name, 0) + 1
-            path = root / f"{stored.name}{f'-{number}' if number > 1 else ''}.mp4"
+            names = chain([stored.name], (f"{stored.name}-{number}" for number in count(2)))
+            name = next(name for name in names if name not in taken)
+            taken.add(name)
+            path = root / f"{name}.mp4"
             info, loaded, times = stored.info(), stored.actions(), list[Tensor]()
             size = info.height, info.width
-            with encoding(path, CODECS[codec], info.fps, size) as add:
-                for frame in _noting(stored, size, times):
-                    add(frame)
+            with encoding(path, CODECS[codec], info.fps, size, info.even) as add:
+                for frames, seconds in stored.stream_timed(size, None):
+                    times.append(seconds)
+                    for frame, second in zip(frames, seconds.tolist(), strict=True):
+                        add(frame, second)
             shown = torch.cat(times)
-            if bool(((shown - torch.arange(len(shown)) / info.fps).abs() > 0.1 / info.fps).any()):
+            if info.even and bool(((shown - torch.arange(len(shown)) / info.fps).abs() > 0.1 / info.fps).any()):
                 message = f"{stored.where} is not shown at an even rate: it is written at {info.fps:g} frames a second"
                 warnings.warn(FramepredWarning(message), stacklevel=2)
             if loaded is not None:
@@ -44,10 +49,3 @@ def write_folder(
             if captions := stored.captions(shown, info.fps):
                 write_captions(captions_path(path), captions)
             yield Progress(done, len(episodes), stored.name)
-
-
-def _noting(stored: StoredEpisode, size: tuple[int, int], times: list[Tensor]) -> Iterator[Tensor]:
-    """Yield an episode's frames, and add their times to a list."""
-    for frames, seconds in stored.stream_timed(size, None):
-        times.append(seconds)
-        yield from frames

@@ -119,8 +119,8 @@ def _add_episode(made: _Writing, stored: StoredEpisode, add: Any, place: dict[st
             raise FramepredError(f"{stored.where} has {what} {own}, the first episode {common}: a dataset has one")
     times = list[Tensor]()
     for frames, seconds in stored.stream_timed(made.size, None):
-        for frame in frames:
-            add(frame)
+        for frame, second in zip(frames, seconds.tolist(), strict=True):
+            add(frame, second)
         made.sums[CAMERA].add(frames.float().div(255).permute(0, 2, 3, 1).flatten(0, 2))
         times.append(seconds)
     shown = torch.cat(times)

@@ -8,19 +8,19 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from framepred.config.frame_size import fit_of
 from framepred.config.recipe import Recipe, to_toml
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.io.atomic import write_text
 from framepred.sources.contract import StoredEpisode
 from framepred.sources.find import find_episodes
 from framepred.tokenizer.checkpoint import copy_tokenizer
-from framepred.tokens.store import is_store, read_store, read_store_info
+from framepred.tokens.store import check_made_by, is_store, other_rate_of_tokens, read_store
 from framepred.tokens.tokenize import TokenizeProgress, tokenize
 from framepred.training.loop import make_accelerator
 from framepred.training.online import EpisodeLearned, Measured, OnlineLearner, Task
 from framepred.training.reinforce import Clip, Reinforced, Reinforcer
-from framepred.training.unfinished import only_trainer
+from framepred.training.unfinished import check_empty, only_trainer
+from framepred.world.footage import rate_of_run
 from framepred.world.run import Run, load_run, save_run
 
 Progress = TokenizeProgress | EpisodeLearned | Measured
@@ -79,7 +79,8 @@ def reinforce(job: LearnJob) -> Generator[Reinforced, None, None]:
     clips: list[Clip] = []
     for stored in find_episodes(job.sources):
         if left > 0:
-            episode = stored.ordered(space.names if space else None).read(run.tokenizer.frame_size, run.fps, left)
+            named, rate = stored.ordered(space.names if space else None), rate_of_run(stored, run)
+            episode = named.read(run.tokenizer.frame_size, rate, left)
             clips.append((episode.frames, episode.actions if space else None))
             left -= len(episode.frames)
     if space is not None and all(actions is None for _, actions in clips):
@@ -97,10 +98,8 @@ def _begin(job: LearnJob) -> tuple[Run, Accelerator]:
     run = load_run(job.model, str(accelerator.device))
     if job.out.resolve() == run.path.resolve():
         raise FramepredError(f"-o {job.out} is the run itself, which must stay as it is: give another folder")
-    if not job.resume and job.out.is_dir() and any(job.out.iterdir()):
-        raise FramepredError(
-            f"{job.out} exists and is not empty: give --resume to go on, --overwrite to start anew, or another -o"
-        )
+    if not job.resume:
+        check_empty(job.out)
     if accelerator.num_processes > 1:
         raise FramepredError("this takes one process: call it without accelerate launch")
     if run.layout.vocabulary.text_size:
@@ -117,19 +116,13 @@ def _save(job: LearnJob, run: Run) -> None:
 
 
 def _task(run: Run, name: str, store: Path, share: float) -> Task:
-    info = read_store_info(store)
-    if info.tokenizer_sha256 != run.tokenizer_sha256:
-        raise FramepredError(
-            f"token store {store} was made by tokenizer {info.tokenizer} ({info.tokenizer_sha256[:12]}), the run has "
-            f"{run.tokenizer_sha256[:12]}: give the videos, or tokenize again with the run's tokenizer"
-        )
-    if fit_of(info.frame_size) != fit_of(run.tokenizer.frame_size):
-        raise FramepredError(
-            f"token store {store} is of pictures made to fit by {fit_of(info.frame_size)}, the run's by "
-            f"{fit_of(run.tokenizer.frame_size)}: give the videos, or tokenize again with the run's fit"
-        )
+    check_made_by(store, run.tokenizer_sha256)
     space = run.layout.actions
-    episodes = list(read_store(store, space.names if space else None))
+    episodes = read_store(store, space.names if space else None)
+    if message := next(filter(None, (other_rate_of_tokens(e, run.fps) for e in episodes)), None):
+        _warn(f"{message}; so are others of another rate")
+    if space is None and any(e.actions is not None for e in episodes):
+        _warn(f"{name} has actions, which are not used: the run was trained without")
     if space is not None and not any(e.actions is not None for e in episodes):
         _warn(f"{name} has no actions: it is learned from without, as what happens under no known action")
     task = Task.build(name, episodes, run.layout, run.window, share)

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from framepred.config.action_names import values_of
-from framepred.config.frame_size import fit_of
 from framepred.config.recipe import Recipe
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.io import zoo
@@ -21,12 +20,12 @@ from framepred.tokens.store import is_store, names_of_stores, read_shard, read_s
 from framepred.training.held_out import START, HeldOut, content
 from framepred.training.tokenizer import unreadable
 from framepred.training.windows import held_out_end, split_episodes
-from framepred.video.clock import doubt_rate
 
 NOTHING = "none"
 """The value of --init-from that starts from nothing."""
 _PROBED = 500
 """Videos whose headers are read; of more, as many at even distances."""
+_FASTEST = 1000.0
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,8 @@ class Start:
     """What a training will do.
 
     `frames`, `hours` and `rates` (frames a second, the most common first) are those of the headers; of many videos an
-    estimate. `size` is (height, width) as a `FrameSize`. `parameters` are counted by part; `origin` names the weights
-    that training starts from, None is nothing. `minutes` 0 means that `steps`, by stage, decide.
+    estimate. `size` is (height, width). `parameters` are counted by part; `origin` names the weights that training
+    starts from, None is nothing. `minutes` 0 means that `steps`, by stage, decide.
     """
 
     videos: int
@@ -54,7 +53,7 @@ class Start:
 
     def to_json(self) -> dict[str, Any]:
         """Return strict JSON values."""
-        return json.loads(json.dumps(asdict(self) | {"fit": fit_of(self.size)}, allow_nan=False))
+        return json.loads(json.dumps(asdict(self), allow_nan=False))
 
 
 def save_start(run: Path, start: Start) -> None:
@@ -97,7 +96,7 @@ class Footage:
 def look_at_videos(videos: Sequence[StoredEpisode]) -> Footage:
     """Read the headers of videos; a file that cannot be read is left out, its own error comes when it is its turn.
 
-    Warns of a rate that can hardly be. Raises FramepredError where none can be read.
+    Warns of a rate that no camera has. Raises FramepredError where none can be read.
     """
     probed = videos[:: -(-len(videos) // _PROBED)]
     counts, seconds, rates, actions = list[int | None](), list[float | None](), list[float](), tuple[str, ...]()
@@ -110,12 +109,17 @@ def look_at_videos(videos: Sequence[StoredEpisode]) -> Footage:
             if len(videos) == 1:
                 raise
             continue
-        if doubt := doubt_rate(info.fps):
-            choice = "; --fps chooses frames by their times" if info.fps > 1 else ""
-            warnings.warn(FramepredWarning(f"{video.name} {doubt}; every frame is taken{choice}"), stacklevel=2)
+        if info.fps > _FASTEST:
+            warnings.warn(
+                FramepredWarning(
+                    f"{video.name} says {info.fps:g} frames a second, which cannot be: every frame is taken; "
+                    "give --fps to choose frames by their times"
+                ),
+                stacklevel=2,
+            )
         counts.append(info.num_frames)
         seconds.append(info.seconds)
-        rates.append(round(info.fps, 2))
+        rates.append(_short(info.fps))
     if not counts:
         raise unreadable(len(videos))
     scale = len(videos) / len(counts)
@@ -129,6 +133,11 @@ def look_at_videos(videos: Sequence[StoredEpisode]) -> Footage:
     )
 
 
+def _short(fps: float) -> float:
+    """Return a rate to four digits: 29.97, or 0.0002778 for a frame an hour."""
+    return float(f"{fps:.4g}")
+
+
 def look_at_stores(stores: Sequence[str]) -> Footage:
     """Read what token stores hold, without their tokens."""
     rows = [
@@ -137,7 +146,7 @@ def look_at_stores(stores: Sequence[str]) -> Footage:
         for file in shard_files(Path(store))
         for row in read_shard(file, ["episode", "source", "fps", "num_frames"]).to_pylist()
     ]
-    rates, names = [round(row["fps"], 2) for row in rows], names_of_stores(stores)
+    rates, names = [_short(row["fps"]) for row in rows], names_of_stores(stores)
     return Footage(
         tuple((row["episode"], row["source"], row["num_frames"]) for row in rows),
         tuple(sorted(set(rates), key=lambda rate: -rates.count(rate))),

@@ -4,6 +4,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import islice, pairwise
 from typing import TypeVar
 
@@ -15,8 +16,6 @@ AHEAD = 16
 MOST_COPIES = 3000
 # Rates that differ by a smaller share are the same, as 29.97 and 30 are.
 SAME_RATE = 0.02
-# Rates that can be, in Hz: from a time lapse to a high-speed camera.
-SLOWEST, FASTEST = 1 / 3600, 1000.0
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,9 @@ def say_rate(fps: float) -> str:
     return f"{fps:.6g} frame{'s' if fps > 1 else ''} a second" if fps >= 1 else f"a frame each {1 / fps:,.6g} s"
 
 
-def doubt_rate(fps: float) -> str | None:
-    """Say of a rate in Hz that it can hardly be; None of one that can."""
-    if SLOWEST * (1 - SAME_RATE) <= fps <= FASTEST * (1 + SAME_RATE):
-        return None
-    return f"says {say_rate(fps)}, which can hardly be: its times may be wrong"
+def exact_rate(fps: float) -> Fraction:
+    """Return a rate in Hz as the short fraction that a file holds; slow ones, as a frame an hour, are exact too."""
+    return Fraction(fps).limit_denominator(1001) if fps >= 1 else 1 / Fraction(1 / fps).limit_denominator(1001)
 
 
 def mend(

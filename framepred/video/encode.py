@@ -13,6 +13,7 @@ from torch import Tensor
 
 from framepred.errors import FramepredError
 from framepred.io.atomic import cannot_write
+from framepred.video.clock import exact_rate
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,17 @@ CODECS = {
 }
 
 
+# In seconds: shorter than any clock of a video file ticks.
+_TICK = Fraction(1, 90_000)
+
+
 @contextmanager
-def encoding(path: Path, codec: Codec, fps: float, size: tuple[int, int]) -> Iterator[Callable[[Tensor], None]]:
+def encoding(
+    path: Path, codec: Codec, fps: float, size: tuple[int, int], even: bool = True
+) -> Iterator[Callable[[Tensor, float], None]]:
     """Yield a function that adds a frame uint8 (3, H, W) of `size` (H, W); the file is whole when the block ends.
 
+    It is given the frame's second too, at which it is shown where the frames are not `even`, one each 1 / fps seconds.
     Raises FramepredError for sides that are not even where the codec halves colours, and where the disk refuses.
     """
     if not codec.lossless and any(side % 2 for side in size):
@@ -49,12 +57,15 @@ def encoding(path: Path, codec: Codec, fps: float, size: tuple[int, int]) -> Ite
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with av.open(str(path.absolute()), "w", format="mp4") as container:
-            rate = Fraction(fps).limit_denominator(1001)
-            stream: Any = container.add_stream(codec.encoder, rate=rate, options=codec.options)
+            stream: Any = container.add_stream(codec.encoder, rate=exact_rate(fps), options=codec.options)
             stream.height, stream.width, stream.pix_fmt = *size, codec.pixels
+            if not even:
+                stream.codec_context.time_base = _TICK
 
-            def add(frame: Tensor) -> None:
+            def add(frame: Tensor, seconds: float) -> None:
                 picture = av.VideoFrame.from_ndarray(frame.permute(1, 2, 0).contiguous().numpy(), format="rgb24")
+                if not even:
+                    picture.pts, picture.time_base = round(seconds / _TICK), _TICK
                 container.mux(stream.encode(picture))
 
             yield add

@@ -3,7 +3,6 @@
 import os
 import warnings
 from collections.abc import Iterable
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.io.atomic import cannot_write, writing
-from framepred.video.clock import say_rate
+from framepred.video.clock import exact_rate, say_rate
 
 WRITE_FORMATS = {".mp4": "mp4", ".mkv": "matroska", ".gif": "gif", ".webp": "webp"}
 
@@ -55,11 +54,7 @@ def _write_h264(path: Path, container_format: str, frames: Iterable[Tensor], fps
             if stream is None:
                 # 4:2:0 halves the colour planes, so both sides must be even.
                 even = 1 if lossless else 2
-                # Slow rates, as of a frame an hour, are exact the other way round.
-                rate = (
-                    Fraction(fps).limit_denominator(1001) if fps >= 1 else 1 / Fraction(1 / fps).limit_denominator(1001)
-                )
-                stream = container.add_stream(codec, rate=rate, options=options)
+                stream = container.add_stream(codec, rate=exact_rate(fps), options=options)
                 stream.height = frame.shape[1] // even * even
                 stream.width = frame.shape[2] // even * even
                 stream.pix_fmt = pixels

@@ -10,11 +10,15 @@ import torch
 from torch import Tensor
 
 from framepred.errors import FramepredError, FramepredWarning
+from framepred.sequence.actions import ActionSpace
+from framepred.sources.actions import order_actions
 from framepred.sources.contract import StoredEpisode
 from framepred.sources.episode import Episode
 from framepred.sources.find import find_episodes
+from framepred.video.clock import SAME_RATE, say_rate
 from framepred.video.read import Clip
 from framepred.video.resize import fit_frames
+from framepred.world.footage import rate_of_run
 from framepred.world.run import Run
 
 Given = str | os.PathLike[str] | Clip | Episode
@@ -53,10 +57,26 @@ class Starts:
         clip, run = self._clips[index], self._run
         size, space = run.tokenizer.frame_size, run.layout.actions
         if isinstance(clip, StoredEpisode):
-            clip = clip.ordered(space.names if space else None).read(size, run.fps, with_actions=space is not None)
-        frames, actions = fit_frames(clip.frames, size), getattr(clip, "actions", None) if space else None
+            rate = rate_of_run(clip, run)
+            clip = clip.ordered(space.names if space else None).read(size, rate, with_actions=space is not None)
+        elif abs(clip.fps - run.fps) > SAME_RATE * run.fps:
+            message = f"{_name(clip)} has {say_rate(clip.fps)}, the run {say_rate(run.fps)}: its own frames are read"
+            warnings.warn(FramepredWarning(message), stacklevel=2)
+        frames, actions = fit_frames(clip.frames, size), _actions(clip, space) if space else None
         if len(frames) < run.window:
-            name = getattr(clip, "name", "a clip")
-            message = f"{name} has {len(frames)} frames, the model sees {run.window}: begins with its first repeated"
+            message = (
+                f"{_name(clip)} has {len(frames)} frames, the model sees {run.window}: begins with its first repeated"
+            )
             warnings.warn(FramepredWarning(message), stacklevel=2)
         return frames, actions
+
+
+def _name(clip: Clip | Episode) -> str:
+    return clip.name if isinstance(clip, Episode) else "a clip"
+
+
+def _actions(clip: Clip | Episode, space: ActionSpace) -> Tensor | None:
+    """Return a clip's actions as the run knows them, by name where they have names."""
+    if not isinstance(clip, Episode) or clip.actions is None or not clip.action_names:
+        return getattr(clip, "actions", None)
+    return order_actions(clip.actions, clip.action_names, space.names, clip.name)

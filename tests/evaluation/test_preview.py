@@ -83,3 +83,12 @@ def test_shifted_actions_are_a_warning(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
     assert result.exit_code == 0 and "warning: actions seem to be written 1 frame late" in result.stderr
     assert "written 1 frame late" in (tmp_path / "page.html").read_text()
+
+
+def test_what_is_shown_is_never_overwritten(tmp_path: Path) -> None:
+    folder = clips(tmp_path / "right")
+    for file in sorted(folder.iterdir()):
+        before = file.read_bytes()
+        result = CliRunner().invoke(cli, ["preview", str(folder), "-o", str(file), "--overwrite"])
+        assert result.exit_code == 1 and "would delete the input" in result.stderr
+        assert file.read_bytes() == before

@@ -49,7 +49,7 @@ def recorded(folder: Path, seed: int = 7) -> Path:
 
 
 def test_branches_are_what_each_action_really_leads_to(tmp_path: Path) -> None:
-    found = true_branches(Walk(), recorded(tmp_path), 3, 4, 3)  # type: ignore[arg-type]
+    found = true_branches(Walk(), recorded(tmp_path), 3, 4, range(3))  # type: ignore[arg-type]
     assert found is not None
     assert found.actions.tolist() == [2, 0]
     assert found.context[:, 0, 0, 0].tolist() == [14, 18, 18]
@@ -57,12 +57,19 @@ def test_branches_are_what_each_action_really_leads_to(tmp_path: Path) -> None:
         assert found.futures[action, :, 0, 0, 0].tolist() == [2 * (9 + action * (t + 1)) for t in range(4)]
 
 
+def test_branches_are_in_the_order_of_the_runs_actions(tmp_path: Path) -> None:
+    found = true_branches(Walk(), recorded(tmp_path), 3, 4, [2, 0, 1])  # type: ignore[arg-type]
+    assert found is not None
+    assert found.actions.tolist() == [0, 1]
+    assert found.futures[:, 0, 0, 0, 0].tolist() == [2 * (9 + action) for action in (2, 0, 1)]
+
+
 def test_a_branch_that_ends_is_left_out_and_another_environment_is_refused(tmp_path: Path) -> None:
     path = recorded(tmp_path)
-    assert true_branches(Walk(last=6), path, 3, 4, 3) is not None  # type: ignore[arg-type]
-    assert true_branches(Walk(last=5), path, 3, 4, 3) is None  # type: ignore[arg-type]
+    assert true_branches(Walk(last=6), path, 3, 4, range(3)) is not None  # type: ignore[arg-type]
+    assert true_branches(Walk(last=5), path, 3, 4, range(3)) is None  # type: ignore[arg-type]
     with pytest.raises(FramepredError, match="does not play it again as it was recorded"):
-        true_branches(Walk(drift=1), path, 3, 4, 3)  # type: ignore[arg-type]
+        true_branches(Walk(drift=1), path, 3, 4, range(3))  # type: ignore[arg-type]
 
 
 def test_the_truth_goes_the_right_way_and_is_nearest_to_itself() -> None:

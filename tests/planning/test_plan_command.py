@@ -1,6 +1,7 @@
 """`framepred plan`: what it writes can be read again, and what does not fit is one line."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from random_run import write_random_run
 from square import ID, registered
 
 from framepred.cli import cli
-from framepred.planning.plan import plan_after
+from framepred.planning.plan import plan_after, start_in_clip
 from framepred.planning.search import Search
 from framepred.sources.actions_csv import read_actions
 from framepred.video.read import read_video
+from framepred.video.write import write_video
 from framepred.world.run import load_run
 
 SMALL = ("--candidates", "4", "--rounds", "1", "--horizon", "3")
@@ -132,3 +134,47 @@ def test_a_run_without_actions_is_refused(clips_dir: Path, tmp_path: Path) -> No
     (run / "framepred.json").write_text(json.dumps(about))
     done = plan(clips_dir / "clip0.mp4", "--model", run, "--goal-frame", 5, "-o", tmp_path / "a.mp4")
     assert done.exit_code == 1 and "the run was trained without actions" in done.stderr
+
+
+def test_what_a_plan_is_made_of_is_never_overwritten(clips_dir: Path, tiny_run: Path, tmp_path: Path) -> None:
+    for name in ("clip.mp4", "clip.actions.csv", "other.actions.csv"):
+        shutil.copy(clips_dir / f"clip0{name[name.index('.') :]}", tmp_path / name)
+    clip, more = tmp_path / "clip.mp4", ("--model", tiny_run, "--goal-frame", 9, "--overwrite")
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    for arguments, name in (
+        (("-o", clip), "clip.mp4"),
+        (("-o", tmp_path / "clip.mkv"), "clip.actions.csv"),
+        (("-o", tmp_path / "other.mp4", "--actions", tmp_path / "other.actions.csv"), "other.actions.csv"),
+    ):
+        done = plan(clip, *more, *arguments)
+        assert done.exit_code == 1 and f"{name}: choose another -o" in done.stderr, done.output
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_where_the_film_fails_the_old_plan_stays_whole(
+    clips_dir: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (clips_dir / "clip0.mp4", "--model", tiny_run, "-o", tmp_path / "plan.mp4", "--overwrite")
+    assert plan(*words, "--goal-frame", 9).exit_code == 0
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("framepred.planning.plan.write_video", full)
+    assert plan(*words, "--goal-frame", 5, "--seed", 4).exit_code == 1
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_given_actions_belong_to_the_frames_of_the_file(clips_dir: Path, tiny_run: Path, tmp_path: Path) -> None:
+    """A video of another rate than the run's is not resampled under the actions that are given with it."""
+    frames = read_video(clips_dir / "clip0.mp4").frames
+    write_video(tmp_path / "fast.mp4", frames, 30.0, lossless=True)
+    actions = str(clips_dir / "clip0.actions.csv")
+    shown, known = start_in_clip(load_run(tiny_run), tmp_path / "fast.mp4", actions, 2, 4)
+    assert torch.equal(shown, frames[2:6])
+    assert known is not None and torch.equal(known, read_actions(Path(actions))[0][2:5])
+    out = tmp_path / "plan.mp4"
+    done = plan(tmp_path / "fast.mp4", "--model", tiny_run, "--goal-frame", 9, "--actions", actions, "-o", out)
+    assert done.exit_code == 0 and "its own frames are read, to which actions belong" in done.stderr
+    assert torch.equal(read_video(out).frames[0], frames[3])

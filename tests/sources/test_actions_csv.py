@@ -87,6 +87,8 @@ def test_spreadsheet_habits_are_read(tmp_path: Path) -> None:
         ("frame_idx,steer\n3,0.1\n9,0.1\n", "column 'frame_idx' only counts up"),
         ("steer,Time (s)\n0.5,0.033\n0.1,0.071\n", "column 'Time .s.' only counts up"),
         ("steer,timestamp\n0.5,1700000000.25\n0.1,1700000000.5\n", "column 'timestamp' only counts up"),
+        ("steer,t_ms\n0.5,33\n0.1,71\n", "column 't_ms' only counts up"),
+        ("timestep,steer\n0,0.5\n1,0.1\n2,0.1\n", "column 'timestep' only counts up"),
         ("nothing,steer\n" + "".join(f"{i + 7},0.5\n" for i in range(9)), "column 'nothing' only counts up"),
         ("action\n" + "".join(f"{i}\n" for i in range(9)), "column 'action' only counts up"),
         ("left\nleft\nright\n", "no header row: the first row is the action 'left'"),
@@ -143,3 +145,9 @@ def test_an_episode_has_an_action_between_every_two_frames(rows: int, fits: bool
         return
     with pytest.raises(FramepredError, match=f"{rows} actions for 7 frames.*6 or 7"):
         Episode("a", frames, torch.arange(len(frames)) / 10, 10.0, actions)
+
+
+def test_what_python_alone_reads_as_a_number_is_none(tmp_path: Path) -> None:
+    for row in ("1_5", "1_000.5"):
+        with pytest.raises(FramepredError, match=f"line 3: '{row}' is not a finite number"):
+            read_actions(_file(tmp_path, f"steer\n1\n{row}\n"))

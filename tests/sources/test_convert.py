@@ -1,6 +1,7 @@
 """Writing back: a LeRobot dataset and a video folder give frames and values as they were."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -158,3 +159,43 @@ def test_recorded_as_a_lerobot_dataset(tmp_path: Path) -> None:
         assert [values_of(names)[i] for i in x.tolist()][:3] == [values_of(known)[i] for i in y.tolist()]
     said = framepred("record", "test/Shades-v0", "-o", tmp_path / "set", "--format", "lerobot", fails=True)
     assert "into a folder that does not exist" in said
+
+
+@pytest.mark.parametrize("period", [3600.0, 86400.0, 1001 / 24000])
+def test_slow_and_odd_rates_are_kept(tmp_path: Path, period: float) -> None:
+    encode(tmp_path / "a.mkv", shades(5, 16, 16), "ffv1", "bgr0", times=[k * period for k in range(5)])
+    framepred("convert", tmp_path / "a.mkv", "-o", tmp_path / "set", "--to", "folder")
+    (made,), (given,) = find_episodes([tmp_path / "set"]), find_episodes([tmp_path / "a.mkv"])
+    # Matroska rounds to milliseconds.
+    same_pictures(made, given, 1.1e-3)
+
+
+def same_pictures(made: StoredEpisode, given: StoredEpisode, near: float) -> None:
+    size = given.info().height, given.info().width
+    a, b = made.read(size), given.read(size)
+    assert torch.equal(a.frames, b.frames)
+    assert a.times.tolist() == pytest.approx(b.times.tolist(), abs=near)
+
+
+@pytest.mark.parametrize("codec", ["lossless", "h264", "av1"])
+def test_uneven_times_and_what_is_said_at_them_are_kept(tmp_path: Path, codec: str) -> None:
+    times = [0.0, 0.04, 0.08, 0.12, 0.5, 2.0, 2.04, 9.0]
+    encode(tmp_path / "a.mkv", shades(8, 64, 64), "ffv1", "bgr0", times=times)
+    (tmp_path / "a.captions.csv").write_text("start,end,text\n0,0.3,fast\n0.3,2.02,slow\n2.02,9,late\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        framepred("convert", tmp_path / "a.mkv", "-o", tmp_path / "set", "--to", "folder", "--codec", codec)
+    (made,), (given,) = find_episodes([tmp_path / "set"]), find_episodes([tmp_path / "a.mkv"])
+    episode = made.read((64, 64))
+    assert episode.times.tolist() == pytest.approx(times, abs=1e-4)
+    said = [[(c.text, c.start, c.end) for c in e.captions(episode.times, episode.fps)] for e in (made, given)]
+    assert said[0] == said[1]
+
+
+def test_no_episode_takes_the_place_of_another(tmp_path: Path) -> None:
+    for i, name in enumerate(("a/clip", "b/clip", "c/clip-2", "d/clip-2")):
+        (tmp_path / name).parent.mkdir()
+        encode(tmp_path / f"{name}.mkv", shades(3 + i, 16, 16), "ffv1", "bgr0")
+    framepred("convert", *(tmp_path / folder for folder in "abcd"), "-o", tmp_path / "set", "--to", "folder")
+    lengths = [len(e.read((16, 16)).frames) for e in find_episodes([tmp_path / "set"])]
+    assert sorted(lengths) == [3, 4, 5, 6]

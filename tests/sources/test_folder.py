@@ -124,3 +124,17 @@ def test_a_time_lapse_is_not_repeated_and_its_rate_is_true(tmp_path: Path, perio
     with pytest.warns(FramepredWarning, match=f"a frame each {period:,.0f} s is not resampled to 10 frames a second"):
         assert sum(len(f) for f in file.stream((32, 32), 10.0)) == 8
     assert file.read((32, 32)).times.tolist() == pytest.approx([period * k for k in range(8)])
+
+
+@pytest.mark.parametrize("name", ["b.actions.csv", "a.action.csv", "a.csv", "sub/a.captions.csv", "A.actions.csv"])
+def test_a_table_of_no_video_is_said(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "v"
+    copies(folder, "a.mp4")
+    for file in ("a.actions.csv", name, ".hidden/c.csv"):
+        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / file).write_text("action\n0\n1\n2\n")
+    with pytest.warns(
+        FramepredWarning, match=rf"1 CSV files below .* belong to no video, as .*{name}: not read"
+    ) as said:
+        assert [v.path.name for v in find_videos([folder])] == ["a.mp4"]
+    assert len(said) == 1

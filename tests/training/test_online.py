@@ -8,6 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import moving_square
+from random_run import write_random_run
 from safetensors.torch import load_file
 
 from framepred.cli import cli
@@ -139,3 +140,31 @@ def test_what_does_not_fit_is_one_line(tiny_run: Path, new: Path, tmp_path: Path
         with pytest.raises(FramepredError, match=words):
             list(learn(job))
     assert not (tmp_path / "a").exists()
+
+
+def test_a_store_of_another_rate_and_actions_that_are_not_used_are_said(tmp_path: Path) -> None:
+    run, clips = write_random_run(tmp_path / "run"), tmp_path / "clips"
+    for seed in range(3):
+        frames, actions = moving_square(seed, 8)
+        write_video(clips / f"{seed}.mp4", frames, 25.0, lossless=True)
+        write_actions(clips / f"{seed}.actions.csv", actions, ["action"])
+    words = ["tokenize", str(clips), "-o", str(tmp_path / "store"), "--tokenizer", str(run)]
+    assert CliRunner().invoke(cli, words).exit_code == 0
+    learned = CliRunner().invoke(
+        cli, ["learn", str(tmp_path / "store"), "--model", str(run), "-o", str(tmp_path / "a")]
+    )
+    assert "warning: 0 has 25 frames a second, not 10 frames a second: its own frames are read" in learned.stderr
+    assert "are not used" not in learned.stderr
+    scored = CliRunner().invoke(
+        cli, ["eval", str(tmp_path / "store"), "--model", str(run), "--set", "rollout=false", "--set", "context=3",
+              "--set", "horizon=2"],
+    )  # fmt: skip
+    assert "0 has 25 frames a second, not 10 frames a second" in scored.stderr, scored.stderr
+    about = json.loads((run / "framepred.json").read_text())
+    about["actions"], about["layout"]["action_slots"], about["vocabulary"]["action"] = None, 0, [64, 64]
+    about["vocabulary"]["special"]["no_action"] = 64
+    (run / "framepred.json").write_text(json.dumps(about))
+    learned = CliRunner().invoke(
+        cli, ["learn", str(tmp_path / "store"), "--model", str(run), "-o", str(tmp_path / "b")]
+    )
+    assert "store has actions, which are not used: the run was trained without" in learned.stderr, learned.stderr
