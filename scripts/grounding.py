@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +19,25 @@ from framepred.world.run import Run
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What a run answers of one fact of a caption: whether it is right behind the frames, and behind other frames.
+
+    `chance` is what a blind choice among the alternatives would have right.
+    """
+
+    caption: int
+    kind: str
+    fact: str
+    right: bool
+    guessed: bool
+    chance: float
+
+
+@dataclass(frozen=True)
 class FactAccuracy:
     """Of `count` facts of a kind, the share that the frames tell (`accuracy`), and `guessed` from other frames.
 
-    Each fact counts alike, however often it is told: to say always the commonest is worth no more than `chance`,
-    what a blind choice among the alternatives would have right.
+    Each fact counts alike, however often it is told: to say always the commonest is worth no more than `chance`.
     """
 
     count: int
@@ -31,8 +46,10 @@ class FactAccuracy:
     chance: float
 
 
-def fact_accuracy(run: Run, episodes: Iterable[TokenEpisode], most: int = 100) -> dict[str, FactAccuracy]:
-    """Ask a run which scene, action or event it sees, in at most `most` captions spread evenly over the episodes'.
+def fact_answers(
+    run: Run, episodes: Sequence[TokenEpisode], most: int = 100, kinds: Sequence[str] = FACTS
+) -> list[Answer]:
+    """Ask a run which scene, action or event it sees, in at most `most` captions, as many of each event as there are.
 
     A caption as it is stands against the same caption with one fact, the first of its kind, swapped for each other
     one that is told of in the episodes; the likeliest behind the frames is the answer. Actions are not given, or
@@ -40,28 +57,57 @@ def fact_accuracy(run: Run, episodes: Iterable[TokenEpisode], most: int = 100) -
     away. A kind of which all say the same is left out.
     """
     asked = [(frames, facts_of(caption.text)) for e in episodes for caption, frames in _windows(run, e)]
-    known = {kind: sorted({facts[kind][0] for _, facts in asked if kind in facts}) for kind in FACTS}
-    taken = [asked[i * len(asked) // most] for i in range(most)] if len(asked) > most else asked
-    marks: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
-    for i, (frames, facts) in enumerate(taken):
-        others = taken[(i + len(taken) // 2) % len(taken)][0]
-        options = {kind: _swapped(facts, kind, known[kind]) for kind in facts}
+    known = {kind: sorted({facts[kind][0] for _, facts in asked if kind in facts}) for kind in kinds}
+    chosen = evenly([facts.get("event", [""])[0] for _, facts in asked], most)
+    answers = []
+    for place, i in enumerate(chosen):
+        frames, facts = asked[i]
+        others = asked[chosen[(place + len(chosen) // 2) % len(chosen)]][0]
+        options = {kind: _swapped(facts, kind, known[kind]) for kind in facts if kind in kinds}
         texts = [join_facts(facts), *(text for kind in options for text in options[kind])]
         seen, unseen = (log_likelihoods(run, f, None, texts) for f in (frames, others))
         first = 1
         for kind, swapped in options.items():
             if swapped:
                 mine = slice(first, first + len(swapped))
-                right = [float(scores[0] > scores[mine].max()) for scores in (seen, unseen)]
-                told = marks.setdefault(kind, {}).setdefault(facts[kind][0], [])
-                told.append((right[0], right[1], 1 / (1 + len(swapped))))
+                right, guessed = (bool(scores[0] > scores[mine].max()) for scores in (seen, unseen))
+                answers.append(Answer(i, kind, facts[kind][0], right, guessed, 1 / (1 + len(swapped))))
             first += len(swapped)
-    return {kind: _accuracy(list(marks[kind].values())) for kind in FACTS if kind in marks}
+    return answers
 
 
-def _accuracy(facts: list[list[tuple[float, float, float]]]) -> FactAccuracy:
-    means = torch.stack([torch.tensor(told, dtype=torch.float64).mean(0) for told in facts]).mean(0)
-    return FactAccuracy(sum(map(len, facts)), *means.tolist())
+def evenly(groups: Sequence[str], most: int) -> list[int]:
+    """Return the places of at most `most` of the items, in their order, as many of each group as there are.
+
+    A group that has fewer than its share gives all; the others share what is left. Within a group they are spread
+    evenly.
+    """
+    places: dict[str, list[int]] = {}
+    for place, group in enumerate(groups):
+        places.setdefault(group, []).append(place)
+    taken, left = list[int](), most
+    for done, group in enumerate(sorted(places, key=lambda g: len(places[g]))):
+        mine = places[group]
+        share = min(len(mine), left // (len(places) - done))
+        taken += [mine[i * len(mine) // share] for i in range(share)]
+        left -= share
+    return sorted(taken)
+
+
+def fact_accuracy(run: Run, episodes: Sequence[TokenEpisode], most: int = 100) -> dict[str, FactAccuracy]:
+    """Return the shares of `fact_answers` by their kind, each fact counted alike."""
+    answers = fact_answers(run, episodes, most)
+    found = {}
+    for kind in FACTS:
+        mine = [a for a in answers if a.kind == kind]
+        if mine:
+            by_fact = [[a for a in mine if a.fact == fact] for fact in sorted({a.fact for a in mine})]
+            accuracy, guessed, chance = (
+                fmean(fmean(getattr(a, name) for a in told) for told in by_fact)
+                for name in ("right", "guessed", "chance")
+            )
+            found[kind] = FactAccuracy(len(mine), accuracy, guessed, chance)
+    return found
 
 
 def _windows(run: Run, episode: TokenEpisode) -> Iterable[tuple[Caption, Tensor]]:

@@ -1,4 +1,4 @@
-"""The language model inside a run: taken out, stored, and measured on text."""
+"""The language model inside a run: cut down, taken out, stored, and measured on text."""
 
 import json
 from dataclasses import replace
@@ -11,7 +11,7 @@ from torch import Tensor
 from framepred.errors import FramepredError
 from framepred.io.files import replace_files
 from framepred.llm.model import LanguageModel
-from framepred.llm.token_names import read_text_files
+from framepred.llm.token_names import TOKENIZER_JSON, read_text_files
 from framepred.predictor.cpu import linear
 from framepred.predictor.huggingface import to_hugging_face
 from framepred.predictor.llama import Llama
@@ -28,6 +28,26 @@ def save_language_model(llm: LanguageModel, folder: Path) -> LanguageModel:
     return replace(llm, path=folder)
 
 
+def with_first_words(llm: LanguageModel, size: int) -> LanguageModel:
+    """Return a language model of the first `size` ids alone: byte-level BPE goes on with the merges that stay.
+
+    Text can still be any; it takes more ids. Raises FramepredError where an id that ends text would be lost.
+    """
+    config, text = llm.predictor.config, json.loads(llm.files[TOKENIZER_JSON])
+    if not 256 < size <= config.vocab_size or (config.end_of_text or 0) >= size:
+        raise FramepredError(f"{size} ids of {llm.path} are not allowed: give 257 to {config.vocab_size}")
+    known = {word: id for word, id in text["model"]["vocab"].items() if id < size}
+    pairs = [(merge, merge.split(" ") if isinstance(merge, str) else merge) for merge in text["model"]["merges"]]
+    kept = [merge for merge, (a, b) in pairs if a in known and b in known and a + b in known]
+    text["model"] |= {"vocab": known, "merges": kept}
+    text["added_tokens"] = [token for token in text["added_tokens"] if token["id"] < size]
+    predictor = Llama(replace(config, vocab_size=size))
+    weights = llm.predictor.state_dict()
+    predictor.load_state_dict({k: v[:size] if k in _ROWS_OF else v for k, v in weights.items()})
+    files = dict(llm.files) | {TOKENIZER_JSON: json.dumps(text, ensure_ascii=False)}
+    return LanguageModel(llm.path, predictor.eval().requires_grad_(False), files)
+
+
 def text_part(run: Run) -> LanguageModel:
     """Return the language model inside a run that knows text: its layers, and the rows of text alone."""
     size, config = run.layout.vocabulary.text_size, run.predictor.config
@@ -38,11 +58,12 @@ def text_part(run: Run) -> LanguageModel:
 
 
 @torch.inference_mode()
-def text_loss(model: Llama, ids: Tensor, size: int, length: int = 128) -> float:
-    """Return the mean cross-entropy, in nats, of text ids int64 (n,) among the first `size` ids, those of text.
+def text_losses(model: Llama, ids: Tensor, size: int, length: int = 128) -> Tensor:
+    """Return the cross-entropy, in nats a token, of each stretch of text ids int64 (n,) among the first `size` ids.
 
     They are read in stretches of `length`, of which the first id is given; a rest at the end is not read. So a
-    language model and the runs that began with it are measured alike. Raises FramepredError for less than a stretch.
+    language model and the runs that began with it are measured alike: float64 (n // length,). Raises FramepredError
+    for less than a stretch.
     """
     rows = ids[: len(ids) // length * length].view(-1, length)
     if not len(rows):
@@ -51,4 +72,9 @@ def text_loss(model: Llama, ids: Tensor, size: int, length: int = 128) -> float:
     for row in rows.to(model.embed.weight.device):
         logits = linear(model.hidden(row[None, :-1])[0], model.head.weight, (0, size))
         losses.append(F.cross_entropy(logits.float(), row[1:]))
-    return float(torch.stack(losses).double().mean())
+    return torch.stack(losses).double().cpu()
+
+
+def text_loss(model: Llama, ids: Tensor, size: int, length: int = 128) -> float:
+    """Return the mean of `text_losses`."""
+    return float(text_losses(model, ids, size, length).mean())

@@ -99,13 +99,24 @@ ARMS = (
 )  # fmt: skip
 
 
+SMALL = (
+    "data.size=32", "tokenizer.downsampling=8", "tokenizer.width=32", "tokenizer.levels=[8,8,4]", "predictor.window=6",
+    "predictor.batch_size=4",
+)  # fmt: skip
+"""For a part of one core, in an hour: enough to see that all of it works, not to decide anything."""
+
+
 @dataclass(frozen=True)
 class Size:
-    """How large the experiment is: of the LLM its first `layers` and `words` (0: all), and how much is measured."""
+    """How large the experiment is: of the LLM its first `layers` and `words` (0: all), and how much is measured.
+
+    `episodes` of each scenario are recorded for training, and for measuring a clip of each of `clips` ones.
+    """
 
     layers: int
     words: int
     settings: tuple[str, ...]
+    episodes: int
     clips: int
     captions: int
     cloze: int
@@ -115,7 +126,7 @@ class Size:
 
 
 SIZES = {
-    "tiny": Size(2, 4096, ("predictor.window=8", "predictor.batch_size=8"), 48, 240, 200, 1.0, 0.2),
-    "cut": Size(4, 8192, ("predictor.window=8", "predictor.batch_size=12"), 96, 1200, 800, 4.0, 0.2),
-    "135m": Size(0, 0, ("predictor.window=12", "predictor.batch_size=48"), 96, 1200, 800, 10.0, 0.1),
+    "tiny": Size(2, 4096, SMALL, 30, 48, 120, 200, 1.0, 0.25),
+    "cut": Size(4, 8192, ("predictor.window=8", "predictor.batch_size=12"), 100, 96, 1200, 800, 4.0, 0.2),
+    "135m": Size(0, 0, ("predictor.window=12", "predictor.batch_size=48"), 200, 96, 1200, 800, 10.0, 0.1),
 }
