@@ -58,12 +58,6 @@ def change(frames: Tensor, before: Tensor) -> Tensor:
     return ((frames.double() - earlier.double()) / 255).abs().mean((-3, -2, -1))
 
 
-def gradient(frames: Tensor) -> Tensor:
-    """Mean absolute difference between neighbouring pixels of uint8 (…, T, 3, H, W), in [0, 1] → float64 (…, T)."""
-    pixels = frames.double() / 255
-    return (pixels.diff(dim=-1).abs().mean((-3, -2, -1)) + pixels.diff(dim=-2).abs().mean((-3, -2, -1))) / 2
-
-
 def motion(frames: Tensor) -> float:
     """Mean absolute change from frame to frame of uint8 (T, 3, H, W), as pixels in [0, 1]."""
     return float(change(frames[1:], frames[0]).mean()) if len(frames) > 1 else 0.0

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from framepred.evaluation.bootstrap import Array, Quantity
-from framepred.evaluation.metrics import change, copy_last, gradient, motion, moving_error, mse, psnr_of, ssim
+from framepred.evaluation.metrics import change, copy_last, motion, moving_error, mse, psnr_of, ssim
 from framepred.tokenizer.contract import Tokenizer
+from framepred.video.gradient import gradient
 
 FROZEN_BELOW = 0.5 / 255
 """The mean change, half a grey level, up to which a frame counts as the one before it shown again."""

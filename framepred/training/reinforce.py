@@ -24,6 +24,7 @@ from framepred.training.loop import arithmetic
 from framepred.training.objectives import PredictorObjective
 from framepred.training.resume import TrainState
 from framepred.training.windows import Windows, step_generator
+from framepred.video.gradient import gradient
 from framepred.world.goal import feature_distance
 from framepred.world.rollout import predict
 from framepred.world.run import Run
@@ -68,19 +69,13 @@ def score(run: Run, futures: Tensor, truth: Tensor, last: Tensor, weights: Reinf
     made, true, before = (x.double() / 255 for x in (futures, truth, last))
     copied = (true - before).square().mean().sqrt().clamp(min=1e-3)
     error = (made - true).square().mean((2, 3, 4)).sqrt() / copied
-    sharpness = _gradient(made) / _gradient(true).clamp(min=1e-6)
+    sharpness = gradient(futures) / gradient(truth).clamp(min=1e-6)
     reward = -weights.error * error - weights.sharpness * sharpness.clamp(min=1e-3).log().abs()
     if weights.features:
         copy_far = torch.stack([feature_distance(run, frame)(last[None])[0] for frame in truth]).mean().clamp(min=1e-6)
         far = torch.stack([feature_distance(run, frame)(futures[:, t]) for t, frame in enumerate(truth)], 1)
         reward = reward - weights.features * far.double() / copy_far
     return Rewards(reward, error, sharpness)
-
-
-def _gradient(frames: Tensor) -> Tensor:
-    """Frames (…, 3, H, W) → their mean absolute difference between neighbours (…)."""
-    down, right = (frames.diff(dim=d).abs().mean((-1, -2, -3)) for d in (-2, -1))
-    return (down + right) / 2
 
 
 def advantages(rewards: Tensor) -> Tensor:

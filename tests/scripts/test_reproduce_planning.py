@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("gymnasium")
 
+from experiment import read_results
 from planning.square import ID, registered
 
 from framepred.planning.protocol import GoalProtocol
@@ -41,7 +42,7 @@ def test_an_experiment_that_was_stopped_goes_on_to_the_same_results(tiny_run: Pa
     first = list(islice(SCRIPT["attempts"](run, PROTOCOL, []), 7))
     # Killed in the middle of a line.
     file.write_text("".join(json.dumps(r) + "\n" for r in first) + '{"distance": 2, "go')
-    known = SCRIPT["read_results"](file)
+    known = read_results(file)
     assert outcomes(known) == outcomes(first)
     assert len(SCRIPT["complete"](known)) == len(ROWS)
     assert outcomes(known + list(SCRIPT["attempts"](run, PROTOCOL, known))) == outcomes(whole)
