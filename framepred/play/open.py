@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from framepred.config.action_names import values_of
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.play.controls import controls_of
 from framepred.play.game import Game
@@ -38,9 +37,7 @@ def open_game(
                 message = f"{env} shows {played.fps:g} frames a second, the run knows {run.fps:g}: they drift apart"
                 warnings.warn(FramepredWarning(message), stacklevel=2)
             controls = controls_of(run.layout.actions, played.action_names)
-            stage = EnvironmentStage(
-                played, controls, bool(run.layout.actions and values_of(run.layout.actions.names)), context
-            )
+            stage = EnvironmentStage(played, controls, run.layout.actions, context)
         else:
             file = clip or run.path / START
             if clip is None and not Path(file).is_file():

@@ -1,16 +1,16 @@
 """Where a game begins: at a moment of a clip, or at the first frames of an environment, which then goes beside it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from framepred.errors import FramepredError
 from framepred.play.controls import Action, Controls
 from framepred.recording.environment import Environment
+from framepred.recording.matching import OwnActions
+from framepred.sequence.actions import ActionSpace
 from framepred.sources.contract import StoredEpisode
 from framepred.world.footage import given_actions, rate_of_run
 from framepred.world.run import Run
@@ -77,9 +77,9 @@ class EnvironmentStage:
 
     is_real = True
 
-    def __init__(self, env: Environment, controls: Controls, named: bool, context: int) -> None:
+    def __init__(self, env: Environment, controls: Controls, space: ActionSpace | None, context: int) -> None:
         self._env, self._controls, self._context = env, controls, context
-        self._ids = _matched(env, controls, named)
+        self._own = OwnActions(env, space)
         self._ended = False
 
     def begin(self, start: int, seed: int) -> Scene:
@@ -95,10 +95,11 @@ class EnvironmentStage:
 
     def step(self, action: Action) -> Tensor | None:
         """Return the frame that really follows; None once the episode has ended."""
-        if self._ended:
+        taken = self._controls.tensor([action])
+        if self._ended or taken is None:
             return None
         try:
-            frame, self._ended = self._env.step(self._own(action))
+            frame, self._ended = self._env.step(self._own(taken[0]))
         except FramepredError:
             raise
         except Exception as error:
@@ -106,29 +107,3 @@ class EnvironmentStage:
             self._ended = True
             raise FramepredError(f"{self._env.name} failed ({error!r:.200}): restart, or leave out --env") from error
         return frame
-
-    def _own(self, action: Action) -> Any:
-        if isinstance(action, int):
-            return self._ids[action]
-        space = self._env.action_space
-        values = np.asarray(action, dtype=np.float32).reshape(space.shape)
-        return np.clip(values, space.low, space.high).astype(space.dtype)
-
-
-def _matched(env: Environment, controls: Controls, named: bool) -> Sequence[int]:
-    """Return the environment's id of each of the run's discrete actions; FramepredError where the two do not fit."""
-    from gymnasium import spaces
-
-    space, count, theirs = env.action_space, len(controls.names), env.action_names
-    if controls.kind == "continuous" and isinstance(space, spaces.Box) and int(np.prod(space.shape)) == count:
-        return ()
-    if controls.kind == "discrete" and isinstance(space, spaces.Discrete) and space.n >= count:
-        if not named or theirs is None:
-            return range(int(space.start), int(space.start) + count)
-        missing = [name for name in controls.names if name not in theirs]
-        if not missing:
-            return [theirs.index(name) for name in controls.names]
-        raise FramepredError(f"{env.name} has no action {missing[0]}, which the run knows: give the run's environment")
-    raise FramepredError(
-        f"{env.name} takes {space}, the run {count or 'no'} actions ({controls.kind}): give the run's environment"
-    )

@@ -87,7 +87,7 @@ def test_it_says_where_it_serves_keeps_its_memory_and_ends_cleanly(
         ([], "has no start.mp4 to begin from: give --clip FILE or --env ENV"),
         (["--clip", "missing.mp4"], "video missing.mp4 does not exist"),
         (["--env", "NoSuchEnv-v0"], "cannot make environment 'NoSuchEnv-v0'"),
-        (["--env", "CartPole-v1"], "CartPole-v1 takes Discrete(2), the run 4 actions"),
+        (["--env", "CartPole-v1"], "CartPole-v1 takes Discrete(2), the run knows 4 discrete ids"),
     ],
 )
 def test_what_does_not_fit_is_one_line(run: Path, options: list[str], says: str) -> None:
@@ -138,15 +138,15 @@ def test_actions_are_the_environments_own_by_name() -> None:
         2,
     )
     env: Any = Pretend(["NOOP", "UP", "RIGHT", "LEFT"], 4)
-    stage = EnvironmentStage(env, controls, True, 4)
+    stage = EnvironmentStage(env, controls, space, 4)
     assert stage.step(1) is None and env.taken == [2]
     assert stage.step(0) is None and env.taken == [2], "the episode had ended"
     with pytest.raises(FramepredError, match="has no action LEFT"):
-        EnvironmentStage(Pretend(["NOOP", "RIGHT", "UP"], 3), controls, True, 4)  # type: ignore[arg-type]
+        EnvironmentStage(Pretend(["NOOP", "RIGHT", "UP"], 3), controls, space, 4)  # type: ignore[arg-type]
     broken: Any = Pretend(None, 3)
     broken.taken = [0, 0]
     with pytest.raises(FramepredError, match=r"failed \(RuntimeError\('the engine is gone'\)\)"):
-        EnvironmentStage(broken, controls, False, 4).step(0)
+        EnvironmentStage(broken, controls, ActionSpace("discrete", ("action",), count=3), 4).step(0)
 
 
 def test_a_game_beside_a_real_environment(tmp_path: Path) -> None:
