@@ -24,8 +24,7 @@ from framepred.io.outputs import folder_to_write, replacing
 @click.option("--only-surprising", is_flag=True, help="Learn only from episodes that cost more than those before.")
 @click.option("--steps", type=click.IntRange(0), help="Updates after each episode.")
 @options.settings("recipe, as learning.learning_rate")
-@click.option("--resume", is_flag=True, help="Go on with learning that was stopped.")
-@options.OVERWRITE
+@options.resume
 @options.JSON
 def learn(
     sources: tuple[str, ...], model: str, out: Path, replay: tuple[str, ...], lora: int | None, only_surprising: bool,
@@ -46,8 +45,6 @@ def learn(
     from framepred.training.learn import learn as run_learning
     from framepred.training.online import STATE, read_learning
 
-    if resume and overwrite:
-        raise click.UsageError("--resume and --overwrite exclude each other")
     use_free_cores()
     keep_memory()
     wanted: dict[str, Any] = {"steps": steps, "lora_rank": lora, "only_surprising": only_surprising or None}

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from framepred.cli.threads import use_free_cores
+from framepred.config.frame_size import FITS
 from framepred.errors import FramepredError
 
 _VIDEO_ENDINGS = (".mp4", ".mkv", ".gif", ".webp", ".npz")
@@ -35,6 +36,19 @@ CODEC = click.option(
     help="How videos are encoded.",
 )  # fmt: skip
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
+
+
+def resume(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options --resume and --overwrite, which exclude each other."""
+
+    @functools.wraps(command)
+    def checked(**values: Any) -> Any:
+        if values["resume"] and values["overwrite"]:
+            raise click.UsageError("--resume and --overwrite exclude each other")
+        return command(**values)
+
+    made: Callable[..., Any] = OVERWRITE(checked)
+    return click.option("--resume", is_flag=True, help="Go on with what was stopped.")(made)
 
 
 _CHOICES = {
@@ -128,6 +142,15 @@ def check_output(path: Path, overwrite: bool) -> None:
         folder = folder.parent
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
         raise FramepredError(f"{path} cannot be written: {folder} is no writable folder; choose another -o")
+
+
+def fit(default: str) -> Callable[[Any], Any]:
+    """Return the option --fit, whose default is described by `default`."""
+    return click.option(
+        "--fit", type=click.Choice(FITS),
+        help="How pictures of another shape fit: crop cuts them off, pad adds black borders, stretch distorts them.  "
+        f"[default: {default}]",
+    )  # fmt: skip
 
 
 def frame_size(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:

@@ -18,7 +18,7 @@ from framepred.io.outputs import replacing
 @cli.command(
     sections={
         "What is played": ("episodes", "steps", "seed", "policy", "sticky", "model", "device"),
-        "What is written": ("size", "frame_skip", "actions_of", "form"),
+        "What is written": ("size", "fit", "frame_skip", "actions_of", "form"),
     }
 )
 @click.argument("env")
@@ -28,6 +28,7 @@ from framepred.io.outputs import replacing
 @click.option(
     "--size", default="64", show_default=True, callback=options.frame_size, help="Side, or HEIGHTxWIDTH, in pixels."
 )
+@options.fit("crop")
 @click.option(
     "--frame-skip", type=click.IntRange(1, 100), help="Environment steps a frame.  [default: about 10 frames a second]"
 )
@@ -52,7 +53,16 @@ from framepred.io.outputs import replacing
 @options.OVERWRITE
 @options.JSON
 def record(
-    env: str, out: Path, model: str | None, device: str, form: str, overwrite: bool, as_json: bool, **values: Any
+    env: str,
+    out: Path,
+    size: tuple[int, int],
+    fit: Any,
+    model: str | None,
+    device: str,
+    form: str,
+    overwrite: bool,
+    as_json: bool,
+    **values: Any,
 ) -> None:
     """Record a Gymnasium environment as a video folder with actions, or as a LeRobot dataset (lossless).
 
@@ -65,10 +75,12 @@ def record(
       # towards what a run predicts badly
       framepred record VizdoomMyWayHome-v1 -o new --policy curious --model doom-64
     """
+    from framepred.config.frame_size import FrameSize
     from framepred.recording.gym import Recording
     from framepred.recording.gym import record as run_recording
 
-    recording = Recording(env, **{name: value for name, value in values.items() if value is not None})
+    chosen = {name: value for name, value in values.items() if value is not None}
+    recording = Recording(env, size=FrameSize(size, fit or "crop"), **chosen)
     if values["sticky"] is not None and recording.policy != "sticky":
         raise FramepredError(
             f"--sticky {recording.sticky} is for --policy sticky, not {recording.policy}: leave it out"

@@ -21,8 +21,7 @@ from framepred.io.outputs import folder_to_write, replacing
 @options.out("Folder of the new run; the old one stays as it is.", required=True)
 @click.option("--updates", type=click.IntRange(1), help="Updates in all.")
 @options.settings("recipe, as reinforcement.kl")
-@click.option("--resume", is_flag=True, help="Go on with what was stopped.")
-@options.OVERWRITE
+@options.resume
 @options.JSON
 def reinforce(
     sources: tuple[str, ...], model: str, out: Path, updates: int | None, settings: tuple[str, ...], resume: bool,
@@ -44,8 +43,6 @@ def reinforce(
     from framepred.training.learn import reinforce as run_reinforcement
     from framepred.training.reinforce import STATE
 
-    if resume and overwrite:
-        raise click.UsageError("--resume and --overwrite exclude each other")
     use_free_cores()
     keep_memory()
     begun = folder_to_write(out, overwrite, resume=resume) / "recipe.toml"

@@ -15,12 +15,12 @@ from framepred.errors import FramepredError
 from framepred.io.outputs import replacing
 
 
-def _load_keeping_memory(folder: Path, size: tuple[int, int] | None, device: str) -> Any:
+def _load_keeping_memory(folder: Path, size: tuple[int, int] | None, device: str, fit: Any) -> Any:
     """Load a tokenizer in a process that encodes, this one or a worker, and let it keep its memory."""
     from framepred.tokenizer.checkpoint import load_tokenizer
 
     keep_memory()
-    return load_tokenizer(folder, size, device)
+    return load_tokenizer(folder, size, device, fit)
 
 
 def _shard(_: click.Context, __: click.Parameter, value: str) -> tuple[int, int]:
@@ -30,7 +30,9 @@ def _shard(_: click.Context, __: click.Parameter, value: str) -> tuple[int, int]
     return int(number), int(count)
 
 
-@cli.command(sections={"How it is encoded": ("tokenizer", "size", "fps"), "How it is shared out": ("workers", "shard")})
+@cli.command(
+    sections={"How it is encoded": ("tokenizer", "size", "fit", "fps"), "How it is shared out": ("workers", "shard")}
+)
 @options.SOURCES
 @options.out("Folder of the token store.", required=True)
 @click.option("--tokenizer", default="doom-64", show_default=True, help="Name in the zoo, folder, or hf://owner/name.")
@@ -39,6 +41,7 @@ def _shard(_: click.Context, __: click.Parameter, value: str) -> tuple[int, int]
     callback=options.frame_size,
     help="Side, or HEIGHTxWIDTH, for a tokenizer of another library.  [default: 256]",
 )
+@options.fit("the tokenizer's, crop for those that come along")
 @click.option("--fps", type=click.FloatRange(0, 1000, min_open=True), help="Resample by timestamp to this rate.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 1024), help="Processes that encode.")
 @click.option("--shard", default="1/1", callback=_shard, help="i/n: take the i-th of n parts, for a scheduler's jobs.")
@@ -46,8 +49,8 @@ def _shard(_: click.Context, __: click.Parameter, value: str) -> tuple[int, int]
 @options.OVERWRITE
 @options.JSON
 def tokenize(
-    sources: tuple[str, ...], out: Path, tokenizer: str, size: tuple[int, int] | None, fps: float | None,
-    workers: int, shard: tuple[int, int], device: str, overwrite: bool, as_json: bool,
+    sources: tuple[str, ...], out: Path, tokenizer: str, size: tuple[int, int] | None, fit: Any,
+    fps: float | None, workers: int, shard: tuple[int, int], device: str, overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Turn videos into tokens: Parquet that `datasets.load_dataset` opens.
 
@@ -74,14 +77,14 @@ def tokenize(
 
     videos = find_episodes(sources)
     folder = tokenizer_folder(tokenizer)
-    load = partial(_load_keeping_memory, folder, size, choose_device(device))
+    load = partial(_load_keeping_memory, folder, size, choose_device(device), fit)
     loaded = load()
     if size is not None and loaded.frame_size != size:
         takes, given = ("x".join(map(str, s)) for s in (loaded.frame_size, size))
         raise FramepredError(f"tokenizer {tokenizer} takes frames of {takes}, not {given}: leave --size out")
     name = tokenizer if is_address(tokenizer) else folder.parent.name if folder.name == "tokenizer" else folder.name
     sha256, parts = tokenizer_sha256(folder), Workers(workers, load) if workers > 1 else None
-    where, job = str(folder.resolve()), repr((sources, sha256, size, fps, shard))
+    where, job = str(folder.resolve()), repr((sources, sha256, size, loaded.frame_size, fps, shard))
     _check_shards(out, overwrite, shard)
     place = replacing(out, overwrite, *sources, str(folder), keep=[SHARDS], job=job, resume=overwrite)
     with (

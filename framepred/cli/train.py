@@ -23,7 +23,7 @@ from framepred.io.outputs import folder_to_write, replacing
     sections={
         "What is trained": ("recipe", "tokenizer", "only", "init_from", "layers", "texts", "settings"),
         "How long": ("minutes", "steps", "resume"),
-        "The videos": ("fps", "size"),
+        "The videos": ("fps", "size", "fit"),
     }
 )
 @options.SOURCES
@@ -49,22 +49,22 @@ from framepred.io.outputs import folder_to_write, replacing
 @click.option(
     "--size",
     callback=options.frame_size,
-    help="Side, or HEIGHTxWIDTH, in pixels; pictures are scaled to cover it and cropped.  [default: the recipe's, 64]",
+    help="Side, or HEIGHTxWIDTH, of a frame in pixels.  [default: the recipe's, 64]",
 )
+@options.fit("that of the store, run or tokenizer that it begins from, else crop")
 @click.option(
     "--track",
     type=click.Choice(["tensorboard", "trackio", "wandb"]),
     help="Show the numbers of metrics.jsonl to a tracker too; tensorboard's files are in RUN/tensorboard.",
 )
-@click.option("--resume", is_flag=True, help="Go on with a run that was stopped.")
 @options.settings("recipe")
-@options.OVERWRITE
+@options.resume
 @options.JSON
 def train(
     sources: tuple[str, ...], out: Path | None, recipe: str | None, tokenizer: str | None, only: str | None,
     init_from: str | None, layers: int | None, texts: tuple[str, ...], minutes: float | None, steps: int | None,
-    fps: float | None, size: tuple[int, int] | None, track: str | None, resume: bool, settings: tuple[str, ...],
-    overwrite: bool, as_json: bool,
+    fps: float | None, size: tuple[int, int] | None, fit: str | None, track: str | None, resume: bool,
+    settings: tuple[str, ...], overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Train a run on videos or token stores: what is missing of tokenizer and predictor.
 
@@ -87,12 +87,10 @@ def train(
     from framepred.training.unfinished import KEPT
 
     out = out or _unnamed(resume or overwrite)
-    if resume and overwrite:
-        raise click.UsageError("--resume and --overwrite exclude each other")
     folder = folder_to_write(out, overwrite, resume=resume)
     keep_memory()
     use_free_cores()
-    changes = _changes(minutes, steps, fps, size, layers)
+    changes = _changes(minutes, steps, layers, fps=fps, size=size, fit=fit)
     if not (recipe or tokenizer or only or init_from or resume):
         init_from = fitting_run(sources, apply_settings(apply(load_recipe(), changes), settings).data.size)
     init_from = None if init_from == NOTHING else init_from
@@ -147,15 +145,13 @@ def _fitting_recipe(origin: str | None, only: str | None) -> str | None:
     return "finetune" if origin and only != "tokenizer" and not find_checkpoint(origin)[1] else None
 
 
-def _changes(
-    minutes: float | None, steps: int | None, fps: float | None, size: tuple[int, int] | None, layers: int | None
-) -> dict[str, Any]:
-    """Return what the options change of a recipe."""
+def _changes(minutes: float | None, steps: int | None, layers: int | None, **data: Any) -> dict[str, Any]:
+    """Return what the options change of a recipe; `data` are those of its videos."""
     loop: dict[str, Any] = {} if minutes is None else {"minutes": minutes}
     if steps is not None:
         loop |= {"tokenizer_steps": steps, "predictor_steps": steps, "minutes": 0.0}
-    data = {name: value for name, value in (("fps", fps), ("size", size)) if value is not None}
-    return {"training": loop, "data": data, "llm": {} if layers is None else {"layers": layers}}
+    given = {name: value for name, value in data.items() if value is not None}
+    return {"training": loop, "data": given, "llm": {} if layers is None else {"layers": layers}}
 
 
 def _saved(run: Path) -> str:

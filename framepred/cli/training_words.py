@@ -3,6 +3,13 @@
 from typing import Any
 
 from framepred.cli.console import duration
+from framepred.config.frame_size import fit_of
+
+_FITS = {
+    "crop": "scaled to cover that and cropped at the centre (--fit pad or stretch shows all)",
+    "pad": "scaled to lie in that whole, on black (--fit pad)",
+    "stretch": "height and width scaled apart to that (--fit stretch)",
+}
 
 
 def start_lines(start: Any) -> list[str]:
@@ -19,7 +26,7 @@ def start_lines(start: Any) -> list[str]:
     return [
         f"data: {start.videos} {'video' if start.videos == 1 else 'videos'}{frames}{time}, {rates} frames/s; "
         f"actions: {', '.join(start.actions) or 'none'}",
-        f"pictures: {start.size[0]}x{start.size[1]}, scaled to cover that and cropped at the centre",
+        f"pictures: {start.size[0]}x{start.size[1]}, {_FITS[fit_of(start.size)]}",
         f"not trained on: {held or 'nothing, so nothing says how good it is: give two videos, or a longer one'}",
         f"model: {parts}, from {start.origin or 'nothing'}",
         f"computing: {start.device}, {start.threads} {threads}; "

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from framepred.config.constraints import above_zero_below_one, allow, at_least, below_one, check, fraction, require
+from framepred.config.frame_size import FrameSize
 from framepred.config.learning import LearningRecipe, ReinforcementRecipe
 from framepred.errors import FramepredError
 from framepred.io.toml import overlay, read_settings, read_table
@@ -45,6 +46,10 @@ class DataRecipe:
         (lambda size: min(size) >= 8, "at least 8 pixels a side"),
         about="height and width of a frame in pixels",
     )
+    fit: Literal["auto", "crop", "pad", "stretch"] = allow(
+        "auto",
+        about="how pictures of another shape fit; auto: as what training begins from, else crop",
+    )
     fps: float = at_least(
         0, 0.0, "frames a second that videos are resampled to", words="0 (each video's own) or a positive rate"
     )
@@ -54,6 +59,11 @@ class DataRecipe:
         0.3,
         "a source is drawn by its number of frames to this power: 1 by size, 0 all sources alike (arXiv 1911.02116)",
     )
+
+    @property
+    def frame_size(self) -> FrameSize:
+        """The size of frames with their fit, "auto" being crop."""
+        return FrameSize(self.size, "crop" if self.fit == "auto" else self.fit)
 
 
 @dataclass(frozen=True)

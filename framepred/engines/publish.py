@@ -15,6 +15,7 @@ from framepred.world.run import weights_file
 
 _ROWS = {
     "frame_size": "frame, pixels (height, width)",
+    "fit": "how pictures of another shape fit",
     "fps": "frames a second",
     "tokens_per_frame": "tokens a frame",
     "codebook_size": "codebook",

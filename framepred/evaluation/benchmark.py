@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import framepred
+from framepred.config.frame_size import fit_of
 from framepred.errors import FramepredError
 from framepred.evaluation.aggregate import Table, summarise
 from framepred.evaluation.clip_scores import ClipScores, score_clip
@@ -82,8 +83,8 @@ def evaluate(benchmark: Benchmark) -> Iterator[Progress | Evaluated]:
     device = choose_device(benchmark.device)
     run = load_run(benchmark.model, device)
     perceptual = load_perceptual(benchmark.lpips, benchmark.fid, benchmark.fvd, protocol.lpips, device)
-    names = run.layout.actions.names if run.layout.actions else None
-    groups = make_groups(benchmark.sources, benchmark.alterations, protocol, run.tokenizer_sha256, names)
+    names, fit = run.layout.actions.names if run.layout.actions else None, fit_of(run.tokenizer.frame_size)
+    groups = make_groups(benchmark.sources, benchmark.alterations, protocol, run.tokenizer_sha256, names, fit)
     index: TrainingIndex | None = None
     if benchmark.train:
         for step in index_training(benchmark.train, run.tokenizer, run.tokenizer_sha256, run.fps, benchmark.cache):

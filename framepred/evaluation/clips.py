@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from framepred.config.frame_size import Fit, FrameSize, fit_of
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.evaluation.protocol import Protocol
 from framepred.sources.contract import StoredEpisode
@@ -53,10 +54,12 @@ def make_groups(
     protocol: Protocol,
     tokenizer_sha256: str,
     action_names: tuple[str, ...] | None,
+    fit: Fit = "crop",
 ) -> list[Group]:
     """Make a group of each `SOURCE` or `NAME=SOURCE`, and one of the first source for each alteration.
 
-    Raises FramepredError for a token store that has no pixels to be scored, or another tokenizer's tokens.
+    Raises FramepredError for a token store that has no pixels to be scored, or another tokenizer's tokens
+    or another fit than the run's.
     """
     groups: list[Group] = []
     for given in sources:
@@ -73,7 +76,7 @@ def make_groups(
                     f"{source} is a token store, which has no pixels to score: give the videos, "
                     "or a teacher-forced protocol (--set rollout=false)"
                 )
-            check_made_by(source, tokenizer_sha256)
+            check_made_by(source, tokenizer_sha256, fit)
             members = tuple(read_store(source, action_names))
         else:
             members = tuple(video.ordered(action_names) for video in find_episodes([source]))
@@ -116,11 +119,11 @@ def _content(member: StoredEpisode | TokenEpisode) -> str:
 def read_clips(group: Group, protocol: Protocol, size: tuple[int, int], fps: float) -> Iterator[tuple[int, EvalClip]]:
     """Yield (member, clip) in order; videos that cannot be read or are too short are skipped with a warning.
 
-    `size` (height, width) and `fps` are the run's, used where the protocol sets none.
+    `size` (height, width) and `fps` are the run's, used where the protocol sets none; the fit is always the run's.
     """
     length = protocol.context + protocol.horizon
     span = 2 * length - 1 if group.alteration == "skipped" else length
-    wanted = protocol.fps or fps
+    wanted, wanted_size = protocol.fps or fps, FrameSize(protocol.size, fit_of(size)) if any(protocol.size) else size
     short, found, warned = 0, 0, False
     for index, member in enumerate(group.members):
         made = 0
@@ -131,7 +134,7 @@ def read_clips(group: Group, protocol: Protocol, size: tuple[int, int], fps: flo
             else:
                 rate = member.resampled_to(wanted)
                 message = other_rate(member, wanted, rate)
-                clips = _cut_video(member, protocol, span, protocol.size if any(protocol.size) else size, rate)
+                clips = _cut_video(member, protocol, span, wanted_size, rate)
             if message and not warned:
                 warnings.warn(FramepredWarning(f"{message}; so are others of another rate"), stacklevel=2)
                 warned = True

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from framepred.config.frame_size import FrameSize
 from framepred.errors import FramepredError
 from framepred.evaluation.futures import sampling_of
 from framepred.evaluation.protocol import Protocol
@@ -46,7 +47,7 @@ def replay(run: Run, source: str, protocol: Protocol) -> Iterator[Progress | dic
     space = run.layout.actions
     videos = [video.path for video in find_videos([source])][: protocol.max_clips or None]
     scores: list[tuple[Tensor, Tensor]] = []
-    with open_environment(about["env"], tuple(about["size"]), about["frame_skip"]) as env:
+    with open_environment(about["env"], FrameSize(about["size"], about.get("fit", "crop")), about["frame_skip"]) as env:
         count = getattr(env.action_space, "n", None)
         if space is None or space.kind != "discrete" or count is None or int(count) != space.count:
             raise FramepredError(

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from framepred.config.frame_size import fit_of
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.io.atomic import writing
 from framepred.io.progress import Progress
@@ -102,7 +103,7 @@ def index_training(
     found: list[StoredEpisode | TokenEpisode] = []
     for source in sources:
         if is_store(source):
-            check_made_by(source, tokenizer_sha256)
+            check_made_by(source, tokenizer_sha256, fit_of(tokenizer.frame_size))
             found += read_store(source)
         else:
             found += find_episodes([source])

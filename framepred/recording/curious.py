@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from framepred.config.action_names import values_of
+from framepred.config.frame_size import fit_of
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.recording.matching import OwnActions
 from framepred.recording.policy import Policy, Setup
@@ -107,6 +108,8 @@ def curious(setup: Setup) -> Policy:
     if run.tokenizer.frame_size != env.size:
         wanted, given = ("x".join(map(str, size)) for size in (run.tokenizer.frame_size, env.size))
         raise FramepredError(f"size {given} is not what the run {run.path} predicts: give --size {wanted}")
+    if (fit := fit_of(run.tokenizer.frame_size)) != fit_of(env.size):
+        raise FramepredError(f"fit {fit_of(env.size)} is not that of the run {run.path}: give --fit {fit}")
     space = run.layout.actions
     own = OwnActions(env, space)
     assert space is not None

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from framepred.config.frame_size import fit_of
 from framepred.errors import FramepredError
 from framepred.io.atomic import write_text
 from framepred.io.files import file_sha256
@@ -23,17 +24,19 @@ from framepred.sources.episode import Episode
 from framepred.video.write import write_video
 from framepred.world.run import Run, weights_file
 
-_SAME = ("policy", "model_sha256", "steps", "size", "frame_skip", "sticky", "actions_of")
+_SAME = ("policy", "model_sha256", "steps", "size", "fit", "frame_skip", "sticky", "actions_of")
 """What all episodes of an environment in a folder share."""
+_BEFORE = {"policy": "sticky", "fit": "crop"}
+"""What folders of framepred 0.1 do not say."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """How to record: `size` (height, width) in pixels, `frame_skip` None for about 10 frames a second.
+    """How to record: `size` (height, width) in pixels; a `FrameSize` says the fit too.
 
-    `policy` says who plays (`find_policy`); `sticky` is the probability that the policy of that name repeats its last
-    action. `actions_of` names another environment whose action ids are written: actions are matched by name, others
-    not taken.
+    `frame_skip` None is about 10 frames a second. `policy` says who plays (`find_policy`); `sticky` is the probability
+    that the policy of that name repeats its last action. `actions_of` names another environment whose action ids are
+    written: actions are matched by name, others not taken.
     """
 
     env: str
@@ -61,6 +64,7 @@ def record(recording: Recording, out: str | os.PathLike[str], run: Run | None = 
         seeds = range(recording.seed, recording.seed + recording.episodes)
         paths = [folder / f"{stem}-{seed:06d}.mp4" for seed in seeds]
         about = vars(recording) | {"frame_skip": env.frame_skip, "actions": env.action_names, "action_values": names}
+        about["fit"] = fit_of(recording.size)
         about["sticky"] = recording.sticky if recording.policy == "sticky" else None
         about["model_sha256"] = None if run is None else file_sha256(weights_file(run.path))
         ids = None if choices is None else tuple(choices)
@@ -100,8 +104,7 @@ def _require_same(folder: Path, about: dict[str, Any]) -> None:
         return
     new = json.loads(json.dumps(about))
     for key in _SAME:
-        # Folders of framepred 0.1 do not name the policy, which was this one.
-        if old.get("env") == new["env"] and (was := old.get(key, "sticky" if key == "policy" else None)) != new[key]:
+        if old.get("env") == new["env"] and (was := old.get(key, _BEFORE.get(key))) != new[key]:
             raise FramepredError(
                 f"{folder} holds episodes of {new['env']} recorded with {key} {was}, not {new[key]}: "
                 "give another -o, or the same again"

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from framepred.config.action_names import ActionNames, names_from_json, names_to_json
+from framepred.config.frame_size import FITS, Fit, FrameSize, fit_of
 from framepred.errors import FramepredError
 from framepred.io.atomic import to_read, write_text
 from framepred.sources.actions import join_names, order_actions
@@ -72,8 +73,8 @@ class TokenEpisode:
 class StoreInfo:
     """The store's framepred.json: whose tokens these are, and what stands beside them.
 
-    `fps` is the rate that videos were resampled to, 0 where they keep their own; None where an older store does not
-    say it.
+    `frame_size` is a `FrameSize`, which says how pictures were made to fit. `fps` is the rate that videos were
+    resampled to, 0 where they keep their own; None where an older store does not say it.
     """
 
     tokenizer: str
@@ -107,9 +108,10 @@ def read_store_info(path: str | os.PathLike[str]) -> StoreInfo:
         size, keys = about["frame_size"], about.get("context", {"codebook_size": 0, "grid": (0, 0)})
         # Stores of framepred 0.1 do not say their grid here; they have no context either.
         grid, context_grid = about.get("grid", (0, 0)), keys["grid"]
+        frame_size = FrameSize((size[0], size[1]), FITS[FITS.index(about.get("fit", "crop"))])
         return StoreInfo(
             tok["name"], tok["sha256"], tok["path"], int(about["codebook_size"]), (grid[0], grid[1]),
-            int(keys["codebook_size"]), (context_grid[0], context_grid[1]), (size[0], size[1]),
+            int(keys["codebook_size"]), (context_grid[0], context_grid[1]), frame_size,
             about["actions"]["kind"], names_from_json(about["actions"]), about.get("first_pictures", False),
             about.get("fps"),
         )  # fmt: skip
@@ -119,13 +121,21 @@ def read_store_info(path: str | os.PathLike[str]) -> StoreInfo:
         ) from error
 
 
-def check_made_by(path: str | os.PathLike[str], tokenizer_sha256: str) -> StoreInfo:
-    """Return what a token store says of itself; raise FramepredError unless this tokenizer made its tokens."""
+def check_made_by(path: str | os.PathLike[str], tokenizer_sha256: str, fit: Fit | None = None) -> StoreInfo:
+    """Return what a token store says of itself.
+
+    Raises FramepredError unless this tokenizer made its tokens, of pictures with this fit where one is given.
+    """
     info = read_store_info(path)
     if info.tokenizer_sha256 != tokenizer_sha256:
         raise FramepredError(
             f"token store {path} was made by tokenizer {info.tokenizer} ({info.tokenizer_sha256[:12]}), the run has "
             f"{tokenizer_sha256[:12]}: tokenize again with the run's tokenizer, or give the videos"
+        )
+    if fit is not None and (own := fit_of(info.frame_size)) != fit:
+        raise FramepredError(
+            f"token store {path} is of pictures made to fit by {own}, the run's by {fit}: tokenize again with --fit "
+            f"{fit}, or give the videos"
         )
     return info
 
@@ -148,6 +158,7 @@ def write_store_info(path: Path, writer: str, info: StoreInfo) -> None:
         "grid": list(info.grid),
         "context": {"codebook_size": info.context_codebook_size, "grid": list(info.context_grid)},
         "frame_size": list(info.frame_size),
+        "fit": fit_of(info.frame_size),
         "actions": {"kind": info.action_kind, **names_to_json(info.action_names)},
         "first_pictures": info.first_pictures,
         **({} if info.fps is None else {"fps": info.fps}),

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from framepred.config.action_names import ActionNames, values_of
+from framepred.config.frame_size import fit_of
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.io.atomic import writing
 from framepred.io.progress import Progress
@@ -170,6 +171,11 @@ def _joined(folder: Path, old: StoreInfo, wanted: StoreInfo) -> StoreInfo:
     if old.frame_size != wanted.frame_size:
         raise FramepredError(
             f"token store {folder} is of frames of {old.frame_size}, these are {wanted.frame_size}: give another -o"
+        )
+    if (fit := fit_of(old.frame_size)) != (given := fit_of(wanted.frame_size)):
+        raise FramepredError(
+            f"token store {folder} is of pictures made to fit by {fit}, these are by {given}: give --fit {fit}, or "
+            "another -o"
         )
     if old.fps is not None and old.fps != wanted.fps:
         was, now = (

@@ -35,7 +35,7 @@ from framepred.world.run import Run
 
 def tokenizer_to_train(recipe: Recipe, origin: str | None, actions: Actions) -> Autoencoder | TemporalAutoencoder:
     """Return a new tokenizer for videos with these actions, or the one of `origin`."""
-    loaded = load_tokenizer(zoo.tokenizer_folder(origin)) if origin else None
+    loaded = load_tokenizer(zoo.tokenizer_folder(origin), fit=recipe.data.frame_size.fit) if origin else None
     if isinstance(loaded, AdaptedTokenizer):
         raise FramepredError(
             f"tokenizer {origin} is a {loaded.name}: framepred trains only its own; use it as it is, "
@@ -54,7 +54,7 @@ def tokenizer_to_train(recipe: Recipe, origin: str | None, actions: Actions) -> 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
         if not temporal:
-            return Autoencoder(recipe.tokenizer, recipe.data.size)
+            return Autoencoder(recipe.tokenizer, recipe.data.frame_size)
         made = TemporalAutoencoder(temporal_shape(recipe, actions))
     if actions.mean is not None and actions.scale is not None:
         made.action_mean.copy_(actions.mean)
@@ -85,7 +85,7 @@ def temporal_shape(recipe: Recipe, actions: Actions) -> TemporalShape:
     """Return the shape of a temporal tokenizer for videos with these actions."""
     tok = recipe.tokenizer
     return TemporalShape(
-        recipe.data.size, actions.size, actions.continuous, (tok.width, 2 * tok.width, 2 * tok.width),
+        recipe.data.frame_size, actions.size, actions.continuous, (tok.width, 2 * tok.width, 2 * tok.width),
         tok.encoder_blocks, 2 * tok.width, tok.levels, tok.context_levels, action_names=actions.names or (),
     )  # fmt: skip
 

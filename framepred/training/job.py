@@ -1,16 +1,17 @@
 """What a training is asked for, and the weights that it goes on from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from framepred.config.recipe import Recipe, load_recipe
+from framepred.config.frame_size import Fit, fit_of
+from framepred.config.recipe import Recipe, apply, load_recipe
 from framepred.errors import FramepredError
 from framepred.io import zoo
 from framepred.llm.model import LanguageModel, find_checkpoint, load_language_model
 from framepred.sources.captions_csv import find_texts
-from framepred.tokenizer.checkpoint import tokenizer_sha256
-from framepred.tokens.store import StoreInfo, read_store_info
+from framepred.tokenizer.checkpoint import stored_fit, tokenizer_sha256
+from framepred.tokens.store import StoreInfo, is_store, read_store_info
 from framepred.world.run import Run, load_run
 
 
@@ -37,7 +38,9 @@ def stored_recipe(run: Path) -> Recipe:
     """Return the recipe that a run was started with."""
     if not (run / "recipe.toml").is_file():
         raise FramepredError(f"{run} holds no training to resume (no recipe.toml): start it without --resume")
-    return load_recipe(run / "recipe.toml")
+    recipe = load_recipe(run / "recipe.toml")
+    # Runs of framepred 0.1 do not say their fit, which was crop.
+    return apply(recipe, {"data": {"fit": recipe.data.frame_size.fit}})
 
 
 def load_init(job: Job) -> Run | LanguageModel | None:
@@ -80,3 +83,29 @@ def store_tokenizer(stores: Sequence[str]) -> str | None:
 def given_tokenizer(job: Job, stores: Sequence[str], init: Run | LanguageModel | None) -> str | None:
     """Return the tokenizer that is given, that of the run to go on from, or the one that made the stores."""
     return job.tokenizer or (job.init_from if isinstance(init, Run) else None) or store_tokenizer(stores)
+
+
+def fitted(job: Job, init: Run | LanguageModel | None) -> Job:
+    """Return the job with a fit that is not "auto": that of the stores, run or tokenizer that it begins from, or crop.
+
+    Raises FramepredError where the stores have another fit.
+    """
+    stores = {source: fit_of(read_store_info(source).frame_size) for source in job.sources if is_store(source)}
+    fit = job.recipe.data.fit
+    if fit == "auto":
+        fit = next(iter(stores.values())) if stores else _fit_before(job, init)
+    for store, made in stores.items():
+        if made != fit:
+            raise FramepredError(
+                f"token store {store} is of pictures made to fit by {made}, not {fit}: leave --fit out, or tokenize "
+                f"again with --fit {fit}"
+            )
+    return replace(job, recipe=apply(job.recipe, {"data": {"fit": fit}}))
+
+
+def _fit_before(job: Job, init: Run | LanguageModel | None) -> Fit:
+    """Return the fit of the run that is resumed, or else of what training begins from."""
+    if job.resume:
+        return stored_recipe(job.out).data.frame_size.fit
+    given = job.tokenizer or (job.init_from if isinstance(init, Run) or job.only == "tokenizer" else None)
+    return stored_fit(given) if given else "crop"

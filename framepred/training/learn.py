@@ -8,6 +8,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from framepred.config.frame_size import fit_of
 from framepred.config.recipe import Recipe, to_toml
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.io.atomic import write_text
@@ -116,7 +117,7 @@ def _save(job: LearnJob, run: Run) -> None:
 
 
 def _task(run: Run, name: str, store: Path, share: float) -> Task:
-    check_made_by(store, run.tokenizer_sha256)
+    check_made_by(store, run.tokenizer_sha256, fit_of(run.tokenizer.frame_size))
     space = run.layout.actions
     episodes = read_store(store, space.names if space else None)
     if message := next(filter(None, (other_rate_of_tokens(e, run.fps) for e in episodes)), None):

@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from accelerate import Accelerator, PartialState
 
+from framepred.config.frame_size import FrameSize
 from framepred.config.recipe import to_toml
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.io import zoo
@@ -37,7 +38,7 @@ from framepred.training.initialisation import (
     shaped_like,
     tokenizer_to_train,
 )
-from framepred.training.job import Job, check_text, given_tokenizer, load_init, stored_recipe
+from framepred.training.job import Job, check_text, fitted, given_tokenizer, load_init, stored_recipe
 from framepred.training.loop import Budget, TrainProgress, fit, make_accelerator
 from framepred.training.objectives import predictor_stage
 from framepred.training.preview import draw_prediction
@@ -74,6 +75,7 @@ def train(job: Job) -> Generator[Progress, None, None]:
     init = load_init(job)
     if isinstance(init, Run):
         job = replace(job, recipe=shaped_like(job.recipe, init))
+    job = fitted(job, init)
     with only_trainer(job.out):
         try:
             made = _train(job, init)
@@ -145,7 +147,8 @@ def _start(
     footage = look_at_stores(stores) if stores else look_at_videos(videos)
     kept = job.out / "tokenizer"
     where = kept if any(kept.glob("*.safetensors")) else zoo.tokenizer_folder(given) if given else None
-    tokenizer = load_tokenizer(where, _size(job, stores)) if where else tokenizer_to_train(recipe, None, Actions())
+    size = _size(job, stores)
+    tokenizer = load_tokenizer(where, size, fit=size.fit) if where else tokenizer_to_train(recipe, None, Actions())
     if where and job.only != "tokenizer":
         _check_tokenizer(job, stores, init, tokenizer, tokenizer_sha256(where))
     parameters = count_parameters(recipe, tokenizer, init)
@@ -165,9 +168,10 @@ def _start(
     )  # fmt: skip
 
 
-def _size(job: Job, stores: Sequence[str]) -> tuple[int, int]:
-    """Return the frame size that a tokenizer of another library, which takes many, is used at."""
-    return read_store_info(stores[0]).frame_size if stores else job.recipe.data.size
+def _size(job: Job, stores: Sequence[str]) -> FrameSize:
+    """Return the frame size and fit that a tokenizer is used at; only one of another library takes many sizes."""
+    sides = read_store_info(stores[0]).frame_size if stores else job.recipe.data.size
+    return FrameSize(sides, job.recipe.data.frame_size.fit)
 
 
 def _provide_tokenizer(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from framepred.config.action_names import values_of
+from framepred.config.frame_size import fit_of
 from framepred.config.recipe import Recipe
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.io import zoo
@@ -20,12 +21,12 @@ from framepred.tokens.store import is_store, names_of_stores, read_shard, read_s
 from framepred.training.held_out import START, HeldOut, content
 from framepred.training.tokenizer import unreadable
 from framepred.training.windows import held_out_end, split_episodes
+from framepred.video.clock import doubt_rate
 
 NOTHING = "none"
 """The value of --init-from that starts from nothing."""
 _PROBED = 500
 """Videos whose headers are read; of more, as many at even distances."""
-_FASTEST = 1000.0
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class Start:
     """What a training will do.
 
     `frames`, `hours` and `rates` (frames a second, the most common first) are those of the headers; of many videos an
-    estimate. `size` is (height, width). `parameters` are counted by part; `origin` names the weights that training
-    starts from, None is nothing. `minutes` 0 means that `steps`, by stage, decide.
+    estimate. `size` is (height, width) as a `FrameSize`. `parameters` are counted by part; `origin` names the weights
+    that training starts from, None is nothing. `minutes` 0 means that `steps`, by stage, decide.
     """
 
     videos: int
@@ -53,7 +54,7 @@ class Start:
 
     def to_json(self) -> dict[str, Any]:
         """Return strict JSON values."""
-        return json.loads(json.dumps(asdict(self), allow_nan=False))
+        return json.loads(json.dumps(asdict(self) | {"fit": fit_of(self.size)}, allow_nan=False))
 
 
 def save_start(run: Path, start: Start) -> None:
@@ -96,7 +97,7 @@ class Footage:
 def look_at_videos(videos: Sequence[StoredEpisode]) -> Footage:
     """Read the headers of videos; a file that cannot be read is left out, its own error comes when it is its turn.
 
-    Warns of a rate that no camera has. Raises FramepredError where none can be read.
+    Warns of a rate that can hardly be. Raises FramepredError where none can be read.
     """
     probed = videos[:: -(-len(videos) // _PROBED)]
     counts, seconds, rates, actions = list[int | None](), list[float | None](), list[float](), tuple[str, ...]()
@@ -109,14 +110,9 @@ def look_at_videos(videos: Sequence[StoredEpisode]) -> Footage:
             if len(videos) == 1:
                 raise
             continue
-        if info.fps > _FASTEST:
-            warnings.warn(
-                FramepredWarning(
-                    f"{video.name} says {info.fps:g} frames a second, which cannot be: every frame is taken; "
-                    "give --fps to choose frames by their times"
-                ),
-                stacklevel=2,
-            )
+        if doubt := doubt_rate(info.fps):
+            choice = "; --fps chooses frames by their times" if info.fps > 1 else ""
+            warnings.warn(FramepredWarning(f"{video.name} {doubt}; every frame is taken{choice}"), stacklevel=2)
         counts.append(info.num_frames)
         seconds.append(info.seconds)
         rates.append(_short(info.fps))

@@ -57,12 +57,12 @@ def _image_stage(
     accelerator: Accelerator,
 ) -> Stage:  # fmt: skip
     lenient, most = len(train) + len(held_out) > 1, recipe.data.max_tokenizer_frames
-    frames = sample_frames(train, recipe.data.size, most, lenient)
+    frames = sample_frames(train, recipe.data.frame_size, most, lenient)
     if not len(frames.frames):
         raise unreadable(len(train) + len(held_out))
     model.to(accelerator.device)
     return tokenizer_stage(
-        model, frames, sample_frames(held_out, recipe.data.size, _HELD_OUT, lenient), recipe, accelerator
+        model, frames, sample_frames(held_out, recipe.data.frame_size, _HELD_OUT, lenient), recipe, accelerator
     )
 
 
@@ -72,7 +72,7 @@ def _temporal_stage(
 ) -> Stage:  # fmt: skip
     lenient, data = len(train) + len(held_out) > 1, recipe.data
     read, held = (
-        read_episodes(part, data.size, data.fps or None, most, lenient)
+        read_episodes(part, data.frame_size, data.fps or None, most, lenient)
         for part, most in ((train, data.max_tokenizer_frames), (held_out, _HELD_OUT))
     )
     if not read.lengths:

@@ -18,7 +18,7 @@ KEPT = ("resume-*.safetensors", "tokens/*.parquet")
 """Files that training can go on from."""
 
 _FIXED = {
-    "data": ("size", "fps", "validation_fraction"),
+    "data": ("size", "fit", "fps", "validation_fraction"),
     "tokenizer": (
         "kind", "quantizer", "levels", "context_levels", "codebook_size", "code_dim", "distance", "downsampling",
         "width", "encoder_blocks", "decoder_blocks", "optimizer",

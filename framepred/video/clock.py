@@ -16,6 +16,8 @@ AHEAD = 16
 MOST_COPIES = 3000
 # Rates that differ by a smaller share are the same, as 29.97 and 30 are.
 SAME_RATE = 0.02
+# Rates that can be, in Hz: from a time lapse to a high-speed camera.
+SLOWEST, FASTEST = 1 / 3600, 1000.0
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,13 @@ def say_rate(fps: float) -> str:
 def exact_rate(fps: float) -> Fraction:
     """Return a rate in Hz as the short fraction that a file holds; slow ones, as a frame an hour, are exact too."""
     return Fraction(fps).limit_denominator(1001) if fps >= 1 else 1 / Fraction(1 / fps).limit_denominator(1001)
+
+
+def doubt_rate(fps: float) -> str | None:
+    """Say of a rate in Hz that it can hardly be; None of one that can."""
+    if SLOWEST * (1 - SAME_RATE) <= fps <= FASTEST * (1 + SAME_RATE):
+        return None
+    return f"says {say_rate(fps)}, which can hardly be: its times may be wrong"
 
 
 def mend(

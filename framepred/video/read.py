@@ -38,11 +38,11 @@ def stream_timed(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield a video's frames in order as uint8 (n, 3, H, W), n ≤ chunk, with their times, float64 (n,).
 
-    Times are in seconds from the first; no more than a chunk or two are in memory. `size` is (height, width): scaled to
-    cover it, then centre-cropped. `fps` resamples by the frames' own times, so variable frame rates come out right;
-    every frame is kept where it is None, or each would be repeated over a hundred times. Frames are upright, with
-    square pixels. What is wrong with the file is a warning; a frame that is missing is a FramepredError where the video
-    must be `whole`, because actions belong to its frames.
+    Times are in seconds from the first; no more than a chunk or two are in memory. `size` is (height, width): pictures
+    of another shape are cropped, or made to fit as a `FrameSize` says. `fps` resamples by the frames' own times, so
+    variable frame rates come out right; every frame is kept where it is None, or each would be repeated over a hundred
+    times. Frames are upright, with square pixels. What is wrong with the file is a warning; a frame that is missing is
+    a FramepredError where the video must be `whole`, because actions belong to its frames.
     """
     path = Path(path)
     with ExitStack() as stack:

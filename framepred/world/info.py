@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from framepred.config.action_names import values_of
+from framepred.config.frame_size import fit_of
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.io import hub, zoo
 from framepred.sources.actions import kind_of
@@ -18,7 +19,7 @@ from framepred.tokenizer.checkpoint import KINDS, OwnTokenizer, load_tokenizer, 
 from framepred.tokenizer.foreign import AdaptedTokenizer
 from framepred.tokenizer.temporal import TemporalAutoencoder
 from framepred.tokens.store import is_store, read_store, read_store_info
-from framepred.video.clock import say_rate
+from framepred.video.clock import doubt_rate, say_rate
 from framepred.world.run import load_run
 
 
@@ -56,6 +57,7 @@ def _is_tokenizer(path: Path) -> bool:
 def _video(path: Path) -> dict[str, Any]:
     video = VideoFile(path, str(path))
     facts, loaded, actions = video.info(), video.actions(), None
+    _warn_of_rate(path.name, facts.fps)
     if loaded is not None:
         rows, names = loaded
         highest = "" if rows.is_floating_point() else f", ids up to {int(rows.max())}"
@@ -63,9 +65,15 @@ def _video(path: Path) -> dict[str, Any]:
     return {"path": str(path), "kind": "video", **vars(facts), "rate": say_rate(facts.fps), "actions": actions}
 
 
+def _warn_of_rate(name: str, fps: float) -> None:
+    if doubt := doubt_rate(fps):
+        warnings.warn(FramepredWarning(f"{name} {doubt}"), stacklevel=2)
+
+
 def _folder(path: Path) -> dict[str, Any]:
     videos = find_videos([path])
     video, first = _first_readable(videos)
+    _warn_of_rate(video.path.name, first.fps)
     return {
         "path": str(path), "kind": "video folder", "videos": len(videos),
         "with_actions": sum(v.actions_file is not None for v in videos),
@@ -108,7 +116,7 @@ def _store(path: Path) -> dict[str, Any]:
         "path": str(path), "kind": "token store", "episodes": len(episodes),
         "frames": sum(len(e.tokens) for e in episodes), "grid": list(grid),
         **_context(info.context_grid, info.context_codebook_size),
-        "codebook_size": info.codebook_size, "frame_size": list(info.frame_size),
+        "codebook_size": info.codebook_size, "frame_size": list(info.frame_size), "fit": fit_of(info.frame_size),
         "tokenizer": info.tokenizer, "tokenizer_sha256": info.tokenizer_sha256,
         "actions": f"{info.action_kind}: {', '.join(info.action_names)}{_values(info.action_names)}"
         if info.action_kind
@@ -128,7 +136,7 @@ def _tokenizer(path: Path) -> dict[str, Any]:
     facts = {
         "path": str(path), "kind": "tokenizer",
         "quantizer": _quantizer(tokenizer),
-        "frame_size": list(tokenizer.frame_size), "grid": list(tokenizer.grid),
+        "frame_size": list(tokenizer.frame_size), "fit": fit_of(tokenizer.frame_size), "grid": list(tokenizer.grid),
         "tokens_per_frame": tokens, "codebook_size": tokenizer.codebook_size,
         **_context(tokenizer.context_grid, tokenizer.context_codebook_size),
         "parameters": sum(p.numel() for p in tokenizer.parameters()), "sha256": tokenizer_sha256(path),
@@ -166,7 +174,8 @@ def _run(path: Path) -> dict[str, Any]:
         if space.kind == "discrete":
             actions = f"{space.count} discrete ids{_values(space.names)}"
     return {
-        "path": str(path), "kind": "run", "frame_size": list(run.tokenizer.frame_size), "fps": run.fps,
+        "path": str(path), "kind": "run", "frame_size": list(run.tokenizer.frame_size),
+        "fit": fit_of(run.tokenizer.frame_size), "fps": run.fps,
         "grid": list(run.layout.grid), "tokens_per_frame": run.layout.frame_tokens, "scan": run.layout.scan,
         **_context(run.layout.context_grid, run.tokenizer.context_codebook_size),
         "codebook_size": run.tokenizer.codebook_size, "vocabulary": run.layout.vocabulary.size,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from framepred.config.action_names import values_of
+from framepred.config.frame_size import fit_of
 from framepred.config.recipe import check_sampling
 from framepred.decoding.engine import Engine, LlamaEngine
 from framepred.decoding.sampling import Sampling
@@ -116,6 +117,7 @@ def save_run(
         "window": window,
         "fps": fps,
         "frame_size": list(frame_size),
+        "fit": fit_of(frame_size),
         "tokenizer_sha256": sha256,
         "temperature": temperature,
     }
