@@ -25,6 +25,12 @@ class Command(click.Command):
             )
         )  # fmt: skip
 
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """Return the first sentence of the help, without the last of its parts where it is longer than `limit`."""
+        sentence = " ".join((self.help or "").split("\n\n")[0].split()).split(". ")[0].rstrip(".")
+        parts = [sentence, *(sentence.rpartition(mark)[0] for mark in "(;:,")]
+        return next((part.strip() for part in parts if 0 < len(part) <= limit), sentence[:limit])
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options under their headings."""
         headings = {name: heading for heading, names in self.sections.items() for name in names}

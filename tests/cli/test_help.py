@@ -45,6 +45,17 @@ def test_help_fits_80_columns_and_has_every_option_once(name: str) -> None:
     assert sorted(described) == sorted([*wanted, "-h"])
 
 
+def test_the_list_of_commands_ends_no_line_in_the_middle() -> None:
+    text = CliRunner().invoke(cli, ["--help"], prog_name="framepred", terminal_width=80).stdout
+    lines = [line for line in text.partition("Commands:")[2].splitlines() if line.strip()]
+    assert len(lines) == len(COMMANDS)
+    for line, name in zip(lines, COMMANDS, strict=True):
+        said = line.split(maxsplit=1)[1]
+        help = " ".join(inspect.cleandoc(cli.commands[name].help or "").split())
+        assert help.startswith(said)
+        assert help[len(said) :].lstrip()[0] in ".;:,("
+
+
 def test_sections_name_parameters_that_there_are() -> None:
     for command in cli.commands.values():
         known = {p.name for p in command.params}
