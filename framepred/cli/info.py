@@ -1,5 +1,7 @@
 """`framepred info`: what a path is, or what the zoo holds."""
 
+from typing import Any
+
 import click
 
 from framepred.cli import options
@@ -35,6 +37,15 @@ def info(path: str | None, as_json: bool) -> None:
         print_json(facts)
         return
     for key, value in facts.items():
-        if isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(v, int) for v in value):
-            value = f"{value[0]} x {value[1]}"
-        click.echo(f"{key.replace('_', ' '):<20} {value}")
+        click.echo(f"{key.replace('_', ' '):<20} {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    """Return a fact as people write it."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(v, int) for v in value):
+        return f"{value[0]} x {value[1]}"
+    return str(value)

@@ -60,6 +60,10 @@ def _video(path: Path) -> dict[str, Any]:
     _warn_of_rate(path.name, facts.fps)
     if loaded is not None:
         rows, names = loaded
+        try:
+            video.check_rows(rows, str(video.actions_from))
+        except FramepredError as error:
+            warnings.warn(FramepredWarning(str(error)), stacklevel=2)
         highest = "" if rows.is_floating_point() else f", ids up to {int(rows.max())}"
         actions = f"{len(rows)} rows of {', '.join(names)} ({kind_of(rows)}{_values(names) or highest})"
     return {"path": str(path), "kind": "video", **vars(facts), "rate": say_rate(facts.fps), "actions": actions}

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 from media import shades
 
 from framepred.errors import FramepredWarning
+from framepred.sources.actions_csv import write_actions
 from framepred.sources.folder import find_videos
 from framepred.training.start import look_at_videos
 from framepred.video.clock import doubt_rate
@@ -31,6 +33,13 @@ def test_a_rate_that_can_hardly_be_is_named_by_info_and_by_train(fps: float, say
             assert describe(str(path))["rate"] == says
     with pytest.warns(FramepredWarning, match=f"{words}: its times may be wrong; every frame is taken"):
         look_at_videos(find_videos([tmp_path]))
+
+
+def test_actions_that_do_not_match_the_frames_are_named(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", shades(6, 16, 16), 10.0)
+    write_actions(tmp_path / "a.actions.csv", torch.zeros(3, dtype=torch.int64), ["go"])
+    with pytest.warns(FramepredWarning, match="3 actions for 6 frames: give one row a frame"):
+        assert describe(str(tmp_path / "a.mp4"))["actions"].startswith("3 rows of go")
 
 
 @pytest.mark.parametrize("fps", [1 / 3600, 0.5, 29.97, 1000])
