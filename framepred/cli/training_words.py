@@ -21,7 +21,9 @@ def start_lines(start: Any) -> list[str]:
     held = ", ".join(_held(h) for h in start.held_out[:3]) + (
         f" and {len(start.held_out) - 3} more" if len(start.held_out) > 3 else ""
     )
-    steps = ", ".join(f"{count} {'step' if count == 1 else 'steps'} of the {stage}" for stage, count in start.steps.items())
+    steps = ", ".join(
+        f"{count} {'step' if count == 1 else 'steps'} of the {stage}" for stage, count in start.steps.items()
+    )
     threads = "thread" if start.threads == 1 else "threads"
     return [
         f"data: {start.videos} {'video' if start.videos == 1 else 'videos'}{frames}{time}, {rates} frames/s; "
