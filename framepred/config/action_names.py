@@ -32,5 +32,8 @@ def names_to_json(names: Sequence[str]) -> dict[str, Any]:
 
 
 def names_from_json(about: dict[str, Any]) -> ActionNames:
-    """Return the names that `names_to_json` wrote."""
-    return ActionNames(about["names"], about.get("values", ()))
+    """Return the names that `names_to_json` wrote; raise TypeError for what is no name."""
+    columns, values = about["names"], about.get("values", ())
+    if not all(isinstance(name, str) for name in (*columns, *values)):
+        raise TypeError("the name of an action is not text")
+    return ActionNames(columns, values)

@@ -71,7 +71,8 @@ def decode_speculative(
             stream.rate = rate
         # Inputs up to the last match are cached as they should be; the corrected one is read again.
         for row, start, right in zip(rows, starts, matched, strict=True):
-            settled[row] = start + min(right + 1, length)
+            # Of numbers that are none, nothing need match what was read before: it ends all the same.
+            settled[row] = min(count, max(settled[row] + 1, start + min(right + 1, length)))
         unfinished = [row for row in rows if settled[row] < count]
         # To leave some out, the others' keys and values are copied in every pass: worth it once half are done.
         if 2 * len(unfinished) <= len(rows):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from framepred.errors import FramepredError
 from framepred.io.atomic import writing
+from framepred.io.interrupts import interrupts_held
 
 
 def file_sha256(path: Path) -> str:
@@ -38,9 +39,10 @@ def read_json(file: Path, what: str) -> dict[str, Any]:
 def read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a safetensors file → (tensors, floats in fp32; metadata)."""
     try:
-        with safe_open(file, "pt") as stored:
+        # An interrupt in the middle of a tensor becomes another error in what is not Python.
+        with interrupts_held(), safe_open(file, "pt") as stored:
             tensors = {k: stored.get_tensor(k) for k in stored.keys()}
-            return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, stored.metadata() or {}
+            about = stored.metadata() or {}
     except FileNotFoundError:
         raise FramepredError(
             f"{file} does not exist: the training did not finish (--resume), or the folder is not whole"
@@ -49,6 +51,10 @@ def read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise FramepredError(
             f"{file} is not a whole safetensors file ({error}): restore it from where it came"
         ) from error
+    weights = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+    if bad := next((k for k, v in weights.items() if v.is_floating_point() and not bool(v.isfinite().all())), None):
+        raise FramepredError(f"{file} holds weights that are no numbers ({bad}): restore it, or train again")
+    return weights, about
 
 
 def load_into(module: nn.Module, weights: dict[str, Tensor], file: Path) -> None:

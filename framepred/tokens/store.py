@@ -115,7 +115,7 @@ def read_store_info(path: str | os.PathLike[str]) -> StoreInfo:
             about["actions"]["kind"], names_from_json(about["actions"]), about.get("first_pictures", False),
             about.get("fps"),
         )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise FramepredError(
             f"{path} is no token store ({file.name}: {error}): make one with framepred tokenize"
         ) from error

@@ -102,7 +102,7 @@ class TrainState:
         model_state: dict[str, dict[str, Any]] = {"model": {}, "average": {}}
         moments: dict[str, dict[str, Tensor]] = {}
         try:
-            with safe_open(file, "pt") as stored:
+            with interrupts_held(), safe_open(file, "pt") as stored:
                 about = stored.metadata()
                 for key in stored.keys():
                     part, name = key.split("/", 1)

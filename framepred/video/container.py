@@ -73,6 +73,11 @@ def frames_counted(container: Any, stream: Any, fps: float | None) -> int | None
     return int(stream.frames)
 
 
+def says_when_shown(container: Any) -> bool:
+    """Say whether a file tells when frames are shown; of AVI and bare streams these times are FFmpeg's guess."""
+    return container.format.name != "avi" and not container.format.flags & av.format.Flags.no_timestamps.value
+
+
 def seconds_said(container: Any, stream: Any) -> float | None:
     """Return when a stream ends as a header says that a file which breaks off still has; None where none does.
 

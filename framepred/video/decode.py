@@ -12,7 +12,7 @@ import av
 
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.video.clock import Stamp, say_rate
-from framepred.video.container import frames_counted, seconds_said
+from framepred.video.container import frames_counted, says_when_shown, seconds_said
 
 # A broken decoder may never come to its end.
 _MOST_ERRORS = 10_000
@@ -35,6 +35,7 @@ class Faults:
     corrupt: list[int] = field(default_factory=list)
     lost_near: list[int] = field(default_factory=list)
     clock: list[int] = field(default_factory=list)
+    long: list[int] = field(default_factory=list)
     expected: int | None = None
     error: str = ""
     seen: dict[str, str] = field(default_factory=dict)
@@ -87,6 +88,9 @@ class Faults:
             lines.append(f"damaged, the decoder made up parts of {_numbers(self.corrupt)}")
         if self.clock:
             lines.append(f"the clock starts over at {_numbers(self.clock)}; time goes on from the frame before")
+        if self.long and not missing:
+            order = "; actions are matched by their order" if self.whole else ""
+            lines.append(f"frames are not evenly spaced, some may be missing after {_numbers(self.long)}{order}")
         for line in lines:
             warnings.warn(FramepredWarning(f"{self.path}: {line}"), stacklevel=3)
 
@@ -115,7 +119,7 @@ def decode(container: Any, stream: Any, faults: Faults, fps: float | None = None
     one frame can be decoded.
     """
     faults.codec = stream.codec_context.name
-    tick, sent, last = float(stream.time_base or 0), _Sent(), _End()
+    tick, sent, last = float(stream.time_base or 0), _Sent(says_when_shown(container)), _End()
     for packet in packets_of(container, stream, faults):
         sent.add(packet)
         for frame in decode_packet(packet, faults):
@@ -148,8 +152,8 @@ class _Sent:
     another part begins.
     """
 
-    def __init__(self) -> None:
-        self.count, self.lost = 0, 0
+    def __init__(self, known: bool) -> None:
+        self.count, self.lost, self._known = 0, 0, known
         self._parts = deque([list[int]()])
         self._decoded: int | None = None
 
@@ -161,7 +165,7 @@ class _Sent:
         if None not in (packet.dts, self._decoded) and packet.dts < self._decoded:
             self._parts.append([])
         self._decoded = self._decoded if packet.dts is None else packet.dts
-        if packet.pts is not None:
+        if self._known and packet.pts is not None:
             heapq.heappush(self._parts[-1], packet.pts)
 
     def take(self, frame: Any, faults: Faults) -> None:

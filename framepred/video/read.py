@@ -52,17 +52,15 @@ def stream_timed(
         info = probe_video(path)
         if whole and info.missing:
             raise faults.unmatched(f"{info.missing} of {info.num_frames} frames are missing")
-        if whole and not info.even:
-            faults.note(
-                "uneven", "frames are not evenly spaced, some may be missing; actions are matched by their order"
-            )
         if fps is not None and info.is_slow(fps):
             faults.note_slow(info.fps, fps)
             fps = None
         longest = LONGEST_STEP if may_start_over(container) else math.inf
         pictures = _pictures(container, stream, info.fps, size, faults)
         timed = mend(pictures, 1 / info.fps, longest, faults.clock.append)
-        shown: Iterator[tuple[float, Tensor]] = ((seconds, frame) for seconds, _, frame in timed)
+        # Without actions a rate may vary; where frames get lost on the way, holes are no rate.
+        unusual = 1.5 / info.fps if whole or may_start_over(container) else math.inf
+        shown = _as_they_are(timed, unusual, faults)
         if fps is not None:
             shown = resample(timed, fps, float(stream.time_base or 0), faults.note_still)
         held: list[Tensor] = []
@@ -75,6 +73,18 @@ def stream_timed(
                 held, times = [], []
         if held:
             yield torch.cat(held).contiguous(), torch.tensor(times, dtype=torch.float64)
+
+
+def _as_they_are(
+    timed: Iterator[tuple[float, float, Tensor]], usual: float, faults: Faults
+) -> Iterator[tuple[float, Tensor]]:
+    """Yield frames with their seconds; note those that another follows only after more than `usual` seconds."""
+    before, number = math.inf, 0
+    for seconds, _, frame in timed:
+        if seconds - before > usual:
+            faults.long.append(number - 1)
+        yield seconds, frame
+        before, number = seconds, number + 1
 
 
 def _pictures(

@@ -1,5 +1,6 @@
 """Sources and the token store: what is found, what is stored, and what survives a second run or a crash."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -373,7 +374,15 @@ def test_a_damaged_shard_is_named(clips_dir: Path, tmp_path: Path) -> None:
     assert len(read_store(tmp_path / "s")) == 5
 
 
-@pytest.mark.parametrize("about", ["", "{}", "[]", "not json", '{"kind": "tokens"}'])
+STORE = {
+    "kind": "tokens", "tokenizer": {"name": "n", "sha256": "0", "path": ""}, "codebook_size": 4, "grid": [2, 2],
+    "context": {"codebook_size": 0, "grid": []}, "frame_size": [8, 8], "actions": {"kind": None, "names": []},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "about", ["", "{}", "[]", "not json", '{"kind": "tokens"}', json.dumps(STORE), json.dumps(STORE | {"context": []})]
+)
 def test_a_folder_that_is_no_store_is_refused(tmp_path: Path, clips_dir: Path, about: str) -> None:
     (tmp_path / "framepred.json").write_text(about)
     with pytest.raises(FramepredError, match="no token store"):

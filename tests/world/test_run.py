@@ -146,6 +146,10 @@ _BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda run: edit(run / "framepred.json", lambda v: v["layout"].update(grid=[4, {}])),
         "framepred.json is not valid",
     ),
+    "an action whose name is a number": (
+        lambda run: edit(run / "framepred.json", lambda v: v["actions"].update(names=["steer", 3])),
+        r"framepred.json is not valid \(TypeError\('the name of an action is not text'\)\)",
+    ),
     "facts of a store": (overwrite("framepred.json", '{"kind": "tokens"}'), "is a token store, not a run"),
     "no window": (
         lambda run: edit(run / "framepred.json", lambda v: v.pop("window")),
