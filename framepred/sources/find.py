@@ -1,4 +1,4 @@
-"""SOURCE arguments → stored episodes: videos and folders, and `PREFIX:WHERE` of the sources below."""
+"""SOURCE arguments → stored episodes: videos and folders, here or behind a URL, and `PREFIX:WHERE`."""
 
 import importlib
 import os
@@ -13,6 +13,7 @@ from framepred.errors import FramepredError
 from framepred.io.atomic import to_read
 from framepred.sources.contract import Choices, Source, StoredEpisode
 from framepred.sources.folder import VideoFile, find_videos
+from framepred.sources.remote import find_remote
 
 ENTRY_POINTS = "framepred.sources"
 SOURCES = {
@@ -103,7 +104,11 @@ def source_of(episode: str | os.PathLike[str]) -> str:
 
 
 def _open(source: str, address: Address) -> Sequence[StoredEpisode]:
-    episodes = _source(source, address.prefix)(address.where, dict(address.choices))
+    choices = dict(address.choices)
+    if address.where.startswith("//"):
+        episodes: Sequence[StoredEpisode] = find_remote(f"{address.prefix}:{address.where}", choices)
+    else:
+        episodes = _source(source, address.prefix)(address.where, choices)
     if not episodes:
         raise FramepredError(f"source {source} holds no episode")
     if address.episodes is None:

@@ -9,10 +9,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from framepred.errors import FramepredError
-from framepred.io.atomic import writing
+from framepred.io.remote import writing_at
 from framepred.sources.content import content_of
 from framepred.sources.contract import StoredEpisode
-from framepred.tokens.store import StoreInfo, read_shard, shard_files, store_schema
+from framepred.tokens.shards import read_shard, shard_files
+from framepred.tokens.store import StoreInfo, store_schema
 
 
 class Key(NamedTuple):
@@ -63,7 +64,7 @@ def drop_replaced(folder: Path, videos: Sequence[StoredEpisode], info: StoreInfo
         if not len(kept):
             file.unlink()
         elif len(kept) < len(table):
-            with writing(file) as temporary:
+            with writing_at(file) as temporary:
                 pq.write_table(kept, temporary, compression="zstd")
 
 

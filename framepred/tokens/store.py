@@ -9,12 +9,12 @@ import io
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from torch import Tensor
@@ -22,12 +22,13 @@ from torch import Tensor
 from framepred.config.action_names import ActionNames, names_from_json, names_to_json
 from framepred.config.frame_size import FITS, Fit, FrameSize, fit_of
 from framepred.errors import FramepredError
-from framepred.io.atomic import to_read, write_text
+from framepred.io.atomic import to_read
+from framepred.io.remote import is_url, place, reaching, writing_at
 from framepred.sources.actions import join_names, order_actions
 from framepred.sources.captions_csv import Caption
+from framepred.tokens.mapped import flat
+from framepred.tokens.shards import each_tokens, read_rows, shard_files, width
 from framepred.video.clock import SAME_RATE, say_rate
-
-SHARDS = "episodes-*.parquet"
 
 
 @dataclass(frozen=True)
@@ -92,16 +93,20 @@ class StoreInfo:
 
 
 def is_store(path: str | os.PathLike[str]) -> bool:
-    """Say whether a folder is a token store."""
+    """Say whether a folder, here or remote, is a token store."""
     try:
-        return json.loads((to_read(path) / "framepred.json").read_text()).get("kind") == "tokens"
+        folder = place(path) if is_url(path) else to_read(path)
+        with reaching(path), suppress(FileNotFoundError):
+            text = (folder / "framepred.json").read_text()
+            return '"tokens"' in text and json.loads(text).get("kind") == "tokens"
+        return False
     except (OSError, ValueError, AttributeError):
         return False
 
 
 def read_store_info(path: str | os.PathLike[str]) -> StoreInfo:
     """Read a store's framepred.json."""
-    file = Path(path) / "framepred.json"
+    file = place(path) / "framepred.json"
     try:
         about = json.loads(file.read_text())
         tok = about["tokenizer"]
@@ -163,40 +168,38 @@ def write_store_info(path: Path, writer: str, info: StoreInfo) -> None:
         "first_pictures": info.first_pictures,
         **({} if info.fps is None else {"fps": info.fps}),
     }
-    write_text(path / "framepred.json", json.dumps(about, indent=1) + "\n", writer)
+    with writing_at(path / "framepred.json", writer) as temporary:
+        temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
 def read_store(path: str | os.PathLike[str], action_names: tuple[str, ...] | None = None) -> list[TokenEpisode]:
-    """Read every episode of a token store into memory, each once, its actions in the order of `action_names`."""
-    info = read_store_info(path)
+    """Read every episode of a token store, each once, its actions in the order of `action_names`.
+
+    Tokens beyond 256 MB are not read into memory but mapped from a file.
+    """
+    info, files = read_store_info(path), shard_files(place(path))
+    columns = [name for name in store_schema(info).names if name != "actions" or info.action_kind]
+    rows = [row for file in files for row in read_rows(file, columns)]
+    sizes = [row["num_frames"] * width(row) for row in rows]
+    tokens = torch.from_numpy(flat(files, sum(sizes), (part for file in files for part in each_tokens(file, columns))))
     episodes, seen = list[TokenEpisode](), set[str]()
-    for file in shard_files(Path(path)):
-        columns = [name for name in store_schema(info).names if name != "actions" or info.action_kind]
-        table = read_shard(file, columns)
-        # As Python numbers, an hour of video would take gigabytes.
-        parts = {name: table[name] for name in ("tokens", "context_tokens", "times") if name in table.column_names}
-        for i, row in enumerate(table.drop_columns(list(parts)).to_pylist()):
-            if (key := row.get("key") or "") in seen:
-                continue
-            seen |= {key} - {""}
-            values = {name: part[i].values.to_numpy() for name, part in parts.items()}
-            times = torch.from_numpy(values.pop("times").copy()) if "times" in values else None
-            flat = {name: torch.from_numpy(value.astype(np.int32)) for name, value in values.items()}
-            tokens = flat["tokens"].view(row["num_frames"], row["grid_height"], row["grid_width"])
-            if "context_tokens" in flat:
-                tokens = torch.cat([flat["context_tokens"].view(len(tokens), -1), tokens.flatten(1)], 1)
-            actions = row.get("actions")
-            if actions is not None:
-                kind = torch.int64 if info.action_kind == "discrete" else torch.float32
-                actions = torch.tensor(actions, dtype=kind)
-                if action_names is not None:
-                    actions = order_actions(actions, info.action_names, action_names, f"token store {path}")
-            captions = tuple(Caption(**caption) for caption in row.get("captions") or ())
-            first = _from_png(row["first"]) if info.first_pictures else None
-            about = row["episode"], row["source"], row["fps"]
-            episodes.append(
-                TokenEpisode(*about, tokens, actions, captions, times, first, row.get("content") or "", key)
+    for row, part in zip(rows, tokens.split(sizes), strict=True):
+        if (key := row.get("key") or "") in seen:
+            continue
+        seen |= {key} - {""}
+        grid = (row["grid_height"], row["grid_width"]) if "context_height" not in row else (-1,)
+        actions = row.get("actions")
+        if actions is not None:
+            actions = torch.tensor(actions, dtype=torch.int64 if info.action_kind == "discrete" else torch.float32)
+            if action_names is not None:
+                actions = order_actions(actions, info.action_names, action_names, f"token store {path}")
+        episodes.append(
+            TokenEpisode(
+                row["episode"], row["source"], row["fps"], part.view(row["num_frames"], *grid), actions,
+                tuple(Caption(**caption) for caption in row.get("captions") or ()), row["times"],
+                _from_png(row["first"]) if info.first_pictures else None, row.get("content") or "", key,
             )
+        )  # fmt: skip
     if not episodes:
         raise FramepredError(f"token store {path} holds no episode: tokenize videos into it first")
     return episodes
@@ -218,33 +221,6 @@ def to_png(picture: Tensor) -> bytes:
 
 def _from_png(data: bytes) -> Tensor:
     return torch.from_numpy(np.array(Image.open(io.BytesIO(data)).convert("RGB"))).permute(2, 0, 1).contiguous()
-
-
-def shard_files(path: Path) -> list[Path]:
-    """Return a store's Parquet files, in order."""
-    return sorted(path.glob(SHARDS))
-
-
-def stored_episodes(path: Path) -> int:
-    """Return how many episodes a store's files hold."""
-    return sum(pq.read_metadata(file).num_rows for file in shard_files(path))
-
-
-_ADDED = ("captions", "times", "content", "key")
-
-
-def read_shard(file: Path, columns: list[str]) -> pa.Table:
-    """Read columns of one Parquet file; FramepredError where it is broken."""
-    try:
-        # Older stores lack these columns.
-        stored = pq.read_schema(file).names
-        held = [c for c in columns if c not in _ADDED or c in stored]
-        return pq.read_table(file, columns=held).select(held)
-    except (pa.ArrowException, OSError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise FramepredError(
-            f"token store file {file} cannot be read ({reason}): delete it and tokenize again"
-        ) from error
 
 
 def store_schema(info: StoreInfo) -> pa.Schema:

@@ -16,14 +16,15 @@ import pyarrow.parquet as pq
 from framepred.config.action_names import ActionNames, values_of
 from framepred.config.frame_size import fit_of
 from framepred.errors import FramepredError, FramepredWarning
-from framepred.io.atomic import writing
 from framepred.io.progress import Progress
+from framepred.io.remote import Unreachable, place, reaching, writing_at
 from framepred.sources.actions import join_names, kind_of
-from framepred.sources.content import content_of, distinct
+from framepred.sources.content import distinct
 from framepred.sources.contract import StoredEpisode
 from framepred.tokenizer.contract import Tokenizer
 from framepred.tokens.keys import drop_replaced, is_stored, read_keys
-from framepred.tokens.store import StoreInfo, read_shard, read_store_info, shard_files, store_schema, write_store_info
+from framepred.tokens.shards import read_shard, shard_files
+from framepred.tokens.store import StoreInfo, read_store_info, store_schema, write_store_info
 from framepred.tokens.workers import News, Workers, encode_here, encode_in_processes
 from framepred.tokens.writer import only_writer
 from framepred.video.clock import SAME_RATE, say_rate
@@ -41,8 +42,24 @@ class TokenizeProgress(Progress):
     skipped: int = 0
 
 
+@dataclass(frozen=True)
+class Agreed:
+    """What jobs of different shards must agree on: all videos, each once, and the actions that they share."""
+
+    videos: Sequence[StoredEpisode]
+    action_kind: str | None
+    action_names: ActionNames
+
+    @staticmethod
+    def on(videos: Sequence[StoredEpisode], store: Path) -> "Agreed":
+        """Look at all videos for a store; FramepredError where they share no kind of actions."""
+        once = distinct(videos)
+        old = read_store_info(store).action_names if _holds_something(store) else ()
+        return Agreed(once, *common_actions(once, old))
+
+
 def tokenize(
-    videos: Sequence[StoredEpisode],
+    videos: Sequence[StoredEpisode] | Agreed,
     out: str | os.PathLike[str],
     tokenizer: Tokenizer,
     name: str,
@@ -55,30 +72,39 @@ def tokenize(
     """Encode videos into the token store `out`, adding only those that it lacks.
 
     A video is known by what it holds: one that was moved is not stored again, one that was replaced, or whose actions
-    changed, takes the place of what was stored of it. `shard` (i, n) takes every n-th video from the i-th, counted
-    from 1; different shards may write into one folder at once. The rows are the same whatever `workers` and shards.
-    Every file appears whole or not at all.
+    changed, takes the place of what was stored of it. `out` may be remote (`s3://…`). `shard` (i, n) takes every n-th
+    video from the i-th, counted from 1; different shards may write into one folder at once. The rows are the same
+    whatever `workers` and shards. Every file appears whole or not at all.
     Raises FramepredError where `out` holds another tokenizer's tokens, those of another rate or another kind of
     actions, or where another process is writing it.
     """
-    with only_writer(Path(out), shard):
-        yield from _tokenize(distinct(videos), Path(out), tokenizer, (name, sha256, where), fps, workers, shard)
+    folder = place(out)
+    with only_writer(folder, shard):
+        # All videos, not this shard's: what the shards write must fit together.
+        agreed = videos if isinstance(videos, Agreed) else Agreed.on(videos, folder)
+        yield from _tokenize(agreed, folder, tokenizer, (name, sha256, where), fps, workers, shard)
+
+
+def store_info(
+    agreed: Agreed, folder: Path, tokenizer: Tokenizer, origin: tuple[str, str, str], fps: float | None
+) -> StoreInfo:
+    """Return what a store says of itself once videos are in it; FramepredError where they do not fit what is in it."""
+    old = read_store_info(folder) if _holds_something(folder) else None
+    names = _as_known(tokenizer, agreed.action_names) if agreed.action_kind else ()
+    wanted = StoreInfo(
+        *origin, tokenizer.codebook_size, tokenizer.grid, tokenizer.context_codebook_size, tokenizer.context_grid,
+        tokenizer.frame_size, agreed.action_kind, names, tokenizer.past > 1, fps or 0.0,
+    )  # fmt: skip
+    return wanted if old is None else _joined(folder, old, wanted)
 
 
 def _tokenize(
-    videos: Sequence[StoredEpisode], folder: Path, tokenizer: Tokenizer, origin: tuple[str, str, str],
+    agreed: Agreed, folder: Path, tokenizer: Tokenizer, origin: tuple[str, str, str],
     fps: float | None, workers: Workers | None, shard: tuple[int, int],
 ) -> Iterator[TokenizeProgress]:  # fmt: skip
     number, shards = shard
-    # All videos, not this shard's: what the shards write must fit together.
-    old = read_store_info(folder) if _holds_something(folder) else None
-    kind, joined = common_actions(videos, old.action_names if old else ())
-    names = _as_known(tokenizer, joined) if kind else ()
-    wanted = StoreInfo(
-        *origin, tokenizer.codebook_size, tokenizer.grid, tokenizer.context_codebook_size,
-        tokenizer.context_grid, tokenizer.frame_size, kind, names, tokenizer.past > 1, fps or 0.0,
-    )  # fmt: skip
-    info = wanted if old is None else _joined(folder, old, wanted)
+    videos = agreed.videos
+    info = store_info(agreed, folder, tokenizer, origin, fps)
     mine = videos[number - 1 :: shards]
     stored = read_keys(folder)
     missing = [v.ordered(info.action_names) for v in mine if not is_stored(v, stored)]
@@ -90,18 +116,20 @@ def _tokenize(
     skipped, done = 0, len(mine) - len(missing)
     try:
         for item in news:
+            if isinstance(item.error, Unreachable):
+                # Nothing is wrong with the video: it must not count as done.
+                raise item.error
             if item.error:
                 skipped += 1
                 _skip(item.error, skipped, len(videos))
             elif item.row:
-                video = missing[item.index]
-                files.add(item.row | {"content": video.content, "key": content_of(video)})
+                files.add(item.row)
                 done += 1
             if files.due():
                 files.write()
             meter.note(item)
             yield meter.progress(missing[item.index].name, done, len(mine), skipped)
-    except (KeyboardInterrupt, GeneratorExit):
+    except (KeyboardInterrupt, GeneratorExit, Unreachable):
         files.write_what_is_missing()
         raise
     finally:
@@ -158,7 +186,8 @@ class _Meter:
 
 
 def _holds_something(folder: Path) -> bool:
-    return folder.is_dir() and not all(p.name.startswith(".") for p in folder.iterdir())
+    with reaching(folder):
+        return folder.is_dir() and not all(p.name.startswith(".") for p in folder.iterdir())
 
 
 def _joined(folder: Path, old: StoreInfo, wanted: StoreInfo) -> StoreInfo:
@@ -226,7 +255,7 @@ class _Files:
     def _write_file(self) -> None:
         write_store_info(self.folder, self.prefix, self.info)
         table = pa.Table.from_pylist(self.rows, schema=store_schema(self.info))
-        with writing(self.folder / f"{self.prefix}-{self._next():05d}.parquet") as temporary:
+        with writing_at(self.folder / f"{self.prefix}-{self._next():05d}.parquet") as temporary:
             pq.write_table(table, temporary, compression="zstd")
 
     def write_what_is_missing(self) -> None:

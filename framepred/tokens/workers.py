@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from framepred.errors import FramepredError, FramepredWarning
+from framepred.sources.content import content_of
 from framepred.sources.contract import StoredEpisode, VideoInfo
 from framepred.sources.episode import check_action_count
 from framepred.tokenizer.contract import Tokenizer
@@ -113,6 +114,8 @@ def _row(
         "context_tokens": contexts.flatten().numpy(),
         "actions": None if actions is None else actions.tolist(),
         "captions": [vars(caption) for caption in captions] or None,
+        "content": video.content,
+        "key": content_of(video),
     }
 
 

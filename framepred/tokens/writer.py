@@ -6,6 +6,7 @@ from pathlib import Path
 
 from framepred.io.atomic import cannot_write
 from framepred.io.lock import locked
+from framepred.io.remote import is_remote
 
 
 @contextmanager
@@ -13,8 +14,12 @@ def only_writer(folder: Path, part: tuple[int, int] = (1, 1)) -> Iterator[None]:
     """Hold a store, which is made where it does not exist, for the job of part (i, n).
 
     Jobs of different parts of the same n may write at once. Raises FramepredError where another job writes what this
-    one would write too. A folder that is still empty in the end is removed.
+    one would write too; a remote place has no locks: there it is for you to see to. A folder that is still empty in
+    the end is removed.
     """
+    if is_remote(folder):
+        yield
+        return
     lock = folder / f".part-{part[0]}of{part[1]}.lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)

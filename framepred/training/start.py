@@ -16,8 +16,10 @@ from framepred.errors import FramepredError, FramepredWarning
 from framepred.io import zoo
 from framepred.io.atomic import write_text
 from framepred.io.files import read_json
+from framepred.io.remote import place
 from framepred.sources.contract import StoredEpisode
-from framepred.tokens.store import is_store, names_of_stores, read_shard, read_store_info, shard_files
+from framepred.tokens.shards import read_shard, shard_files
+from framepred.tokens.store import is_store, names_of_stores, read_store_info
 from framepred.training.held_out import START, HeldOut, content
 from framepred.training.tokenizer import unreadable
 from framepred.training.windows import held_out_end, split_episodes
@@ -139,7 +141,7 @@ def look_at_stores(stores: Sequence[str]) -> Footage:
     rows = [
         row
         for store in stores
-        for file in shard_files(Path(store))
+        for file in shard_files(place(store))
         for row in read_shard(file, ["episode", "source", "fps", "num_frames"]).to_pylist()
     ]
     rates, names = [_short(row["fps"]) for row in rows], names_of_stores(stores)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from framepred.sequence.layout import SequenceLayout
+from framepred.tokens.mapped import let_go
 from framepred.tokens.store import TokenEpisode
 
 
@@ -49,14 +50,17 @@ def step_generator(seed: int, *counters: int) -> torch.Generator:
 
 @dataclass(frozen=True)
 class Windows:
-    """Episodes one after the other as ids: `frames` int32 (all frames, stride), and each episode's start and length.
+    """Episodes, and windows of ids cut out of them when they are drawn.
 
-    `window` is the number of frames of a window; `weights` are the probabilities of the episodes.
+    For each episode, `tokens` int32 (T, K + N) and `actions` int32 (T, slots), vocabulary ids; `starts` and `lengths`
+    say where it lies among all frames. `window` is the number of frames of a window; `weights` are the probabilities of
+    the episodes.
     """
 
     layout: SequenceLayout
     window: int
-    frames: Tensor
+    tokens: tuple[Tensor, ...]
+    actions: tuple[Tensor, ...]
     starts: Tensor
     lengths: Tensor
     weights: Tensor
@@ -67,17 +71,15 @@ class Windows:
     ) -> "Windows":
         """Take the episodes of at least two frames; `groups` are their sources, drawn by frames to the `power`."""
         kept = [(e, g) for e, g in zip(episodes, groups, strict=True) if len(e.tokens) >= 2]
-        tokens = [layout.row_ids(e.tokens.flatten(1)) for e, _ in kept]
-        actions = [layout.action_ids(e.actions, len(e.tokens), e.name) for e, _ in kept]
-        frames = [torch.cat(pair, 1).int() for pair in zip(tokens, actions, strict=True)]
-        lengths = torch.tensor([len(f) for f in frames])
+        lengths = torch.tensor([len(e.tokens) for e, _ in kept], dtype=torch.int64)
         return Windows(
             layout,
             window,
-            torch.cat(frames) if frames else torch.empty(0, layout.stride, dtype=torch.int32),
-            torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)[:-1]]) if frames else lengths,
+            tuple(e.tokens.flatten(1) for e, _ in kept),
+            tuple(layout.action_ids(e.actions, len(e.tokens), e.name).int() for e, _ in kept),
+            lengths.cumsum(0) - lengths,
             lengths,
-            group_weights([g for _, g in kept], lengths.tolist(), power) if frames else torch.empty(0),
+            group_weights([g for _, g in kept], lengths.tolist(), power) if kept else torch.empty(0),
         )
 
     def __len__(self) -> int:
@@ -90,8 +92,14 @@ class Windows:
         """
         position = offsets[:, None] + torch.arange(self.window)
         real = position < self.lengths[episodes][:, None]
-        rows = self.starts[episodes][:, None] + torch.minimum(position, self.lengths[episodes][:, None] - 1)
-        return self.frames[rows].flatten(1).long(), real
+        rows = torch.minimum(position, self.lengths[episodes][:, None] - 1)
+        tokens, actions = (
+            torch.cat([part[0][:0], *(part[e][at] for e, at in zip(episodes.tolist(), rows, strict=True))])
+            for part in (self.tokens, self.actions)
+        )
+        let_go()
+        ids = torch.cat([self.layout.row_ids(tokens), actions.long()], 1)
+        return ids.view(len(rows), -1), real
 
     def batch(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw a batch of windows at random, in the form of `gather`."""

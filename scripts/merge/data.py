@@ -18,7 +18,8 @@ from framepred.io.atomic import write_text, writing_folder
 from framepred.recording.gym import Recording, record
 from framepred.sources.folder import find_videos
 from framepred.tokenizer.checkpoint import load_tokenizer, tokenizer_sha256
-from framepred.tokens.store import read_store, shard_files
+from framepred.tokens.shards import shard_files
+from framepred.tokens.store import read_store
 from framepred.tokens.tokenize import tokenize
 from framepred.training.windows import split_episodes, step_generator
 

@@ -99,7 +99,7 @@ def test_spread_covers_all_frames_and_never_changes() -> None:
 def test_an_episode_of_one_frame_teaches_nothing() -> None:
     windows = build([1, 1])
     assert len(windows) == 0
-    assert windows.frames.shape == (0, 3)
+    assert windows.tokens == windows.actions == ()
 
 
 names = st.lists(st.text("abcdef0123456789", min_size=1, max_size=6), min_size=1, max_size=40, unique=True)

@@ -1,0 +1,81 @@
+"""Places that fsspec reaches (`s3://BUCKET/KEY`, `gs://…`, `hf://datasets/OWNER/NAME/…`), used as paths."""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeGuard
+
+from framepred.errors import FramepredError
+from framepred.io.atomic import writing
+
+try:
+    from upath import UPath
+except ImportError:  # Of the extra `cluster`.
+    UPath = None  # type: ignore[assignment,misc]
+
+# `hf://OWNER/NAME` without `datasets/` is a model or tokenizer, which `hub` fetches.
+_URL = re.compile(r"(?!hf://(?!datasets/))[a-z][a-z0-9+.-]+://.")
+
+
+class Unreachable(FramepredError):
+    """A remote place does not answer, or does not let us: what was asked of it may succeed later."""
+
+
+def is_url(where: str | os.PathLike[str]) -> bool:
+    """Say whether a name means a remote place."""
+    return bool(_URL.match(os.fspath(where)))
+
+
+def is_remote(path: Path) -> TypeGuard["UPath"]:
+    """Say whether a path is one that `place` made for a remote place."""
+    return UPath is not None and isinstance(path, UPath)
+
+
+def place(where: str | os.PathLike[str]) -> Path:
+    """Return the path that a name means: on this machine, or a remote one, which reads, lists and deletes like it.
+
+    Raises FramepredError where what reaches a remote one is not installed.
+    """
+    if isinstance(where, Path) or is_remote(where) or not is_url(where):  # type: ignore[arg-type]
+        return where if is_remote(where) else Path(where)  # type: ignore[arg-type,return-value]
+    if UPath is None:
+        raise FramepredError(f"{where} is a remote place: pip install 'framepred[cluster]'")
+    with reaching(where):
+        path = UPath(os.fspath(where))
+        # Made on first use: a protocol that nobody knows, or whose package is missing, is said here.
+        assert path.fs is not None
+    return path  # type: ignore[return-value]
+
+
+@contextmanager
+def reaching(where: str | os.PathLike[str]) -> Iterator[None]:
+    """Raise Unreachable, in one line, for any error of what is asked of a place; nothing for one on this machine."""
+    try:
+        yield
+    except FramepredError:
+        raise
+    except Exception as error:
+        if not is_url(str(where)):
+            raise
+        # Each protocol has errors of its own, of no common kind.
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise Unreachable(
+            f"{where} cannot be reached ({reason}): check the address, the network and what you are logged in with"
+        ) from error
+
+
+@contextmanager
+def writing_at(path: Path, writer: str = "") -> Iterator[Path]:
+    """Yield a temporary path here; the file written there appears whole as `path`, as `writing` does, or not at all."""
+    if not is_remote(path):
+        with writing(path, writer) as temporary:
+            yield temporary
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder) / path.name
+        yield temporary
+        with reaching(path):
+            path.fs.put_file(str(temporary), path.path)

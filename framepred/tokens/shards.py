@@ -1,0 +1,95 @@
+"""The Parquet files of a token store, here or remote: which there are, and their columns."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from framepred.errors import FramepredError
+from framepred.io.remote import reaching
+
+SHARDS = "episodes-*.parquet"
+_TOKENS = ("tokens", "context_tokens")
+
+
+def shard_files(path: Path) -> list[Path]:
+    """Return a store's Parquet files, in order."""
+    with reaching(path):
+        return sorted(path.glob(SHARDS))
+
+
+def stored_episodes(path: Path) -> int:
+    """Return how many episodes a store's files hold."""
+    return sum(len(read_shard(file, ["num_frames"])) for file in shard_files(path))
+
+
+def stored_frames(path: Path) -> int:
+    """Return how many frames the episodes of a store's files have."""
+    return sum(sum(read_shard(file, ["num_frames"])["num_frames"].to_pylist()) for file in shard_files(path))
+
+
+_ADDED = ("captions", "times", "content", "key")
+
+
+@contextmanager
+def _opened(file: Path, columns: list[str]) -> Iterator[tuple[pq.ParquetFile, list[str]]]:
+    """Yield an open Parquet file and which of the columns it has; FramepredError where it is broken."""
+    try:
+        with reaching(file), file.open("rb") as opened, pq.ParquetFile(opened) as stored:
+            # Older stores lack these columns.
+            yield stored, [c for c in columns if c not in _ADDED or c in stored.schema_arrow.names]
+    except (pa.ArrowException, OSError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise FramepredError(
+            f"token store file {file} cannot be read ({reason}): delete it and tokenize again"
+        ) from error
+
+
+def read_shard(file: Path, columns: list[str]) -> pa.Table:
+    """Read columns of one Parquet file; FramepredError where it is broken."""
+    with _opened(file, columns) as (stored, held):
+        return stored.read(columns=held).select(held)
+
+
+def read_groups(file: Path, columns: list[str]) -> Iterator[pa.Table]:
+    """Read columns of one Parquet file a part at a time, so that it may be larger than memory."""
+    with _opened(file, columns) as (stored, held):
+        for number in range(stored.num_row_groups):
+            yield stored.read_row_group(number, columns=held).select(held)
+
+
+def width(row: dict[str, Any]) -> int:
+    """Return how many tokens a frame of a row has, those of its context with them."""
+    context = row["context_height"] * row["context_width"] if "context_height" in row else 0
+    return row["grid_height"] * row["grid_width"] + context
+
+
+def read_rows(file: Path, columns: list[str]) -> list[dict[str, Any]]:
+    """Return the rows of a file without their tokens; times as float64 (T,), None where an older store has none."""
+    table = read_shard(file, [name for name in columns if name not in _TOKENS])
+    rows = table.drop_columns([name for name in ("times",) if name in table.column_names]).to_pylist()
+    for i, row in enumerate(rows):
+        # As Python numbers, an hour of video would take gigabytes.
+        has = "times" in table.column_names
+        row["times"] = torch.from_numpy(table["times"][i].values.to_numpy().copy()) if has else None
+    return rows
+
+
+def each_tokens(file: Path, columns: list[str]) -> Iterator[npt.NDArray[np.int32]]:
+    """Yield the tokens of each row of a file, flat: of each frame those of its context, then its own."""
+    sizes = ("num_frames", "grid_height", "grid_width", "context_height", "context_width")
+    for table in read_groups(file, [name for name in columns if name in (*sizes, *_TOKENS)]):
+        lists = [name for name in ("context_tokens", "tokens") if name in table.column_names]
+        for i, row in enumerate(table.drop_columns(lists).to_pylist()):
+            widths = [row[of + "height"] * row[of + "width"] for of in ("context_", "grid_")[-len(lists) :]]
+            parts = [
+                table[name][i].values.to_numpy().reshape(row["num_frames"], width)
+                for name, width in zip(lists, widths, strict=True)
+            ]
+            yield np.concatenate(parts, 1).astype(np.int32).ravel()
