@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, InitProcessGroupKwargs
+from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 
 from framepred.config.recipe import TrainingRecipe
@@ -22,7 +22,7 @@ from framepred.io.interrupts import interrupts_held
 from framepred.training.log import MetricsLog
 from framepred.training.muon import Muon
 from framepred.training.preview import Preview
-from framepred.training.resume import TrainState
+from framepred.training.resume import TrainState, is_shared_out, make_whole
 
 
 @dataclass(frozen=True)
@@ -134,9 +134,8 @@ def fit(
 ) -> Iterator[TrainProgress]:
     """Train a stage, yielding progress after each step; leave its averaged weights in `stage.model`.
 
-    State is saved to RUN/resume-STAGE.safetensors every `save_minutes` and on interrupt; where that file exists,
-    training resumes from it. Each step is logged in RUN/metrics.jsonl. Raises Interrupted on Ctrl-C, and
-    FramepredError where the loss is not finite or a file cannot be read or written.
+    State is saved to RUN/resume-STAGE.safetensors every `save_minutes` and on interrupt, and resumed from. Each step is
+    logged in RUN/metrics.jsonl. Raises Interrupted on Ctrl-C, FramepredError where the loss or a file is broken.
     """
     session = _Session(stage, accelerator, loop, run / f"resume-{stage.name}.safetensors")
     log = MetricsLog(run / "metrics.jsonl", stage.name, session.state.step, accelerator.is_main_process)
@@ -164,6 +163,7 @@ def fit(
         progress = replace(progress, fraction=1.0, remaining=0.0, values=progress.values | session.validate(True))
         log.write(progress.to_row())
         yield progress
+    make_whole(session.model)
     log.close()
 
 
@@ -242,7 +242,7 @@ class _Session:
         """Return the values of validating the averaged weights, and draw what they make of held-out frames."""
         self.model.eval()
         with self.state.averaged():
-            if self.accelerator.is_main_process and self.accelerator.distributed_type != DistributedType.FSDP:
+            if self.accelerator.is_main_process and not is_shared_out(self.model):
                 self.preview.update(at_end)
             return self.stage.validate(self.model)
 

@@ -19,6 +19,8 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from framepred.errors import FramepredError
@@ -45,6 +47,10 @@ class TrainState:
     @staticmethod
     def of(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> "TrainState":
         """Return the state before the first step of a model as accelerate has prepared it."""
+        if isinstance(model, FullyShardedDataParallel):
+            raise FramepredError(
+                "FSDP of version 1 flattens the matrices that Muon needs whole: give accelerate launch --fsdp_version 2"
+            )
         parameters = [p for p in model.parameters() if p.requires_grad]
         # In its wrapper, torch finds weights that two layers share under only one of their names.
         bare = model.module if isinstance(model, DistributedDataParallel) else model
@@ -128,6 +134,19 @@ class TrainState:
             raise FramepredError(
                 f"cannot resume from {file} ({reason}): delete it to train this stage afresh"
             ) from error
+
+
+def is_shared_out(model: nn.Module) -> bool:
+    """Say whether a process holds but a part of the weights, as with FSDP: alone it cannot use the model."""
+    return any(isinstance(weight, DTensor) for weight in model.parameters())
+
+
+def make_whole(model: nn.Module) -> None:
+    """Put together, on every process, the weights of a model that FSDP has shared out, which is not trained after."""
+    for module in model.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            if isinstance(weight, DTensor):
+                module.register_parameter(name, nn.Parameter(weight.full_tensor().detach(), weight.requires_grad))
 
 
 def _copies(part: str, tensors: Mapping[str, Any]) -> dict[str, Tensor]:
