@@ -83,7 +83,13 @@ def ray() -> Iterator[Any]:
     module = pytest.importorskip("ray", reason="needs the extra cluster")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        module.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+        try:
+            module.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+        except Exception as error:
+            # Ray itself gives its processes 30 seconds, which one core among many users does not always do.
+            if "timed out during startup" not in str(error):
+                raise
+            pytest.skip(f"Ray cannot start here: {error}")
         yield module
         module.shutdown()
 
