@@ -7,6 +7,7 @@ frame on. A penalty keeps the distribution near the one that training began with
 
 import copy
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -113,15 +114,21 @@ class Reinforcer:
             self.state.load(self.file)
 
     def updates(self) -> Iterator[Reinforced]:
-        """Yield each update; the state is saved at the end and where the caller stops between two updates."""
+        """Yield each update.
+
+        The state is saved whenever `save_minutes` have passed, at the end, and where the caller stops between updates.
+        """
         log = MetricsLog(self.log_file, "reinforce", self.state.step, True)
-        total = self.recipe.reinforcement.updates
+        total, saved = self.recipe.reinforcement.updates, time.monotonic()
         try:
             while self.state.step < total:
                 with interrupts_held():
                     made = self._update(self.state.step)
                     self.state.count_step(0.0)
                     log.write({"stage": "reinforce", **asdict(made)})
+                if time.monotonic() - saved > self.recipe.training.save_minutes * 60:
+                    self.state.save(self.file, self.accelerator, 0.0)
+                    saved = time.monotonic()
                 yield made
         finally:
             self.state.save(self.file, self.accelerator, 0.0)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree, ignore_patterns
 
 import pytest
 import torch
@@ -64,16 +65,20 @@ def test_the_reward_rises_and_futures_are_those_of_the_trained_weights(tiny_run:
     assert made[0].kl == pytest.approx(0, abs=1e-6) and 0 < made[-1].kl < 2
 
 
-def test_stopped_it_resumes_to_the_same_weights(tiny_run: Path, clips_dir: Path, tmp_path: Path) -> None:
-    whole = LearnJob([str(clips_dir)], str(tiny_run), tmp_path / "whole", RECIPE)
+def test_stopped_or_killed_it_resumes_to_the_same_weights(tiny_run: Path, clips_dir: Path, tmp_path: Path) -> None:
+    recipe = apply(RECIPE, {"training": {"save_minutes": 0}})
+    whole = LearnJob([str(clips_dir)], str(tiny_run), tmp_path / "whole", recipe)
     expected = list(reinforce(whole))
     job = replace(whole, out=tmp_path / "stopped")
     progress = reinforce(job)
     assert [next(progress), next(progress)] == expected[:2]
+    # What a kill would leave.
+    copytree(job.out, tmp_path / "killed", ignore=ignore_patterns(".*"))
     progress.close()
-    assert list(reinforce(replace(job, resume=True))) == expected[2:]
-    old, new = (load_file(out / "model.safetensors") for out in (whole.out, job.out))
-    assert all(torch.equal(old[name], new[name]) for name in old)
+    for out in (job.out, tmp_path / "killed"):
+        assert list(reinforce(replace(job, out=out, resume=True))) == expected[2:]
+        old, new = (load_file(folder / "model.safetensors") for folder in (whole.out, out))
+        assert all(torch.equal(old[name], new[name]) for name in old)
 
 
 def test_the_command_and_what_it_refuses(tiny_run: Path, clips_dir: Path, tmp_path: Path) -> None:
