@@ -10,23 +10,26 @@ from framepred.io.atomic import write_text
 from merge.answers import Answer, Runs, answers, sentence, to_row
 from merge.arms import ARMS
 from merge.measures import from_json
+from merge.proof import MERGED
 from merge.questions import BEFORE, QUESTIONS, Question, table
 from merge.statistics import estimate
 
 
-def write_page(out: Path, about: Mapping[str, Any], runs: Runs, tuned: Mapping[str, Any]) -> dict[str, Any]:
-    """Write OUT/merge.md, its figures and merge.json; return what the latter holds."""
+def write_page(
+    out: Path, about: Mapping[str, Any], runs: Runs, tuned: Mapping[str, Any], proof: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Write OUT/merge.md and its figures; return what OUT/merge.json is to hold. `proof` is of `proof.prove`."""
     made = {question.name: answers(runs, question) for question in QUESTIONS}
     results = {
         "about": dict(about), "arms": arm_table(runs), "tuned": dict(tuned),
-        "questions": {name: [to_row(one) for one in rows] for name, rows in made.items()},
+        "questions": {name: [to_row(one) for one in rows] for name, rows in made.items()}, "proof": proof,
     }  # fmt: skip
     lines = ["# The merge", "", *introduction(about, runs), ""]
     for question in QUESTIONS:
         lines += section(question, made[question.name])
         if made[question.name]:
             write_text(out / f"{question.name}.svg", figure(made[question.name]))
-    lines += [*arms_section(results["arms"]), "", *tuned_section(tuned), "", *how(about)]
+    lines += [*proof_section(proof), "", *arms_section(results["arms"]), "", *tuned_section(tuned), "", *how(about)]
     write_text(out / "merge.md", "\n".join(lines).rstrip() + "\n")
     return results
 
@@ -101,6 +104,22 @@ def figure(made: Sequence[Answer]) -> str:
         "difference, in smallest effects that matter; better to the right (thick: items, thin: seeds)", fontsize=7
     )
     return to_svg(drawing)
+
+
+def proof_section(proof: Mapping[str, Any] | None) -> list[str]:
+    """Say what llama.cpp made of the merged run's GGUF."""
+    if proof is None:
+        said = f"Not run: {MERGED} was not trained yet."
+    elif "missing" in proof:
+        said = f"Not run: {proof['missing']}."
+    else:
+        same = "as framepred" if proof["caption"] == proof["own_caption"] else f"framepred: “{proof['own_caption']}”"
+        said = (
+            f"llama.cpp reads the GGUF of {MERGED}. Behind {proof['frames']} frames of {proof['episode']} it says "
+            f"“{proof['caption']}” ({same}), and {proof['equal_tokens']} of the next frame's {proof['tokens']} tokens "
+            "are framepred's, drawn greedily."
+        )
+    return ["## One model", "", said]
 
 
 def arm_table(runs: Runs) -> dict[str, dict[str, Any]]:

@@ -9,6 +9,7 @@ import torch
 from language import save_language_model, text_loss
 
 from framepred.config.recipe import apply_settings
+from framepred.errors import FramepredError
 from framepred.llm.token_names import TOKENIZER_JSON, text_ids, text_tokenizer
 from framepred.predictor.llama import Llama
 from framepred.training.pipeline import Job
@@ -109,6 +110,8 @@ def loss_of(setup: Setup, arm: Arm, run: Path) -> float:
         ids = torch.tensor([id for text in setup.read("developed") for id in text_ids(words, text)][:8192])
         size = loaded.layout.vocabulary.text_size
         values["text_loss"] = text_loss(loaded.predictor, ids, size, min(128, len(ids)))
+    if missing := [name for name in arm.judged if name not in values]:
+        raise FramepredError(f"{run} has no {missing[0]}: give --data whose every part has more captioned episodes")
     return float(sum(values[name] for name in arm.judged))
 
 
