@@ -192,5 +192,7 @@ def how(about: Mapping[str, Any]) -> list[str]:
         "- A fact is right where the true caption is likelier behind its frames than with any other fact of its kind;",
         "  *unseen*: the same behind the frames of another caption. Actions are not given. Each fact counts alike.",
         "- *needed*: items for the smallest effect that matters, by the spread found (decided after seeing data).",
-        "- The first look (one seed, 24 clips, 100 captions) stands in the history of this file.",
+        "- On a GPU, in pieces of ten minutes until it ends: `timeout -s INT 10m scripts/reproduce_merge -o OUT --llm",
+        "  SmolLM2.gguf --size 135m`. Each piece goes on where the last one stopped, and writes the page anew.",
+        "- Before the questions were written there was [a first look](first-look.md), of one seed; it decides nothing.",
     ]  # fmt: skip
