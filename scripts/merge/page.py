@@ -29,7 +29,8 @@ def write_page(
         lines += section(question, made[question.name])
         if made[question.name]:
             write_text(out / f"{question.name}.svg", figure(made[question.name]))
-    lines += [*proof_section(proof), "", *arms_section(results["arms"]), "", *tuned_section(tuned), "", *how(about)]
+    tables = [*arms_section(results["arms"]), "", *tuned_section(tuned), ""] if results["arms"] else []
+    lines += [*proof_section(proof), "", *tables, *how(about)]
     write_text(out / "merge.md", "\n".join(lines).rstrip() + "\n")
     return results
 
@@ -44,15 +45,22 @@ def introduction(about: Mapping[str, Any], runs: Runs) -> list[str]:
         f"{most} of 3 seeds, {about['steps']} steps a training, {about['machine']}, {about['date']}.",
         "What was asked, and what would decide it, was written before: [questions](questions.md).",
     ]
-    if most < 3:
+    if not most:
+        lines.append(
+            "**No arm was trained and measured yet: nothing is answered.** The same command goes on from here."
+        )
+    elif most < 3:
         lines.append(
             f"**{3 - most} of the 3 seeds are missing: with one seed nothing is decided, with two little.** The same "
             f"command with `--seeds 0,1,2` goes on from here."
         )
     if lacking:
         lines.append(f"Not run: {', '.join(lacking)}.")
-    lines.append("Nothing is claimed of another size than this one; the 135M model was not run.")
-    return lines if about["size"] != "135m" else lines[:-1]
+    if about["size"] == "tiny":
+        lines.append("This size is for a part of one core: enough to see that all of it works, not to decide anything.")
+    if about["size"] != "135m":
+        lines.append("Nothing is claimed of another size than this one; the 135M model was not run.")
+    return [part for line in lines for part in (line, "")][:-1]
 
 
 def section(question: Question, made: Sequence[Answer]) -> list[str]:
@@ -65,7 +73,7 @@ def section(question: Question, made: Sequence[Answer]) -> list[str]:
     picture = [f"![{question.name}]({question.name}.svg)", ""] if made else []
     return [
         f"## {question.asks}", "", sentence(question, made), "", f"The bet loses if: {question.loses}", "", *picture,
-        *table(headers, rows), "", f"Not shown: {question.not_shown}", "",
+        *([*table(headers, rows), ""] if rows else []), f"Not shown: {question.not_shown}", "",
     ]  # fmt: skip
 
 

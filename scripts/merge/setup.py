@@ -23,7 +23,7 @@ from framepred.training.start import Start
 from framepred.world.device import choose_device
 from framepred.world.run import load_run
 from merge.arms import COMMON, Size
-from merge.data import make_stores, record_games, split_texts
+from merge.data import cached, make_stores, record_games, split_texts
 
 HEALING = 3
 """How much longer than any other training a cut language model reads text, before all else."""
@@ -103,7 +103,7 @@ def prepare(request: Request) -> Setup:
     data = request.data or out / "data"
     if request.data is None:
         record_games(data, size.episodes, -(-size.clips // 3))
-    texts = split_texts(request.texts, out / "text")
+    texts = cached(out / "texts.json", lambda: split_texts(request.texts, out / "text"))
     if request.tokenizer is None:
         plan = [f"training.minutes={0 if request.steps else TOKENIZER * request.minutes}"]
         run_training(Job([str(data / "train")], out / "tokenizer", apply_settings(recipe, plan), only="tokenizer"))
