@@ -46,6 +46,9 @@ def test_an_experiment_that_was_stopped_goes_on_to_the_same_results(tiny_run: Pa
     assert outcomes(known) == outcomes(first)
     assert len(SCRIPT["complete"](known)) == len(ROWS)
     assert outcomes(known + list(SCRIPT["attempts"](run, PROTOCOL, known))) == outcomes(whole)
+    some = SCRIPT["complete"](whole[:-1], ("simulator", "random"))
+    assert {r["row"] for r in some} == {"simulator", "random"} and len(some) == 4
+    assert len(SCRIPT["table"](some).splitlines()) == 4
     lines = SCRIPT["table"](whole).splitlines()
     assert len(lines) == 2 + len(ROWS) and all(" of 2, " in line for line in lines[2:])
     assert "<svg" in SCRIPT["curves"](whole, PROTOCOL)
