@@ -110,7 +110,9 @@ def _show_scores(name: str, summary: dict[str, Any]) -> None:
         click.echo(f"The prediction is {gain:.2f} dB better than copying the last frame on this clip.")
     else:
         beaten = mean["ceiling"]["psnr"] < mean["copy_last"]["psnr"]
-        why = "so is the tokenizer ceiling: little moves here" if beaten else "too little training, or on other videos"
+        why = "too little training, or on other videos"
+        if beaten:
+            why = "so is the tokenizer ceiling: little moves here, or such pictures are new to the tokenizer"
         click.echo(f"The prediction is {-gain:.2f} dB worse than copying the last frame on this clip ({why}).")
     say_words(heads)
 

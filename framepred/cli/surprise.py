@@ -75,11 +75,12 @@ def _show_moments(found: "Surprise", summary: dict[str, Any]) -> None:
         for t in moments[:_SHOWN]
     ]
     heads = ("the model was", "frame", "second", "surprise", "NLL", "entropy")
-    print_table(
-        heads, rows,
+    click.echo(
         f"{found.video.name}, {summary['frames']} frames; moments where the model was sure and wrong: {len(wrong)}, "
-        f"unsure: {len(unsure)}",
-    )  # fmt: skip
+        f"unsure: {len(unsure)}"
+    )
+    if rows:
+        print_table(heads, rows)
     if found.taken is not None:
         said = [f"frame {t} {words}" for t in range(len(found.tokens)) if (words := found.action_words(t))]
         click.echo("\n".join(said) or "every frame looks like the result of its action")

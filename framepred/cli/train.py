@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from framepred.cli import options
-from framepred.cli.console import consume, duration, print_json, say, say_next, show_progress
+from framepred.cli.console import consume, duration, print_json, say, say_next, show_progress, warn
 from framepred.cli.curves import drawing_curves
 from framepred.cli.group import cli
 from framepred.cli.memory import keep_memory
@@ -104,7 +104,7 @@ def train(
     with saying_what_is_saved(out, place, _saved, options.how_to_resume(overwrite)) as folder:
         job = Job(sources, folder, chosen, tokenizer, only, init_from, resume, texts, track)
         with closing(run_training(job)) as progress:
-            start, results = _watch(drawing_curves(progress, folder) if main_process else progress)
+            start, results = _watch(drawing_curves(progress, folder) if main_process else progress, folder, sources)
         if not main_process:
             return
         verdict = None if only == "tokenizer" else _judged(folder, sources, start, chosen.training.minutes)
@@ -168,22 +168,30 @@ def _judged(folder: Path, sources: tuple[str, ...], start: Any, minutes: float) 
     return last if isinstance(last, Verdict) else None
 
 
-def _watch(progress: Iterator[Any]) -> tuple[Any, dict[str, dict[str, float]]]:
-    """Say what will be done, draw the progress, a line for each validation.
+def _watch(progress: Iterator[Any], folder: Path, sources: tuple[str, ...]) -> tuple[Any, dict[str, dict[str, float]]]:
+    """Say what will be done and what cannot be reached, draw the progress, a line for each validation.
 
     Return what was said first, and each stage's last values.
     """
+    from framepred.evaluation.limit import doubt_tokenizer
     from framepred.training.loop import TrainProgress
     from framepred.training.start import Start
 
     results: dict[str, dict[str, float]] = {}
     begun: list[Start] = []
+    doubted = False
 
     def describe(p: Any) -> tuple[float, str]:
+        nonlocal doubted
         if isinstance(p, Start):
             begun.append(p)
             say("\n".join(start_lines(p)))
             return 0.0, "starting"
+        if begun and not doubted:
+            # What it is given is in the run now.
+            doubted = True
+            if doubt := doubt_tokenizer(folder, sources, begun[0]):
+                warn(f"warning: {doubt}")
         if not isinstance(p, TrainProgress):
             return show_progress(p)
         results[p.stage] = results.get(p.stage, {}) | {"step": p.step, "loss": p.loss} | p.values

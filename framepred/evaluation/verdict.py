@@ -104,15 +104,20 @@ def judge(folder: Path, sources: Sequence[str], start: Start, seconds: float | N
 
 def _clips(run: Run, sources: Sequence[str], held_out: Sequence[HeldOut]) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Yield frames (context + horizon, 3, H, W) and the actions between them, of the held-out episodes in turn."""
+    known = held_out_episodes(sources, held_out)[:CLIPS]
+    each = -(-CLIPS // max(1, len(known)))
+    for episode, first in known:
+        yield from _cut(run, episode, first, each)
+
+
+def held_out_episodes(sources: Sequence[str], held_out: Sequence[HeldOut]) -> list[tuple[StoredEpisode, int]]:
+    """Return the held-out episodes whose pictures are at hand, each with the first frame that is held out."""
     keys = [h.key for h in held_out]
     try:
         found = {e.key: e for e in find_episodes(keys if any(map(is_store, sources)) else sources)} if keys else {}
     except FramepredError:
-        return
-    known = [(found[h.key], h.first) for h in held_out if h.key in found][:CLIPS]
-    each = -(-CLIPS // max(1, len(known)))
-    for episode, first in known:
-        yield from _cut(run, episode, first, each)
+        return []
+    return [(found[h.key], h.first) for h in held_out if h.key in found]
 
 
 def _cut(run: Run, episode: StoredEpisode, first: int, count: int) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -197,9 +202,9 @@ def _advice(trial: Trial, copying: float, ceiling: float, start: Start, fit: Fit
     """Return what would help, the most first."""
     found = []
     if ceiling < copying:
-        found.append(
-            f"a tokenizer trained on these videos: the present one gives back {ceiling:.1f} dB at best, below copying"
-        )
+        more = "more minutes for the tokenizer"
+        what = more if "tokenizer" in start.steps else "a tokenizer trained on these videos (--init-from none)"
+        found.append(f"{what}: the present one gives back {ceiling:.1f} dB at best, below copying")
     if fit == "under":
         found.append("more minutes: the validation loss was still falling")
     if fit == "over" or start.videos == 1:
