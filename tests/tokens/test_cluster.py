@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 import warnings
 from collections.abc import Iterator
 from functools import partial
@@ -79,8 +80,10 @@ def test_two_local_workers_one_of_which_is_killed(videos: Path, one: Path, tmp_p
 
 
 @pytest.fixture
-def ray() -> Iterator[Any]:
+def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A Ray cluster of this machine, whose workers import what this process can."""
     module = pytest.importorskip("ray", reason="needs the extra cluster")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -94,6 +97,7 @@ def ray() -> Iterator[Any]:
         module.shutdown()
 
 
+@pytest.mark.slow
 def test_a_ray_cluster(videos: Path, one: Path, tmp_path: Path, ray: Any) -> None:
     assert run_tasks(make_executor(plan(videos, tmp_path / "s"), "ray", 2, {"mem_per_cpu_gb": 0.1}))
     assert rows(tmp_path / "s") == rows(one)
