@@ -174,7 +174,7 @@ def _by_tasks(
 
     from framepred.io.toml import read_settings
     from framepred.tokens.cluster import Plan, make_executor, run_tasks
-    from framepred.tokens.keys import is_stored, read_keys
+    from framepred.tokens.keys import find_missing, read_keys
     from framepred.tokens.shards import stored_frames
     from framepred.tokens.tokenize import Agreed, store_info
 
@@ -191,8 +191,8 @@ def _by_tasks(
     if not ended:
         return {"tasks": executor.world_size}
     rows = read_keys(out)
-    known = {row.source for row in rows}
-    skipped = sum(not is_stored(video, rows) for video in agreed.videos if video.key not in known)
+    places = {row.source for row in rows}
+    skipped = len(find_missing([video for video in agreed.videos if video.key not in places], rows)[0])
     frames = stored_frames(out) - before
     return {
         "episodes": len(agreed.videos) - skipped, "frames": frames, "skipped": skipped,

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from framepred.errors import FramepredError
-from framepred.io.remote import writing_at
+from framepred.io.remote import Unreachable, writing_at
 from framepred.sources.content import content_of
 from framepred.sources.contract import StoredEpisode
 from framepred.tokens.shards import read_shard, shard_files
@@ -33,22 +33,28 @@ def read_keys(folder: Path) -> list[Key]:
     return [Key(row["source"], row.get("content") or "", row.get("key") or "") for row in rows]
 
 
-def is_stored(video: StoredEpisode, rows: Sequence[Key]) -> bool:
-    """Say whether one of the rows is this video as it is now."""
+def find_missing(videos: Sequence[StoredEpisode], rows: Sequence[Key]) -> tuple[list[StoredEpisode], list[Key]]:
+    """Return the videos that none of the rows is, as they are now; and what the others are known by."""
     if not rows:
-        return False
-    key = _key_of(video)
-    return any(row.key == key if row.key else row.source == video.key for row in rows)
+        return list(videos), []
+    keys, places = {row.key for row in rows} - {""}, {row.source for row in rows if not row.key}
+    missing, known = list[StoredEpisode](), list[Key]()
+    for video in videos:
+        key = _key_of(video)
+        if key is not None and key.key in keys:
+            known.append(key)
+        elif video.key not in places:
+            missing.append(video)
+    return missing, known
 
 
-def drop_replaced(folder: Path, videos: Sequence[StoredEpisode], info: StoreInfo) -> None:
-    """Delete rows of what videos were before they, or their actions, were replaced; their new rows are stored already.
+def drop_replaced(folder: Path, now: Sequence[Key], info: StoreInfo) -> None:
+    """Delete rows of what videos were before they, or their actions, were replaced.
 
-    A row is replaced where it has the place of a video, or its frames and a place where nothing is any more.
+    `now` is what videos are known by whose rows are stored. A row is replaced where it has the place of one, or its
+    frames and a place where nothing is any more.
     """
     rows = read_keys(folder)
-    stored = {row.key for row in rows}
-    now = [Key(v.key, v.content, key) for v in videos if (key := _key_of(v)) in stored]
     keys, places, contents = ({k[i] for k in now} for i in (2, 0, 1))
     old = {
         row.key
@@ -68,9 +74,11 @@ def drop_replaced(folder: Path, videos: Sequence[StoredEpisode], info: StoreInfo
                 pq.write_table(kept, temporary, compression="zstd")
 
 
-def _key_of(video: StoredEpisode) -> str | None:
+def _key_of(video: StoredEpisode) -> Key | None:
     """Return what a row of a video is known by; None where it cannot be read, which is said when it is its turn."""
     try:
-        return content_of(video)
+        return Key(video.key, video.content, content_of(video))
+    except Unreachable:
+        raise
     except FramepredError:
         return None

@@ -22,7 +22,7 @@ from framepred.sources.actions import join_names, kind_of
 from framepred.sources.content import distinct
 from framepred.sources.contract import StoredEpisode
 from framepred.tokenizer.contract import Tokenizer
-from framepred.tokens.keys import drop_replaced, is_stored, read_keys
+from framepred.tokens.keys import Key, drop_replaced, find_missing, read_keys
 from framepred.tokens.shards import read_shard, shard_files
 from framepred.tokens.store import StoreInfo, read_store_info, store_schema, write_store_info
 from framepred.tokens.workers import News, Workers, encode_here, encode_in_processes
@@ -106,8 +106,8 @@ def _tokenize(
     videos = agreed.videos
     info = store_info(agreed, folder, tokenizer, origin, fps)
     mine = videos[number - 1 :: shards]
-    stored = read_keys(folder)
-    missing = [v.ordered(info.action_names) for v in mine if not is_stored(v, stored)]
+    lacking, known = find_missing(mine, read_keys(folder))
+    missing = [video.ordered(info.action_names) for video in lacking]
     if not missing:
         return
     files = _Files(folder, "episodes" if shards == 1 else f"episodes-{number}of{shards}", info)
@@ -124,6 +124,7 @@ def _tokenize(
                 _skip(item.error, skipped, len(videos))
             elif item.row:
                 files.add(item.row)
+                known.append(Key(*(item.row[name] for name in Key._fields)))
                 done += 1
             if files.due():
                 files.write()
@@ -135,7 +136,7 @@ def _tokenize(
     finally:
         news.close()
     files.write()
-    drop_replaced(folder, mine, info)
+    drop_replaced(folder, known, info)
     warn_of_rates([r for f in shard_files(folder) for r in read_shard(f, ["fps"]).column("fps").to_pylist()], fps)
 
 
