@@ -23,6 +23,8 @@ from framepred.sources.episode import Episode
 
 _HEIGHT = 96
 _ROW = 34
+# Pixels that a letter takes.
+_LETTER = 6.5
 # Frames of an episode that are read to find the lag of its actions.
 _LOOKED_AT = 400
 _MOST_VALUES = 16
@@ -101,11 +103,18 @@ def _rows(episode: Episode, count: int, step: int) -> list[dict[str, Any]]:
     taken = episode.actions[:count]
     if not taken.is_floating_point():
         names = values_of(episode.action_names)
-        cells = [{"x": step * t + step, "text": names[i] if names else str(i), "hue": i * 67 % 360} for t, i in
-                 enumerate(taken.tolist())]  # fmt: skip
+        words = [names[i] if names else str(i) for i in taken.tolist()]
+        cells = [{"x": step * t + step, "text": _short(word, step), "title": word, "hue": i * 67 % 360} for t, (i, word)
+                 in enumerate(zip(taken.tolist(), words, strict=True))]  # fmt: skip
         return [*rows, {"name": episode.action_names[0], "cells": cells, "points": None, "range": ""}]
     columns = list(zip(episode.action_names, taken.T.tolist(), strict=True))
     return [*rows, *(_curve(name, values, step) for name, values in columns[:_MOST_VALUES])]
+
+
+def _short(word: str, width: int) -> str:
+    """Cut a word that is wider than so many pixels."""
+    most = max(2, int((width - 10) / _LETTER))
+    return word if len(word) <= most else word[: most - 1] + "…"
 
 
 def _curve(name: str, values: list[float], step: int) -> dict[str, Any]:

@@ -92,3 +92,16 @@ def test_what_is_shown_is_never_overwritten(tmp_path: Path) -> None:
         result = CliRunner().invoke(cli, ["preview", str(folder), "-o", str(file), "--overwrite"])
         assert result.exit_code == 1 and "would delete the input" in result.stderr
         assert file.read_bytes() == before
+
+
+def test_a_long_name_of_an_action_is_cut_and_told_whole_under_the_pointer(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", moving_square(0, 4)[0], 10.0, lossless=True)
+    name = "make_a_very_long_wooden_sword"
+    (tmp_path / "a.actions.csv").write_text(f"action\nleft\n{name}\nleft\nleft\n")
+    page = tmp_path / "page.html"
+    assert CliRunner().invoke(cli, ["preview", str(tmp_path / "a.mp4"), "-o", str(page)]).exit_code == 0
+    labels = re.findall(r'text-anchor="middle">([^<]*)</text>', page.read_text())
+    assert labels[0] == "left"
+    # Letters are about 6.5 pixels wide, a frame is 96.
+    assert labels[1].endswith("…") and name.startswith(labels[1][:-1]) and 8 < len(labels[1]) < 96 / 6.5
+    assert f"<title>{name}</title>" in page.read_text()
