@@ -133,7 +133,9 @@ def _train(job: Job, init: Run | LanguageModel | None) -> Generator[Progress, No
     names = known_names(init if isinstance(init, Run) else None, stores)
     if layout is not None:
         names = layout.actions.names if layout.actions else None
-    episodes = episodes_of(stores, names, videos)
+    # A large store is written once as the file that all processes map.
+    with accelerator.main_process_first():
+        episodes = episodes_of(stores, names, videos)
     parts = divided(episodes, held, job.recipe.data.validation_fraction)
     yield from _train_predictor(job, stores, parts, tokenizer, sha256, init, accelerator, started, layout)
 

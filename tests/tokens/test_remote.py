@@ -9,6 +9,7 @@ import doubles
 import pytest
 import torch
 from click.testing import CliRunner
+from conftest import TINY_SETTINGS
 
 from framepred.cli import cli
 from framepred.errors import FramepredError
@@ -103,6 +104,12 @@ def test_the_command_on_urls(bucket: str, tiny_run: Path, tmp_path: Path) -> Non
     made = invoke("tokenize", f"{bucket}/videos/#1:", "-o", f"{bucket}/t", "--tokenizer", tiny_run, "--json")
     assert made.exit_code == 0, made.output
     assert '"episodes": 2, "frames": 15' in made.stdout
+    settings = [part for setting in TINY_SETTINGS for part in ("--set", setting)]
+    trained = invoke(
+        "train", f"{bucket}/t", "-o", tmp_path / "run", "--tokenizer", tiny_run, "--init-from", "none", *settings,
+        "--steps", 2, "--set", "predictor.window=3",
+    )  # fmt: skip
+    assert trained.exit_code == 0, trained.output
     for source, says in (
         (f"{bucket}/nothing", f"{bucket}/nothing is not there, or holds no video"),
         ("s3://nobody/videos", "s3://nobody/videos"),
