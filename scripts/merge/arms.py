@@ -1,5 +1,6 @@
 """The trainings that are compared, as data: what each begins from, what it sees, and what of it is measured."""
 
+import hashlib
 from dataclasses import dataclass
 
 # 16 tokens a frame, so that a small machine sees many; a frame's token weighs a tenth of a word's, for there are many.
@@ -130,3 +131,8 @@ SIZES = {
     "cut": Size(4, 8192, ("predictor.window=8", "predictor.batch_size=12"), 100, 96, 1200, 800, 4.0, 0.2),
     "135m": Size(0, 0, ("predictor.window=12", "predictor.batch_size=48"), 200, 96, 1200, 800, 10.0, 0.1),
 }
+
+
+def tables_sha256(size: Size) -> str:
+    """Return a hash of all that these tables say of an experiment of a size."""
+    return hashlib.sha256(repr((COMMON, size, ARMS)).encode()).hexdigest()
