@@ -12,23 +12,23 @@ from framepred.tokenizer.checkpoint import load_tokenizer
 from framepred.training.start import Start
 
 _FRAMES = 48
-"""Frames that are looked at, of the first held-out episode."""
+"""Frames that are looked at: the first ones, wherever what is held out begins, for a long video takes long to read."""
 
 
 @torch.inference_mode()
 def doubt_tokenizer(folder: Path, sources: Sequence[str], start: Start) -> str | None:
-    """Say that a run's tokenizer gives held-out frames back worse than the last frame shown again is, 8 frames long.
+    """Say that a run's tokenizer gives frames of a held-out episode back worse than copying one for 8 frames is.
 
     None where it does not, where a tokenizer is trained first or sees the past, or where no pictures are at hand.
     """
     held = held_out_episodes(sources, start.held_out)
     if "tokenizer" in start.steps or not held:
         return None
-    tokenizer, (episode, first) = load_tokenizer(folder / "tokenizer"), held[0]
+    tokenizer, episode = load_tokenizer(folder / "tokenizer"), held[0][0]
     if tokenizer.past:
         return None
     try:
-        frames = episode.read(tokenizer.frame_size, start.rates[0], first + _FRAMES, with_actions=False).frames[first:]
+        frames = episode.read(tokenizer.frame_size, start.rates[0], _FRAMES, with_actions=False).frames
     except FramepredError:
         return None
     if len(frames) <= HORIZON:
