@@ -5,16 +5,11 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TypeGuard
+from pathlib import Path, PurePath
+from typing import Any
 
 from framepred.errors import FramepredError
 from framepred.io.atomic import writing
-
-try:
-    from upath import UPath
-except ImportError:  # Of the extra `cluster`.
-    UPath = None  # type: ignore[assignment,misc]
 
 # `hf://OWNER/NAME` without `datasets/` is a model or tokenizer, which `hub` fetches.
 _URL = re.compile(r"(?!hf://(?!datasets/))[a-z][a-z0-9+.-]+://.")
@@ -29,9 +24,9 @@ def is_url(where: str | os.PathLike[str]) -> bool:
     return bool(_URL.match(os.fspath(where)))
 
 
-def is_remote(path: Path) -> TypeGuard["UPath"]:
+def is_remote(path: Any) -> bool:
     """Say whether a path is one that `place` made for a remote place."""
-    return UPath is not None and isinstance(path, UPath)
+    return not isinstance(path, str | PurePath)
 
 
 def place(where: str | os.PathLike[str]) -> Path:
@@ -39,15 +34,19 @@ def place(where: str | os.PathLike[str]) -> Path:
 
     Raises FramepredError where what reaches a remote one is not installed.
     """
-    if isinstance(where, Path) or is_remote(where) or not is_url(where):  # type: ignore[arg-type]
-        return where if is_remote(where) else Path(where)  # type: ignore[arg-type,return-value]
-    if UPath is None:
-        raise FramepredError(f"{where} is a remote place: pip install 'framepred[cluster]'")
+    if is_remote(where):
+        return where  # type: ignore[return-value]
+    if not is_url(where):
+        return Path(where)
+    try:
+        from upath import UPath
+    except ImportError as error:
+        raise FramepredError(f"{where} is a remote place: pip install 'framepred[cluster]'") from error
     with reaching(where):
-        path = UPath(os.fspath(where))
+        path: Any = UPath(os.fspath(where))
         # Made on first use: a protocol that nobody knows, or whose package is missing, is said here.
         assert path.fs is not None
-    return path  # type: ignore[return-value]
+    return path
 
 
 @contextmanager
@@ -68,7 +67,7 @@ def reaching(where: str | os.PathLike[str]) -> Iterator[None]:
 
 
 @contextmanager
-def writing_at(path: Path, writer: str = "") -> Iterator[Path]:
+def writing_at(path: Any, writer: str = "") -> Iterator[Path]:
     """Yield a temporary path here; the file written there appears whole as `path`, as `writing` does, or not at all."""
     if not is_remote(path):
         with writing(path, writer) as temporary:
