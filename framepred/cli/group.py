@@ -1,8 +1,10 @@
 """What all commands share: the group, which turns errors into one line, and their common options."""
 
 import errno
-import signal
+import sys
+import time
 import warnings
+from _thread import interrupt_main, start_new_thread
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,26 +14,32 @@ import click
 import framepred
 from framepred.cli.console import warn
 from framepred.cli.help import Command
-from framepred.errors import FramepredError, FramepredWarning
+from framepred.errors import FramepredError, FramepredWarning, Interrupted
+from framepred.io.interrupts import interrupts_noted, is_interrupt
 
 
 @contextmanager
-def terminate_like_interrupt() -> Iterator[None]:
-    """Let SIGTERM (of a scheduler) and SIGHUP (of a terminal that closes) end a block as Ctrl-C does."""
+def interrupts_come_again() -> Iterator[None]:
+    """Let an interrupt that Python ignores, because it came while an object was deleted, come once more."""
+    before = sys.unraisablehook
 
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
+    def hook(ignored: Any) -> None:
+        if not isinstance(ignored.exc_value, KeyboardInterrupt):
+            before(ignored)
+            return
+        # Not from here, where it would be ignored again: a thread whose start is not waited for.
+        start_new_thread(_interrupt_soon, ())
 
-    ending = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    # What is ignored (nohup) or has a handler stays so.
-    ending = [number for number in ending if signal.getsignal(number) == signal.SIG_DFL]
+    sys.unraisablehook = hook
     try:
-        for number in ending:
-            signal.signal(number, stop)
         yield
     finally:
-        for number in ending:
-            signal.signal(number, signal.SIG_DFL)
+        sys.unraisablehook = before
+
+
+def _interrupt_soon() -> None:
+    time.sleep(0.05)
+    interrupt_main()
 
 
 class _Group(click.Group):
@@ -48,16 +56,17 @@ class _Group(click.Group):
             warnings.showwarning = show  # type: ignore[assignment]
             warnings.simplefilter("always", FramepredWarning)
             try:
-                with terminate_like_interrupt():
+                with interrupts_noted(), interrupts_come_again():
                     return super().invoke(ctx)
-            except FramepredError as error:
-                warn(f"framepred: {error}")
-                ctx.exit(1)
-            except KeyboardInterrupt:
-                warn("framepred: interrupted")
-                ctx.exit(1)
-            except OSError as error:
-                warn(f"framepred: {_what_failed(error)}")
+            except (Exception, KeyboardInterrupt) as error:
+                if isinstance(error, Interrupted) or (isinstance(error, FramepredError) and not is_interrupt(error)):
+                    warn(f"framepred: {error}")
+                elif is_interrupt(error) and not isinstance(error, click.ClickException | click.exceptions.Exit):
+                    warn("framepred: interrupted")
+                elif isinstance(error, OSError):
+                    warn(f"framepred: {_what_failed(error)}")
+                else:
+                    raise
                 ctx.exit(1)
 
 

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from framepred.errors import Interrupted
+from framepred.io.interrupts import is_interrupt
 
 AGAIN = "give the same command again to go on"
 
@@ -22,7 +23,9 @@ def saying_what_is_saved(
         with place as folder:
             yield folder
             finished = True
-    except (KeyboardInterrupt, Interrupted):
+    except BaseException as error:
+        if not is_interrupt(error):
+            raise
         # One that came when all was done stops nothing.
         if not finished or (folder != out and folder.is_dir()):
             kept = f"; {out} is as it was" if folder != out else ""

@@ -5,7 +5,38 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+from framepred.errors import Interrupted
+
+ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+_CAME: list[int] = []
+
+
+@contextmanager
+def interrupts_noted() -> Iterator[None]:
+    """Let SIGTERM (of a scheduler) and SIGHUP (of a closed terminal) end a block as Ctrl-C does; note all three."""
+    # What is ignored (nohup) or has a handler of its own stays so.
+    before = {number: signal.getsignal(number) for number in ENDING}
+    before = {n: had for n, had in before.items() if had in (signal.SIG_DFL, signal.default_int_handler)}
+    _CAME.clear()
+    try:
+        for number in before:
+            signal.signal(number, _stop)
+        yield
+    finally:
+        for number, had in before.items():
+            signal.signal(number, had)
+
+
+def _stop(number: int, _: object) -> None:
+    _CAME.append(number)
+    raise KeyboardInterrupt
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Say whether an error is an interrupt, or what code that is not Python made of one that came in its middle."""
+    if isinstance(error, KeyboardInterrupt | Interrupted):
+        return True
+    return bool(_CAME) and isinstance(error, Exception)
 
 
 @contextmanager
@@ -16,7 +47,7 @@ def interrupts_held() -> Iterator[None]:
         yield
         return
     came: list[int] = []
-    handlers = {number: signal.getsignal(number) for number in _ENDING}
+    handlers = {number: signal.getsignal(number) for number in ENDING}
     # An ignored signal stays ignored (nohup), and what is not Python's own handler is not known here.
     handlers = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
     try:

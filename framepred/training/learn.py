@@ -46,7 +46,11 @@ def learn(job: LearnJob) -> Generator[Progress, None, None]:
     """
     names = _names([*job.sources, *job.replay])
     run, accelerator = _begin(job)
+    space = run.layout.actions
     episodes = {source: find_episodes([source]) for source in names if not is_store(source)}
+    for episode in (e for found in episodes.values() for e in found if space is not None and e.actions_from):
+        # Before anything is written or learned.
+        episode.ordered(space.names if space else None).actions()
     with only_trainer(job.out):
         yield from _learn(job, run, accelerator, names, episodes)
 
@@ -54,7 +58,8 @@ def learn(job: LearnJob) -> Generator[Progress, None, None]:
 def _learn(
     job: LearnJob, run: Run, accelerator: Accelerator, names: dict[str, str], episodes: dict[str, list[StoredEpisode]]
 ) -> Iterator[Progress]:
-    write_text(job.out / "recipe.toml", to_toml(job.recipe))
+    if not job.resume:
+        write_text(job.out / "recipe.toml", to_toml(job.recipe))
     tasks = []
     for source, name in names.items():
         store = Path(source) if is_store(source) else job.out / "tokens" / name
@@ -64,6 +69,8 @@ def _learn(
         tasks.append(_task(run, name, store, job.recipe.learning.held_out))
     count = len(job.sources)
     learner = OnlineLearner(run.predictor, tasks[:count], tasks[count:], job.recipe, accelerator, job.out)
+    # What was learned so far can be gone on with under this recipe.
+    write_text(job.out / "recipe.toml", to_toml(job.recipe))
     yield from learner.learn()
     _save(job, run)
 

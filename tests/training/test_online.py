@@ -168,3 +168,27 @@ def test_a_store_of_another_rate_and_actions_that_are_not_used_are_said(tmp_path
         cli, ["learn", str(tmp_path / "store"), "--model", str(run), "-o", str(tmp_path / "b")]
     )
     assert "store has actions, which are not used: the run was trained without" in learned.stderr, learned.stderr
+
+
+def test_what_cannot_be_learned_writes_nothing_and_a_refused_resume_changes_nothing(
+    tiny_run: Path, new: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    frames, actions = moving_square(0, 8)
+    write_video(other / "a.mp4", frames, 10, lossless=True)
+    write_actions(other / "a.actions.csv", actions, ["buttons"])
+    with pytest.raises(FramepredError, match="no action named 'action'"):
+        list(learn(LearnJob([str(new), str(other)], str(tiny_run), tmp_path / "out", RECIPE)))
+    assert not (tmp_path / "out").exists()
+    pytest.importorskip("peft")
+    ensure_torchvision()
+    job = LearnJob([str(new)], str(tiny_run), tmp_path / "out", apply(RECIPE, {"learning": {"lora_rank": 2}}))
+    progress = learn(job)
+    for item in progress:
+        if isinstance(item, EpisodeLearned):
+            progress.close()
+            break
+    before = (job.out / "recipe.toml").read_text()
+    with pytest.raises(FramepredError, match="cannot resume from"):
+        list(learn(replace(job, recipe=apply(RECIPE, {"learning": {"lora_rank": 3}}), resume=True)))
+    assert (job.out / "recipe.toml").read_text() == before
