@@ -200,6 +200,8 @@ def how(about: Mapping[str, Any]) -> list[str]:
         "- A fact is right where the true caption is likelier behind its frames than with any other fact of its kind;",
         "  *unseen*: the same behind the frames of another caption. Actions are not given. Each fact counts alike.",
         "- *needed*: items for the smallest effect that matters, by the spread found (decided after seeing data).",
+        "- Sharpness and motion are best at 1: where they are above it, more is worse, whatever the tables and figures say",
+        "  of better (seen after the data).",
         "- On a GPU, in pieces of ten minutes until it ends: `timeout -s INT 10m scripts/reproduce_merge -o OUT --llm",
         "  SmolLM2.gguf --size 135m`. Each piece goes on where the last one stopped, and writes the page anew.",
         "- Before the questions were written there was [a first look](first-look.md), of one seed; it decides nothing.",
