@@ -1,7 +1,6 @@
 """The training loop, the same for every stage: resumable to the same result, on any number of processes."""
 
 import os
-import platform
 import shutil
 import time
 import warnings
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from framepred.config.recipe import TrainingRecipe
 from framepred.errors import FramepredError, FramepredWarning, Interrupted
 from framepred.io.interrupts import interrupts_held
+from framepred.training.arithmetic import arithmetic
 from framepred.training.log import MetricsLog
 from framepred.training.muon import Muon
 from framepred.training.preview import Preview
@@ -115,20 +115,6 @@ def own_rows(accelerator: Accelerator, batch: int) -> slice:
     return slice(accelerator.process_index * each, (accelerator.process_index + 1) * each)
 
 
-def arithmetic(accelerator: Accelerator, loop: TrainingRecipe) -> torch.autocast:
-    """Return the context that computes in the recipe's precision."""
-    bf16 = computes_bf16(accelerator.device.type) if loop.precision == "auto" else loop.precision == "bf16"
-    return torch.autocast(accelerator.device.type, torch.bfloat16, enabled=bf16)
-
-
-def computes_bf16(device: str) -> bool:
-    """Say whether a kind of device has instructions for bf16: without them, a step in it takes 2.7 times as long."""
-    if device != "cpu" or platform.machine() not in ("x86_64", "AMD64"):
-        return device != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    # Of torch, which has no public way to ask.
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
 def fit(
     stage: Stage, accelerator: Accelerator, budget: Budget, loop: TrainingRecipe, run: Path
 ) -> Iterator[TrainProgress]:
@@ -141,8 +127,7 @@ def fit(
     log = MetricsLog(run / "metrics.jsonl", stage.name, session.state.step, accelerator.is_main_process)
     progress: TrainProgress | None = None
     try:
-        for progress in session.steps(budget):
-            log.write(progress.to_row())
+        for progress in session.steps(budget, log):
             yield progress
     except (KeyboardInterrupt, GeneratorExit) as stop:
         # Ranks are interrupted at different steps, and saving needs them all: several keep the last timed save.
@@ -158,11 +143,14 @@ def fit(
             f"stopped in {stage.name} step {session.state.step}, {'all' if alone else 'the last timed state'} saved "
             f"in {run}: give the same command with --resume to go on"
         ) from None
-    session.finish()
-    if progress and not session.validates(budget):
-        progress = replace(progress, fraction=1.0, remaining=0.0, values=progress.values | session.validate(True))
-        log.write(progress.to_row())
-        yield progress
+    with interrupts_held():
+        session.finish()
+        ended = progress if progress and not session.validates(budget) else None
+        if ended:
+            ended = replace(ended, fraction=1.0, remaining=0.0, values=ended.values | session.validate(True))
+            log.write(ended.to_row())
+    if ended:
+        yield ended
     make_whole(session.model)
     log.close()
 
@@ -185,8 +173,8 @@ class _Session:
         """Return the seconds spent on the stage, earlier sessions included."""
         return self.state.seconds + time.monotonic() - self.began
 
-    def steps(self, budget: Budget) -> Iterator[TrainProgress]:
-        """Train until the budget is used up, and save whenever `save_minutes` have passed."""
+    def steps(self, budget: Budget, log: MetricsLog) -> Iterator[TrainProgress]:
+        """Train until the budget is used up, log each step, and save whenever `save_minutes` have passed."""
         state, stage, last_save = self.state, self.stage, self.began
         recent = [(self.began, state.step)]
         while True:
@@ -197,19 +185,21 @@ class _Session:
                 last_save = time.monotonic()
             if fraction >= 1.0:
                 return
-            # Half a step would be saved as none, and made again: buffers and weights change at different moments.
+            # Half a step would be saved as none and made again, and one without its line in the log be missing there.
             with interrupts_held():
                 loss, values = self._step(fraction)
-            now, elapsed = time.monotonic(), self.elapsed()
-            fraction = budget.fraction(state.step, elapsed)
-            if self.validates(budget):
-                values = values | self.validate(at_end=fraction >= 1.0)
-            recent = [*recent[-20:], (now, state.step)]
-            rate = (state.step - recent[0][1]) * stage.items_per_step / max(now - recent[0][0], 1e-9)
-            yield TrainProgress(
-                stage.name, state.step, fraction, float(self.accelerator.reduce(loss, "mean")), rate, stage.unit,
-                elapsed, elapsed * (1 - fraction) / fraction if fraction else None, values,
-            )  # fmt: skip
+                now, elapsed = time.monotonic(), self.elapsed()
+                fraction = budget.fraction(state.step, elapsed)
+                if self.validates(budget):
+                    values = values | self.validate(at_end=fraction >= 1.0)
+                recent = [*recent[-20:], (now, state.step)]
+                rate = (state.step - recent[0][1]) * stage.items_per_step / max(now - recent[0][0], 1e-9)
+                progress = TrainProgress(
+                    stage.name, state.step, fraction, float(self.accelerator.reduce(loss, "mean")), rate, stage.unit,
+                    elapsed, elapsed * (1 - fraction) / fraction if fraction else None, values,
+                )  # fmt: skip
+                log.write(progress.to_row())
+            yield progress
 
     def _step(self, fraction: float) -> tuple[Tensor, dict[str, float]]:
         """Move the weights by one batch; return its loss float32 and the values to log."""

@@ -16,10 +16,11 @@ from framepred.sequence.layout import SequenceLayout
 from framepred.tokenizer.discriminator import WithAdversary
 from framepred.tokenizer.image import Autoencoder, reconstruction_loss, to_float
 from framepred.tokenizer.lpips import load_lpips
+from framepred.training.arithmetic import arithmetic
 from framepred.training.augment import augment
 from framepred.training.finetune import inherited
 from framepred.training.frames import Frames
-from framepred.training.loop import Stage, arithmetic, own_rows
+from framepred.training.loop import Stage, own_rows
 from framepred.training.preview import FRAMES, draw_given_back
 from framepred.training.windows import Windows, group_weights, step_generator
 from framepred.training.words import Words

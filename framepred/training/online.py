@@ -22,9 +22,9 @@ from framepred.io.interrupts import interrupts_held
 from framepred.predictor.llama import Llama
 from framepred.sequence.layout import SequenceLayout
 from framepred.tokens.store import TokenEpisode
+from framepred.training.arithmetic import arithmetic
 from framepred.training.finetune import add_lora, merge_updates
 from framepred.training.log import MetricsLog
-from framepred.training.loop import arithmetic
 from framepred.training.objectives import PredictorObjective
 from framepred.training.resume import TrainState
 from framepred.training.windows import Windows, split_episodes, step_generator

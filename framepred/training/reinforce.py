@@ -20,8 +20,8 @@ from framepred.config.learning import ReinforcementRecipe
 from framepred.config.recipe import Recipe
 from framepred.errors import FramepredError
 from framepred.io.interrupts import interrupts_held
+from framepred.training.arithmetic import arithmetic
 from framepred.training.log import MetricsLog
-from framepred.training.loop import arithmetic
 from framepred.training.objectives import PredictorObjective
 from framepred.training.resume import TrainState
 from framepred.training.windows import Windows, step_generator

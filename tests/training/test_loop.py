@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -128,6 +130,27 @@ def test_a_stopped_run_resumes_to_the_same_weights(how: str, stop: int, tmp_path
     assert same(fitted(toy(), run), expected)
     assert [row["step"] for row in rows(run, "toy")] == list(range(1, 41))
     assert losses(run, "toy") == losses(tmp_path / "whole", "toy")
+
+
+def test_ctrl_c_in_a_validation_loses_neither_its_step_nor_its_values(tmp_path: Path) -> None:
+    came: list[int] = []
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        if not came and (tmp_path / "run").is_dir():
+            came.append(1)
+            os.kill(os.getpid(), signal.SIGINT)
+        return {"validation_loss": float(model.bias.detach().sum())}  # type: ignore[union-attr, operator]
+
+    (tmp_path / "whole").mkdir()
+    expected = fitted(toy(validate=validate), tmp_path / "whole")
+    run = tmp_path / "run"
+    run.mkdir()
+    with pytest.raises(Interrupted, match="stopped in toy step 10, all saved"):
+        fitted(toy(validate=validate), run)
+    assert same(fitted(toy(validate=validate), run), expected)
+    one, other = ([(row["step"], row["loss"], row.get("validation_loss")) for row in rows(r, "toy")]
+                  for r in (run, tmp_path / "whole"))  # fmt: skip
+    assert one == other
 
 
 def test_a_finished_run_does_no_more_steps(tmp_path: Path) -> None:
