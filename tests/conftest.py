@@ -7,6 +7,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import pytest
 import torch
 
@@ -14,6 +15,10 @@ from framepred.config.recipe import Recipe, apply_settings, load_recipe
 from framepred.errors import FramepredWarning
 from framepred.sources.actions_csv import write_actions
 from framepred.video.write import write_video
+
+# How long an example takes is the machine's affair.
+hypothesis.settings.register_profile("framepred", deadline=None)
+hypothesis.settings.load_profile("framepred")
 
 FRAMES = 24
 FPS = 10.0

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, quote
 
 from framepred.errors import FramepredError
 from framepred.io.atomic import to_read
+from framepred.io.remote import is_url
 from framepred.sources.contract import Choices, Source, StoredEpisode
 from framepred.sources.folder import VideoFile, find_videos
 from framepred.sources.remote import find_remote
@@ -104,9 +105,9 @@ def source_of(episode: str | os.PathLike[str]) -> str:
 
 
 def _open(source: str, address: Address) -> Sequence[StoredEpisode]:
-    choices = dict(address.choices)
-    if address.where.startswith("//"):
-        episodes: Sequence[StoredEpisode] = find_remote(f"{address.prefix}:{address.where}", choices)
+    choices, url = dict(address.choices), f"{address.prefix}:{address.where}"
+    if is_url(url):
+        episodes: Sequence[StoredEpisode] = find_remote(url, choices)
     else:
         episodes = _source(source, address.prefix)(address.where, choices)
     if not episodes:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -16,7 +16,6 @@ def noise_at(seed: int, sample: int, frame: int, position: int, size: int = 16) 
     return gumbel_noise(seed, torch.tensor([sample]), frame, torch.tensor([position]), size)[0, 0]
 
 
-@settings(deadline=None)
 @given(
     seed=st.integers(0, 2**63 - 1),
     frame=st.integers(0, 2_000_000),
@@ -39,7 +38,6 @@ def test_noise_does_not_depend_on_how_many_ids_are_asked_for() -> None:
 _COORDINATE = st.tuples(st.integers(0, 2**63 - 1), st.integers(0, 4096), st.integers(0, 10**6), st.integers(0, 5000))
 
 
-@settings(deadline=None)
 @given(one=_COORDINATE, other=_COORDINATE, differing=st.integers(0, 3))
 def test_noise_differs_where_any_coordinate_does(
     one: tuple[int, int, int, int], other: tuple[int, int, int, int], differing: int
@@ -96,7 +94,6 @@ def test_draws_follow_the_softmax(temperature: float) -> None:
     assert float(counts[~common].sum()) <= 20
 
 
-@settings(deadline=None)
 @given(
     logits=st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=30, unique=True),
     sampling=st.sampled_from(
@@ -174,7 +171,6 @@ def likeliest(logits: Tensor, temperature: float, top_k: int) -> Tensor:
     return kept.double()
 
 
-@settings(deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     top_k=st.integers(0, 12),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -24,7 +24,6 @@ def _views(x: Tensor) -> list[Tensor]:
     return [x, x[:, -9:], x.transpose(0, 1), x[0], x[:, :1], torch.cat([x, x], -1)[..., ::2]]
 
 
-@settings(deadline=None)
 @given(st.integers(1, 5), st.integers(1, 40), st.integers(1, 70), st.integers(1, 50), st.sampled_from([TORCH, ONEDNN]))
 def test_a_product_is_torchs(batch: int, length: int, inputs: int, outputs: int, product: Product) -> None:
     generator = torch.Generator().manual_seed(batch + length)

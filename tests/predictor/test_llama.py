@@ -93,7 +93,7 @@ def test_saved_weights_load_as_they_were(config: LlamaConfig, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("config", VARIANTS[:2] + VARIANTS[3:])
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(cuts=st.lists(st.integers(1, 39), max_size=6, unique=True), batch=st.integers(1, 3))
 def test_cached_logits_are_the_uncached_however_the_prefix_is_split(
     config: LlamaConfig, cuts: list[int], batch: int
@@ -121,7 +121,7 @@ def test_a_cache_that_is_set_back_forgets() -> None:
 @pytest.mark.parametrize("config", VARIANTS[:2] + VARIANTS[3:])
 # In fp32 the products are fused, as in rollouts; in fp64 they are not.
 @pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(cuts=st.lists(st.integers(11, 29), max_size=4, unique=True), batch=st.integers(1, 4))
 def test_one_prefill_serves_all_samples(
     config: LlamaConfig, dtype: torch.dtype, near: float, cuts: list[int], batch: int
@@ -141,7 +141,7 @@ def test_one_prefill_serves_all_samples(
         assert torch.allclose(model.hidden(whole[:, 17:], cache), model.hidden(whole)[:, 17:], atol=near)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(length=st.integers(1, 40), size=st.integers(1, 41), kv_heads=st.sampled_from([1, 2, 4]))
 def test_attention_in_blocks_is_causal_attention(length: int, size: int, kv_heads: int) -> None:
     generator = torch.Generator().manual_seed(length)
@@ -178,7 +178,6 @@ def test_training_in_bf16_attends_in_bf16(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(seen) == 3 * CONFIG.num_hidden_layers and {x.dtype for x in seen} == {torch.bfloat16}
 
 
-@settings(deadline=None)
 @given(width=st.integers(1, 300), size=st.floats(-6, 4), seed=st.integers(0, 99))
 def test_the_packed_norm_is_torchs(width: int, size: float, seed: int) -> None:
     norm, generator = torch.nn.RMSNorm(width, 1e-5), torch.Generator().manual_seed(seed)
@@ -234,7 +233,7 @@ def test_packed_layers_live_as_long_as_their_cache() -> None:
     assert len(cpu._layers) == kept
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(batch=st.integers(1, 3), length=st.integers(1, 5), past=st.integers(0, 4), kv_heads=st.sampled_from([1, 2, 4]))
 def test_attention_with_a_prefix_is_attention_to_both_parts(batch: int, length: int, past: int, kv_heads: int) -> None:
     generator = torch.Generator().manual_seed(length)
@@ -254,7 +253,7 @@ def test_attention_with_a_prefix_is_attention_to_both_parts(batch: int, length: 
         torch.testing.assert_close(made, expected, atol=1e-5, rtol=1e-5)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(position=st.integers(1, 31), value=st.integers(0, 39))
 def test_a_later_token_cannot_change_an_earlier_logit(position: int, value: int) -> None:
     model = build()

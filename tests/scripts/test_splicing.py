@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from splicing import Footage, area_under_roc, change_action, cut, reverse, teleport
 
@@ -28,7 +28,6 @@ def test_plain_footage_takes_either_number_of_actions() -> None:
     assert found(Footage.plain(frames, torch.arange(4))) == {}
 
 
-@settings(deadline=None)
 @given(at=st.integers(1, 9))
 def test_a_cut_goes_on_with_the_other_footage_and_its_actions(at: int) -> None:
     spliced = cut(numbered(10), numbered(12, 100), at)
@@ -37,7 +36,6 @@ def test_a_cut_goes_on_with_the_other_footage_and_its_actions(at: int) -> None:
     assert found(spliced) == {at: "cut"}
 
 
-@settings(deadline=None)
 @given(at=st.integers(1, 14), to=st.integers(0, 19))
 def test_a_teleport_goes_on_elsewhere_in_the_same_footage(at: int, to: int) -> None:
     spliced = teleport(numbered(20), at, to)
@@ -46,7 +44,6 @@ def test_a_teleport_goes_on_elsewhere_in_the_same_footage(at: int, to: int) -> N
     assert found(spliced) == {at: "teleport"}
 
 
-@settings(deadline=None)
 @given(at=st.integers(1, 10), length=st.integers(2, 10))
 def test_a_reversed_stretch_is_the_same_frames_with_the_actions_left_alone(at: int, length: int) -> None:
     footage = numbered(20)
@@ -78,7 +75,6 @@ def test_continuous_actions_are_changed_as_rows() -> None:
     assert change_action(footage, 2, torch.tensor([1.0, 2.0])).actions.tolist() == [[0, 0], [1, 2], [0, 0], [0, 0]]
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=20), st.lists(st.integers(-3, 3), min_size=1, max_size=20))
 def test_area_under_roc_is_the_share_of_pairs_in_order(events: list[int], ordinary: list[int]) -> None:
     pairs = [(e > o) + 0.5 * (e == o) for e in events for o in ordinary]

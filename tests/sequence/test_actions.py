@@ -22,7 +22,7 @@ def columns(draw: st.DrawFn) -> Tensor:
     return column[torch.randperm(len(column), generator=torch.Generator().manual_seed(len(column)))]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(parts=st.lists(columns(), min_size=1, max_size=3), bins=st.integers(2, 40))
 @example(parts=[torch.tensor([0.0] * 930 + [-1.0] * 20 + [1.0] * 50)], bins=2)
 @example(parts=[torch.tensor([1e-45, 0.0, -1e-45, 3.4e38, -3.4e38])], bins=2)

@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -60,7 +60,6 @@ def random_actions(space: ActionSpace | None, count: int, generator: torch.Gener
     return torch.randn(count, len(space.edges), generator=generator) * 100
 
 
-@settings(deadline=None)
 @given(layout=layouts(), frames=st.integers(1, 6), spare=st.booleans(), seed=st.integers(0, 2**32))
 def test_unpack_undoes_pack(layout: SequenceLayout, frames: int, spare: bool, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -76,7 +75,6 @@ def test_unpack_undoes_pack(layout: SequenceLayout, frames: int, spare: bool, se
     assert torch.equal(got_actions[:count], actions)
 
 
-@settings(deadline=None)
 @given(layout=layouts(), frames=st.integers(1, 6), seed=st.integers(0, 2**32))
 def test_every_id_is_legal_in_its_slot(layout: SequenceLayout, frames: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -161,7 +159,6 @@ def test_vocabulary_with_a_gap_is_refused() -> None:
     bins=st.integers(2, 40),
     probes=st.lists(st.floats(-2000, 2000, width=32), min_size=2, max_size=20),
 )
-@settings(deadline=None)
 def test_binning_never_reorders(values: list[float], bins: int, probes: list[float]) -> None:
     space = fit_action_space([torch.tensor(values)[:, None]], ("x",), bins)
     # No more than is asked for, but for the values that have bins of their own.

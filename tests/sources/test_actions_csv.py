@@ -21,7 +21,7 @@ def _file(folder: Path, text: str) -> Path:
     return path
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ids=st.lists(st.integers(0, 65_535), min_size=1, max_size=40), name=_NAMES)
 def test_discrete_actions_survive_the_file(tmp_path: Path, ids: list[int], name: str) -> None:
     actions = torch.tensor(ids, dtype=torch.int64)
@@ -31,7 +31,7 @@ def test_discrete_actions_survive_the_file(tmp_path: Path, ids: list[int], name:
     assert torch.equal(read, actions)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), columns=st.integers(1, 4), rows=st.integers(1, 20))
 def test_continuous_actions_survive_the_file_bit_for_bit(tmp_path: Path, data, columns: int, rows: int) -> None:
     values = data.draw(st.lists(st.lists(_FLOATS, min_size=columns, max_size=columns), min_size=rows, max_size=rows))
@@ -107,7 +107,7 @@ def test_a_bad_file_is_refused_with_what_and_where(tmp_path: Path, text: str, sa
     assert "\n" not in str(caught.value)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(junk=st.one_of(st.binary(max_size=80), st.text("a,1-.e\n\"' ;\t", max_size=60).map(str.encode)))
 def test_any_bytes_are_actions_or_one_clear_error(tmp_path: Path, junk: bytes) -> None:
     path = tmp_path / "junk.csv"

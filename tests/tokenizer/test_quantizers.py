@@ -64,7 +64,7 @@ def test_fsq_names_every_id_once_and_reaches_it(levels: tuple[int, ...]) -> None
     assert float(quantized.max()) == pytest.approx(1)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(levels=st.lists(st.integers(2, 9), min_size=1, max_size=4), seed=st.integers(0, 2**32))
 def test_fsq_codes_that_are_neighbours_have_neighbouring_digits(levels: list[int], seed: int) -> None:
     quantizer = FSQ(tuple(levels))
@@ -202,7 +202,7 @@ def some_ids(quantizer: Quantizer, seed: int) -> Tensor:
     return torch.randint(quantizer.codebook_size, (2, 4, 5), generator=torch.Generator().manual_seed(seed))
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(quantizer=trained(), seed=st.integers(0, 2**16))
 def test_ids_become_codes_and_the_same_ids_again(quantizer: Quantizer, seed: int) -> None:
     ids = some_ids(quantizer, seed)
@@ -214,7 +214,7 @@ def test_ids_become_codes_and_the_same_ids_again(quantizer: Quantizer, seed: int
     assert torch.equal(quantizer(looked_up)[1], ids)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(quantizer=trained(), seed=st.integers(0, 2**16))
 def test_codes_become_ids_and_the_same_codes_again(quantizer: Quantizer, seed: int) -> None:
     quantized, ids, _ = quantizer(codes(2, quantizer.dim, 4, 5, seed=seed))

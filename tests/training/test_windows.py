@@ -43,7 +43,7 @@ def check(windows: Windows, lengths: list[int], ids: Tensor, real: Tensor) -> No
         assert row[:, 2].tolist() == actions
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     lengths=st.lists(st.integers(1, 12), min_size=1, max_size=6).filter(lambda x: max(x) > 1),
     window=st.integers(2, 9),

@@ -59,7 +59,7 @@ def slow_times(said: Said, period: float) -> list[float]:
     return times
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(clocks)
 def test_any_list_of_times_is_mended_as_the_slow_reference_says(said: Said) -> None:
     times = times_of(said)
@@ -68,7 +68,7 @@ def test_any_list_of_times_is_mended_as_the_slow_reference_says(said: Said) -> N
     assert all(b > a for a, b in pairwise(times))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(growing, st.sampled_from([-5.0, 0.0, 1e6]))
 def test_times_that_grow_are_kept_as_they_are(said: list[float], start: float) -> None:
     assert times_of([t + start for t in said]) == pytest.approx([t - said[0] for t in said], abs=1e-6)
@@ -117,7 +117,7 @@ def slow_resample(times: list[float], lasts: float, fps: float, most: int) -> li
     return [(k / fps, i) for k, i in shown if i not in often or k == firsts[i]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(clocks, st.sampled_from([1 / 3600, 0.5, 1.0, 7.5, 10.0, 24000 / 1001, 30.0, 60.0]))
 def test_resampling_is_what_is_on_the_screen_at_each_moment(said: Said, fps: float) -> None:
     times = times_of(said)
