@@ -11,8 +11,9 @@ class LearningRecipe:
 
     steps: int = at_least(0, 8, "updates after each episode; 0 only predicts")
     batch_size: int = at_least(2, 8, "windows of an update")
-    learning_rate: float = above_zero_below_one(5e-4, "of AdamW, the same throughout")
+    learning_rate: float = above_zero_below_one(1e-4, "of all weights, by AdamW, the same throughout")
     lora_rank: int = at_least(0, 0, "rank of low-rank updates of the matrices; 0 learns all weights", words="0 or more")
+    lora_learning_rate: float = above_zero_below_one(5e-4, "of low-rank updates, by AdamW")
     only_surprising: bool = allow(False, about="learn only from episodes that cost more bits than those before them")
     replay: float = below_one(0.5, "share of an update's windows that are of what was known or learned before")
     held_out: float = below_one(0.1, "share of each source's episodes that are never learned from, to measure on")

@@ -102,7 +102,7 @@ class OnlineLearner:
         model.to(accelerator.device)
         windows = tasks[0].episodes
         self.objective = PredictorObjective(windows, tasks[0].held_out, recipe, accelerator, None, None)
-        rate = learning.learning_rate
+        rate = learning.lora_learning_rate if learning.lora_rank else learning.learning_rate
         trained = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
         self.state = TrainState.of(model, [self.optimizer])
