@@ -99,6 +99,9 @@ class TrainState:
         about |= beside or {}
         try:
             with writing(file) as temporary:
+                # safetensors writes a file of its own name beside it first, which a kill leaves there.
+                for left in file.parent.glob(".tmp??????"):
+                    left.unlink(missing_ok=True)
                 save_file(weights, temporary, about)
         except FramepredError as error:
             raise FramepredError(f"{error}, then give the same command with --resume") from error

@@ -203,6 +203,13 @@ def test_a_state_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monke
     assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.jsonl", "resume-toy.safetensors"]
 
 
+def test_what_a_killed_save_left_is_taken_away(tmp_path: Path) -> None:
+    # As safetensors names the file that it writes before it renames it.
+    (tmp_path / ".tmpgLXnoR").write_bytes(b"half")
+    fitted(toy(), tmp_path, steps=2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.jsonl", "resume-toy.safetensors"]
+
+
 def test_validation_sees_the_average_and_training_goes_on_from_the_weights(tmp_path: Path) -> None:
     seen: list[Tensor] = []
 
