@@ -14,6 +14,8 @@ from framepred.errors import FramepredError, FramepredWarning
 from framepred.video.clock import Stamp, say_rate
 from framepred.video.container import frames_counted, says_when_shown, seconds_said
 
+# Frames that may be shown before one that was decoded earlier: what H.264 and HEVC allow.
+_MOST_REORDERED = 16
 # A broken decoder may never come to its end.
 _MOST_ERRORS = 10_000
 # Threads hold back no more frames than this.
@@ -59,12 +61,12 @@ class Faults:
         """Note a packet that cannot be decoded."""
         self.error = error
         self.packets_lost += 1
-        self.miss()
+        self.miss(self.frames)
 
-    def miss(self) -> None:
-        """Note that a frame is missing before the next one that comes."""
-        if self.frames not in self.lost_near[-1:]:
-            self.lost_near.append(self.frames)
+    def miss(self, number: int) -> None:
+        """Note that a frame is missing before the one of that number."""
+        if number not in self.lost_near[-1:]:
+            self.lost_near.append(number)
         self.check_whole()
 
     def check_whole(self) -> None:
@@ -119,7 +121,9 @@ def decode(container: Any, stream: Any, faults: Faults, fps: float | None = None
     one frame can be decoded.
     """
     faults.codec = stream.codec_context.name
-    tick, sent, last = float(stream.time_base or 0), _Sent(says_when_shown(container)), _End()
+    tick = float(stream.time_base or 0)
+    known = says_when_shown(container)
+    sent, last = _Sent(known, stream.codec_context.has_b_frames), _End()
     for packet in packets_of(container, stream, faults):
         sent.add(packet)
         for frame in decode_packet(packet, faults):
@@ -136,6 +140,7 @@ def decode(container: Any, stream: Any, faults: Faults, fps: float | None = None
         hint = "FFmpeg reads no animated WebP, give a .gif" if animated else "give a complete video file"
         why = f" ({faults.error})" if faults.error else ""
         raise FramepredError(f"no frame of {faults.path} could be decoded{why}: {hint}")
+    sent.settle(faults)
     faults.expected = frames_counted(container, stream, fps)
     last.check(seconds_said(container, stream), faults)
     swallowed = sent.count - max(faults.packets_lost, sent.lost) - faults.frames
@@ -148,13 +153,16 @@ def decode(container: Any, stream: Any, faults: Faults, fps: float | None = None
 class _Sent:
     """The presentation times of packets whose frames have not come: frames come in the order of these times.
 
-    What a packet should have brought is lost, without an error, when a later frame comes. Where the clock starts over,
-    another part begins.
+    What a packet should have brought is lost, without an error, when later frames come. Some writers give frames that
+    are `reordered` other times, as those of their decoding: where a frame comes late after all, nothing is known. Where
+    the clock starts over, another part begins.
     """
 
-    def __init__(self, known: bool) -> None:
+    def __init__(self, known: bool, reordered: bool) -> None:
         self.count, self.lost, self._known = 0, 0, known
+        self._patience = _MOST_REORDERED if reordered else 0
         self._parts = deque([list[int]()])
+        self._late = deque[tuple[int, int]]()
         self._decoded: int | None = None
 
     def add(self, packet: Any) -> None:
@@ -170,18 +178,29 @@ class _Sent:
 
     def take(self, frame: Any, faults: Faults) -> None:
         """Note a frame that came, and the packets before it that brought none."""
-        lost = 0
+        if any(time == frame.pts for time, _ in self._late):
+            self._known = False
+            self._late.clear()
+            self._parts = deque([[]])
+            return
+        late = list[int]()
         while len(self._parts) > 1 and frame.pts not in self._parts[0] and frame.pts in self._parts[1]:
-            lost += len(self._parts.popleft())
+            late += self._parts.popleft()
         waiting = self._parts[0]
         if frame.pts not in waiting:
             return
         while waiting and waiting[0] <= frame.pts:
-            lost += heapq.heappop(waiting) < frame.pts
+            late.append(heapq.heappop(waiting))
         # VP8 has frames to hide, and the fields of one frame may be two packets.
-        if lost and not frame.interlaced_frame and faults.codec != "vp8":
-            self.lost += lost
-            faults.miss()
+        if not frame.interlaced_frame and faults.codec != "vp8":
+            self._late += [(time, faults.frames) for time in late if time != frame.pts]
+        self.settle(faults, self._patience)
+
+    def settle(self, faults: Faults, patience: int = 0) -> None:
+        """Note as lost what has not come in the last `patience` frames."""
+        while self._late and faults.frames - self._late[0][1] >= patience:
+            self.lost += 1
+            faults.miss(self._late.popleft()[1])
 
 
 class _End:

@@ -4,6 +4,7 @@ import re
 import warnings
 from pathlib import Path
 
+import av
 import pytest
 import torch
 from media import encode, packets_of, shades
@@ -52,11 +53,27 @@ def test_holes_between_reordered_frames_are_seen_and_filled_where_a_rate_is_aske
     assert [int((frames.float() - f.float()).abs().mean((1, 2, 3)).argmin()) for f in episode.frames] == wanted
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.avi", "a.mkv", "a.ts", "a.h264", "a.flv"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.avi", "a.mkv", "a.ts", "a.h264", "a.flv", "a.wmv"])
 def test_even_frames_in_any_order_are_even(tmp_path: Path, name: str) -> None:
     encode(tmp_path / name, shades(20, 32, 32), options=REORDERED)
     assert probe_video(tmp_path / name).even
     assert read(tmp_path / name)[2] == ""
+
+
+def test_reordered_frames_with_the_times_of_their_decoding_are_all_there(tmp_path: Path) -> None:
+    # As OpenCV writes them.
+    encode(tmp_path / "a.mp4", shades(20, 32, 32), options=REORDERED)
+    with av.open(tmp_path / "a.mp4") as source, av.open(tmp_path / "b.mp4", "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(p for p in source.demux(video=0) if p.size):
+            packet.pts = packet.dts = number * round(0.1 / packet.time_base)
+            packet.stream = stream
+            target.mux(packet)
+    for whole in (False, True):
+        frames, _, said = read(tmp_path / "b.mp4", whole)
+        assert len(frames) == 20 and "missing near" not in said and "could be decoded" not in said
+    spoil(tmp_path / "b.mp4", 19)
+    assert "of 20 frames could be decoded" in read(tmp_path / "b.mp4")[2]
 
 
 def test_ticks_of_an_avi_without_a_frame_are_holes_and_no_lost_frames(tmp_path: Path) -> None:
