@@ -1,10 +1,14 @@
 """What the experiments share: a folder whose results are kept line by line, and go on where they were stopped."""
 
 import json
+import math
 import platform
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import torch
 
 from framepred.errors import FramepredError
@@ -42,3 +46,16 @@ def keep(file: Path, result: Result) -> None:
 def machine() -> str:
     """Say what the numbers were made on."""
     return f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def pooled(decibels: Sequence[float]) -> float:
+    """Return the PSNR of the mean error of what has these PSNRs, in dB."""
+    return -10 * math.log10(sum(10 ** (-value / 10) for value in decibels) / len(decibels))
+
+
+def run_script(command: click.Command) -> None:
+    """Run a script's command; an error of framepred's is one line that begins with the script's name."""
+    try:
+        command(standalone_mode=False)
+    except FramepredError as error:
+        raise SystemExit(f"{Path(sys.argv[0]).name}: {error}") from error

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from framepred.errors import FramepredError
-from framepred.evaluation.metrics import psnr_of
+from framepred.evaluation.metrics import mse, psnr_of
 from framepred.evaluation.verdict import HORIZON, held_out_episodes
 from framepred.tokenizer.checkpoint import load_tokenizer
 from framepred.training.start import Start
@@ -33,9 +33,8 @@ def doubt_tokenizer(folder: Path, sources: Sequence[str], start: Start) -> str |
         return None
     if len(frames) <= HORIZON:
         return None
-    given_back, wanted = tokenizer.decode(tokenizer.encode(frames)).float(), frames.float()
-    ceiling = psnr_of((given_back - wanted).square().mean() / 255**2)
-    copied = [(wanted[ahead:] - wanted[:-ahead]).square().mean() / 255**2 for ahead in range(1, HORIZON + 1)]
+    ceiling = psnr_of(mse(tokenizer.decode(tokenizer.encode(frames)), frames).mean())
+    copied = [mse(frames[:-ahead], frames[ahead:]).mean() for ahead in range(1, HORIZON + 1)]
     copying = psnr_of(torch.stack(copied).mean())
     if ceiling >= copying:
         return None

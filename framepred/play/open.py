@@ -11,6 +11,7 @@ from framepred.play.game import Game
 from framepred.play.scene import ClipStage, EnvironmentStage, Stage
 from framepred.recording.environment import open_environment
 from framepred.sources.find import find_episode
+from framepred.video.clock import same_rate
 from framepred.world.device import choose_device
 from framepred.world.run import load_run
 
@@ -33,7 +34,7 @@ def open_game(
         stage: Stage
         if env is not None:
             played = stack.enter_context(open_environment(env, run.tokenizer.frame_size))
-            if abs(played.fps - run.fps) > 0.02 * run.fps:
+            if not same_rate(played.fps, run.fps):
                 message = f"{env} shows {played.fps:g} frames a second, the run knows {run.fps:g}: they drift apart"
                 warnings.warn(FramepredWarning(message), stacklevel=2)
             controls = controls_of(run.layout.actions, played.action_names)

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -61,7 +61,7 @@ def sticky(setup: Setup) -> Policy:
 
 def uniform(setup: Setup) -> Policy:
     """Draw every action uniformly."""
-    return sticky(Setup(setup.env, setup.seed, setup.ids, sticky=0.0))
+    return sticky(replace(setup, sticky=0.0))
 
 
 def find_policy(name: str) -> PolicyMaker:

@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from framepred.errors import FramepredError
+from framepred.io.atomic import writing
 from framepred.io.remote import place, reaching
 from framepred.sources.actions_csv import actions_path
 from framepred.sources.captions_csv import Caption, captions_path, text_path
@@ -160,12 +161,9 @@ def _copied(url: str, video: RemoteVideo) -> Path:
     """Return the copy here of a file that belongs to a video, fetched where it is not here."""
     path = _copy_of(url, video)
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.partial")
-        with reaching(url):
+        with writing(path) as temporary, reaching(url):
             remote: Any = place(url)
-            remote.fs.get_file(remote.path, str(part))
-        part.replace(path)
+            remote.fs.get_file(remote.path, str(temporary))
     if url == video.url:
         _LAST[:] = [p for p in _LAST if p != path] + [path]
         for old in _LAST[:-_KEPT]:

@@ -94,7 +94,8 @@ def make_executor(plan: Plan, name: str, workers: int, options: Mapping[str, Any
         if name == "ray":
             import_module("ray")
     except ImportError as error:
-        raise FramepredError(f"--executor {name} needs {error.name}: pip install 'framepred[cluster]'") from error
+        extra = "ray" if name == "ray" else "cluster"
+        raise FramepredError(f"--executor {name} needs {error.name}: pip install 'framepred[{extra}]'") from error
     given: dict[str, Any] = {"tasks": workers, **options}
     known = {key: p for key, p in inspect.signature(made).parameters.items() if key not in _OURS}
     for key in given:

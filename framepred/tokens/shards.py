@@ -26,7 +26,7 @@ def shard_files(path: Path) -> list[Path]:
 
 def stored_episodes(path: Path) -> int:
     """Return how many episodes a store's files hold."""
-    return sum(len(read_shard(file, ["num_frames"])) for file in shard_files(path))
+    return sum(_rows(file) for file in shard_files(path))
 
 
 def stored_frames(path: Path) -> int:
@@ -55,6 +55,11 @@ def read_shard(file: Path, columns: list[str]) -> pa.Table:
     """Read columns of one Parquet file; FramepredError where it is broken."""
     with _opened(file, columns) as (stored, held):
         return stored.read(columns=held).select(held)
+
+
+def _rows(file: Path) -> int:
+    with _opened(file, []) as (stored, _):
+        return int(stored.metadata.num_rows)
 
 
 def read_groups(file: Path, columns: list[str]) -> Iterator[pa.Table]:
@@ -89,7 +94,7 @@ def each_tokens(file: Path, columns: list[str]) -> Iterator[npt.NDArray[np.int32
         for i, row in enumerate(table.drop_columns(lists).to_pylist()):
             widths = [row[of + "height"] * row[of + "width"] for of in ("context_", "grid_")[-len(lists) :]]
             parts = [
-                table[name][i].values.to_numpy().reshape(row["num_frames"], width)
-                for name, width in zip(lists, widths, strict=True)
+                table[name][i].values.to_numpy().reshape(row["num_frames"], count)
+                for name, count in zip(lists, widths, strict=True)
             ]
             yield np.concatenate(parts, 1).astype(np.int32).ravel()

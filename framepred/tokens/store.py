@@ -28,7 +28,7 @@ from framepred.sources.actions import join_names, order_actions
 from framepred.sources.captions_csv import Caption
 from framepred.tokens.mapped import flat
 from framepred.tokens.shards import each_tokens, read_rows, shard_files, width
-from framepred.video.clock import SAME_RATE, say_rate
+from framepred.video.clock import same_rate, say_rate
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def read_store(path: str | os.PathLike[str], action_names: tuple[str, ...] | Non
 
 def other_rate_of_tokens(episode: TokenEpisode, wanted: float) -> str | None:
     """Say that an episode of a store has not the rate that is wanted: nothing resamples tokens. None where it has."""
-    if abs(episode.fps - wanted) <= SAME_RATE * wanted:
+    if same_rate(episode.fps, wanted):
         return None
     return f"{episode.name} has {say_rate(episode.fps)}, not {say_rate(wanted)}: its own frames are read, as stored"
 

@@ -27,7 +27,7 @@ from framepred.tokens.shards import read_shard, shard_files
 from framepred.tokens.store import StoreInfo, read_store_info, store_schema, write_store_info
 from framepred.tokens.workers import News, Workers, encode_here, encode_in_processes
 from framepred.tokens.writer import only_writer
-from framepred.video.clock import SAME_RATE, say_rate
+from framepred.video.clock import same_rate, say_rate
 
 _FLUSH_TOKENS = 4_000_000
 _FLUSH_SECONDS = 30.0
@@ -144,8 +144,8 @@ def warn_of_rates(rates: Sequence[float], wanted: float | None) -> None:
     """Warn where episodes have different frame rates, or another than the one that was `wanted`."""
     counts: Counter[float] = Counter()
     for rate in sorted(rates):
-        counts[next((r for r in counts if abs(r - rate) <= SAME_RATE * rate), rate)] += 1
-    others = [r for r in counts if wanted is not None and abs(r - wanted) > SAME_RATE * wanted]
+        counts[next((r for r in counts if same_rate(r, rate)), rate)] += 1
+    others = [r for r in counts if wanted is not None and not same_rate(r, wanted)]
     shown = "; ".join(f"{n} of {say_rate(r)}" for r, n in counts.most_common(5)) + ("; …" if len(counts) > 5 else "")
     if wanted is not None and others:
         kept = f"{sum(counts[r] for r in others)} of {len(rates)} episodes are not resampled to {say_rate(wanted)}"

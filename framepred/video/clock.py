@@ -30,6 +30,11 @@ class Stamp:
     lasts: float = 0.0
 
 
+def same_rate(fps: float, wanted: float) -> bool:
+    """Say whether a rate in Hz is, but for a small share, the one that is wanted: 29.97 and 30 are the same."""
+    return abs(fps - wanted) <= SAME_RATE * wanted
+
+
 def say_rate(fps: float) -> str:
     """Return a frame rate in words: "30 frames a second", "a frame each 120 s"."""
     return f"{fps:.6g} frame{'s' if fps > 1 else ''} a second" if fps >= 1 else f"a frame each {1 / fps:,.6g} s"

@@ -14,7 +14,7 @@ from av.video.reformatter import VideoReformatter
 
 from framepred.errors import FramepredError
 from framepred.io.atomic import to_read
-from framepred.video.clock import SAME_RATE
+from framepred.video.clock import SAME_RATE, same_rate
 from framepred.video.container import frames_counted, may_start_over, open_video, rates_said
 from framepred.video.decode import Faults, decode_packet, is_end, packets_of
 from framepred.video.picture import to_picture
@@ -46,7 +46,7 @@ class VideoInfo:
 
     def has_rate(self, fps: float) -> bool:
         """Say whether all frames are shown equally long, at this rate: 29.97 and 30 are the same."""
-        return self.even and abs(self.fps - fps) <= SAME_RATE * fps
+        return self.even and same_rate(self.fps, fps)
 
     def is_slow(self, fps: float) -> bool:
         """Say whether, resampled to `fps`, each frame would only be repeated, very often."""
@@ -141,4 +141,4 @@ def _rate(steps: list[float], tick: float, said: list[float]) -> tuple[float, bo
     mean = statistics.fmean(steps)
     even = all(abs(step - mean) <= SAME_RATE * mean + tick for step in steps)
     rate = 1 / (mean if even else statistics.median(steps))
-    return next((r for r in said if abs(r - rate) <= SAME_RATE * rate), rate), even
+    return next((r for r in said if same_rate(r, rate)), rate), even

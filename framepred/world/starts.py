@@ -15,7 +15,7 @@ from framepred.sources.actions import order_actions
 from framepred.sources.contract import StoredEpisode
 from framepred.sources.episode import Episode
 from framepred.sources.find import find_episodes
-from framepred.video.clock import SAME_RATE, say_rate
+from framepred.video.clock import same_rate, say_rate
 from framepred.video.read import Clip
 from framepred.video.resize import fit_frames
 from framepred.world.footage import rate_of_run
@@ -59,7 +59,7 @@ class Starts:
         if isinstance(clip, StoredEpisode):
             rate = rate_of_run(clip, run)
             clip = clip.ordered(space.names if space else None).read(size, rate, with_actions=space is not None)
-        elif abs(clip.fps - run.fps) > SAME_RATE * run.fps:
+        elif not same_rate(clip.fps, run.fps):
             message = f"{_name(clip)} has {say_rate(clip.fps)}, the run {say_rate(run.fps)}: its own frames are read"
             warnings.warn(FramepredWarning(message), stacklevel=2)
         frames, actions = fit_frames(clip.frames, size), _actions(clip, space) if space else None

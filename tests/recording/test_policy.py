@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from installing import install
 
 gymnasium = pytest.importorskip("gymnasium")
 
@@ -42,14 +43,8 @@ def _registered() -> Iterator[None]:
 
 @pytest.fixture
 def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "some_policies.py").write_text(INSTALLED)
-    about = tmp_path / "some_policies-1.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: some-policies\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text(
-        "[framepred.policies]\npatient = some_policies:patient\nwild = some_policies:wild\nbroken = not_there:make\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
+    named = "patient = some_policies:patient\nwild = some_policies:wild\nbroken = not_there:make\n"
+    install(tmp_path, monkeypatch, "some_policies", INSTALLED, f"[framepred.policies]\n{named}")
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from installing import install
 
 from framepred.errors import FramepredError
 from framepred.sources.find import Address, find_episode, find_episodes, source_of, with_choices
@@ -48,12 +49,8 @@ def find(where, choices):
 @pytest.fixture
 def grey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package that is installed and adds the source `grey:COUNT`, and one that cannot be loaded."""
-    (tmp_path / "grey_source.py").write_text(DUMMY)
-    about = tmp_path / "grey_source-1.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: grey-source\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[framepred.sources]\ngrey = grey_source:find\nbroken = not_there:find\n")
-    monkeypatch.syspath_prepend(tmp_path)
+    named = "[framepred.sources]\ngrey = grey_source:find\nbroken = not_there:find\n"
+    install(tmp_path, monkeypatch, "grey_source", DUMMY, named)
 
 
 def test_a_package_adds_a_source(grey: None) -> None:
