@@ -1,6 +1,7 @@
 """Shared fixtures: a folder of tiny clips with actions, and a run trained on them in seconds."""
 
 import os
+import signal
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,12 @@ from framepred.config.recipe import Recipe, apply_settings, load_recipe
 from framepred.errors import FramepredWarning
 from framepred.sources.actions_csv import write_actions
 from framepred.video.write import write_video
+
+# What a shell starts in the background ignores Ctrl-C, and nohup a closed terminal: tests send both, and their children
+# inherit what is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # How long an example takes is the machine's affair.
 hypothesis.settings.register_profile("framepred", deadline=None)

@@ -124,11 +124,9 @@ def run_tasks(executor: Any) -> bool:
     try:
         if type(executor).__name__ == EXECUTORS["ray"][1]:
             _join_ray()
-        with _noticing_deaths() as died:
+        with _noticing_deaths(executor):
             executor.run()
-    except KeyboardInterrupt:
-        if not died:
-            raise
+    except _WorkerDied:
         raise FramepredError(f"a worker was killed, or out of memory: {again}") from None
     except FileNotFoundError as error:
         if not slurm or error.filename != "sbatch":
@@ -150,32 +148,43 @@ def _join_ray() -> None:
         ray.init(logging_level="WARNING")
 
 
-@contextmanager
-def _noticing_deaths() -> Iterator[list[int]]:
-    """Interrupt where a child of this process is killed, and yield a list that then says how it ended.
+class _WorkerDied(Exception):
+    """A worker of a pool was killed."""
 
-    The pool of datatrove's local executor waits for ever for what a worker was to give that is gone.
+
+@contextmanager
+def _noticing_deaths(executor: Any) -> Iterator[None]:
+    """Raise _WorkerDied in the block where a child of this process is killed.
+
+    The pool of datatrove's local executor puts another worker in its place, and waits for ever for what the first was
+    to give. So more children than the workers and the manager of its queue tell of a death, however soon it came.
     """
     from multiprocess import active_children  # type: ignore[import-untyped]
 
-    died, ended, team = list[int](), threading.Event(), set[Any]()
     main = threading.main_thread()
+    if threading.current_thread() is not main or main.ident is None or not hasattr(signal, "SIGUSR2"):
+        yield
+        return
+    ended, team, thread = threading.Event(), set[Any](), main.ident
+    most = len(active_children()) + getattr(executor, "workers", 0) + 1
 
     def watch() -> None:
         while not ended.wait(0.5):
             team.update(active_children())
-            died.extend(p.exitcode for p in team if p.exitcode not in (None, 0, -signal.SIGTERM))
-            if died:
-                assert main.ident is not None
-                signal.pthread_kill(main.ident, signal.SIGINT)
+            if len(team) > most or any(p.exitcode not in (None, 0, -signal.SIGTERM) for p in team):
+                # Ctrl-C's signal would be ignored in what a shell started in the background.
+                signal.pthread_kill(thread, signal.SIGUSR2)
                 return
 
-    watcher = threading.Thread(target=watch, daemon=True)
-    if threading.current_thread() is main and hasattr(signal, "pthread_kill"):
-        watcher.start()
+    def interrupt(*_: object) -> None:
+        if not ended.is_set():
+            raise _WorkerDied
+
+    watcher, had = threading.Thread(target=watch, daemon=True), signal.signal(signal.SIGUSR2, interrupt)
+    watcher.start()
     try:
-        yield died
+        yield
     finally:
         ended.set()
-        if watcher.ident is not None:
-            watcher.join()
+        watcher.join()
+        signal.signal(signal.SIGUSR2, had)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -64,7 +65,15 @@ def plan(videos: Path, store: Path, load: Any = doubles.Blocks) -> Plan:
     )
 
 
-def test_two_local_workers_one_of_which_is_killed(videos: Path, one: Path, tmp_path: Path) -> None:
+@pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["terminal", "background"])
+def started(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a shell starts in the background ignores Ctrl-C."""
+    had = signal.signal(signal.SIGINT, request.param)
+    yield
+    signal.signal(signal.SIGINT, had)
+
+
+def test_two_local_workers_one_of_which_is_killed(videos: Path, one: Path, tmp_path: Path, started: None) -> None:
     store, fuse = tmp_path / "s", tmp_path / "fuse"
     fuse.touch()
     work = plan(videos, store, partial(doubles.Deadly, fuse))
@@ -84,6 +93,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A Ray cluster of this machine, whose workers import what this process can."""
     module = pytest.importorskip("ray", reason="needs the extra cluster")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    had = signal.getsignal(signal.SIGTERM)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -95,6 +105,8 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
             pytest.skip(f"Ray cannot start here: {error}")
         yield module
         module.shutdown()
+    # Ray leaves a handler of its own.
+    signal.signal(signal.SIGTERM, had)
 
 
 @pytest.mark.slow
