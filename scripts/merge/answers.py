@@ -32,8 +32,9 @@ class Answer:
 
 
 def scores_of(runs: Runs, arm: str, measure: str) -> list[Quantity]:
-    """Return a measure of an arm, a quantity each seed; none where it was not measured."""
-    found = [run["scores"].get(measure) for run in runs.get(arm, ())]
+    """Return the score that a measure is of, a quantity each seed of an arm; none where it was not measured."""
+    name = MEASURES[measure].ratio or measure if measure in MEASURES else measure
+    found = [run["scores"].get(name) for run in runs.get(arm, ())]
     return [from_json(value) for value in found if value is not None]
 
 
@@ -50,8 +51,9 @@ def answer(runs: Runs, asked: Comparison) -> Answer | None:
     if not count:
         return None
     ours, theirs = ours[:count], theirs[:count]
-    difference = estimate(ours, theirs)
-    return Answer(asked, measure, estimate(ours), estimate(theirs), difference, verdict(measure, difference))
+    own, other = (estimate(found, distance_to_1=bool(measure.ratio)) for found in (ours, theirs))
+    difference = estimate(ours, theirs, bool(measure.ratio))
+    return Answer(asked, measure, own, other, difference, verdict(measure, difference))
 
 
 def verdict(measure: Measure, difference: Estimate) -> str:

@@ -1,5 +1,6 @@
 """A run → scores of every clip, file, sentence and caption, as quantities that are compared in pairs."""
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from framepred.evaluation.clips import make_groups, read_clips
 from framepred.evaluation.futures import Scorer
 from framepred.evaluation.perceptual import load_perceptual
 from framepred.evaluation.protocol import Protocol, load_protocol
+from framepred.io.atomic import write_text
 from framepred.llm.token_names import TOKENIZER_JSON, text_ids, text_tokenizer
 from framepred.predictor.llama import Llama
 from framepred.tokens.store import read_store
@@ -32,7 +34,19 @@ from merge.setup import Setup
 GIVEN, BARE = "model_true_actions", "model_no_actions"
 _PIXELS = {"psnr": "psnr", "sharpness": "sharpness", "motion_ratio": "motion"}
 STRETCH, STRETCHES = 128, 2
+_MEASURING = ("measures.py", "cloze.py", "account.py", "../grounding.py", "../language.py")
 Scores = dict[str, Quantity]
+
+
+def measured(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return the scores that a JSON file holds, after measuring where there are none or where other code measured."""
+    code = b"".join((Path(__file__).parent / name).read_bytes() for name in _MEASURING)
+    by = {"measured_by": hashlib.sha256(code).hexdigest()}
+    found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    if found.get("measured_by") != by["measured_by"]:
+        found = make() | by
+        write_text(file, json.dumps(found, indent=1, allow_nan=False) + "\n")
+    return found
 
 
 def measure(setup: Setup, arm: Arm, folder: Path) -> dict[str, Any]:

@@ -7,11 +7,10 @@ from typing import Any
 
 from framepred.evaluation.plots import COLOURS, make_figure, to_svg
 from framepred.io.atomic import write_text
-from merge.answers import Answer, Runs, answers, sentence, to_row
+from merge.answers import Answer, Runs, answers, scores_of, sentence, to_row
 from merge.arms import ARMS
-from merge.measures import from_json
 from merge.proof import MERGED
-from merge.questions import BEFORE, QUESTIONS, Question, table
+from merge.questions import BEFORE, MEASURES, QUESTIONS, Question, table
 from merge.statistics import estimate
 
 
@@ -40,10 +39,12 @@ def introduction(about: Mapping[str, Any], runs: Runs) -> list[str]:
     seeds = {name: len(found) for name, found in runs.items() if name != BEFORE}
     most = max(seeds.values(), default=0)
     lacking = [arm.name for arm in ARMS if not seeds.get(arm.name)]
+    fewer = [f"{name} {count}" for name, count in seeds.items() if 0 < count < most]
     lines = [
         f"Does a language model help to predict video, and what does video do to its words? Size `{about['size']}`, "
         f"{most} of 3 seeds, {about['steps']} steps a training, {about['machine']}, {about['date']}.",
-        "What was asked, and what would decide it, was written before: [questions](questions.md).",
+        "What was asked, and what would decide it, was written before: [questions](questions.md). How sharpness and "
+        "motion count was decided after the first data was seen, as it says there.",
     ]
     if not most:
         lines.append(
@@ -54,6 +55,8 @@ def introduction(about: Mapping[str, Any], runs: Runs) -> list[str]:
             f"**{3 - most} of the 3 seeds are missing: with one seed nothing is decided, with two little.** The same "
             f"command with `--seeds 0,1,2` goes on from here."
         )
+    if fewer:
+        lines.append(f"Of fewer seeds: {', '.join(fewer)}.")
     if lacking:
         lines.append(f"Not run: {', '.join(lacking)}.")
     if about["size"] == "tiny":
@@ -136,7 +139,11 @@ def arm_table(runs: Runs) -> dict[str, dict[str, Any]]:
     for name, scores in runs.items():
         if scores:
             common = [key for key in scores[0]["scores"] if all(key in one["scores"] for one in scores)]
-            means = {key: estimate([from_json(one["scores"][key]) for one in scores]) for key in common}
+            means = {key: estimate(scores_of(runs, name, key)) for key in common}
+            means |= {
+                key: estimate(scores_of(runs, name, key), distance_to_1=True)
+                for key, measure in MEASURES.items() if measure.ratio in common
+            }  # fmt: skip
             found[name] = {
                 "seeds": len(scores), "drew": [one.get("account") for one in scores],
                 "measures": {
@@ -147,8 +154,9 @@ def arm_table(runs: Runs) -> dict[str, dict[str, Any]]:
     return found
 
 
-_SHOWN = ("bits", "bits-bare", "psnr", "sharpness", "motion", "text", "cloze", "fact-action", "fact-action-unseen",
-          "fact-event", "fact-event-unseen", "bits-new", "fact-action-new", "fact-event-new")  # fmt: skip
+_SHOWN = ("bits", "bits-bare", "psnr", "sharpness", "sharpness-error", "motion", "motion-error", "text", "cloze",
+          "fact-action", "fact-action-unseen", "fact-event", "fact-event-unseen", "bits-new", "fact-action-new",
+          "fact-event-new")  # fmt: skip
 
 
 def arms_section(arms: Mapping[str, Any]) -> list[str]:
@@ -171,7 +179,8 @@ def arms_section(arms: Mapping[str, Any]) -> list[str]:
     )  # fmt: skip
     return [
         "## All arms", "", "Means over seeds ± half of the 95% interval over clips, files, sentences or captions.",
-        f"PSNR beside: {beside}." if beside else "", "",
+        "Sharpness and motion are ratios to the truth; their errors are how far from 1 these are.",
+        *([f"PSNR beside: {beside}."] if beside else []), "",
         *table(["arm", "steps", "frame ids", "text ids", *_SHOWN], rows),
     ]  # fmt: skip
 
@@ -200,8 +209,6 @@ def how(about: Mapping[str, Any]) -> list[str]:
         "- A fact is right where the true caption is likelier behind its frames than with any other fact of its kind;",
         "  *unseen*: the same behind the frames of another caption. Actions are not given. Each fact counts alike.",
         "- *needed*: items for the smallest effect that matters, by the spread found (decided after seeing data).",
-        "- Sharpness and motion are best at 1: where they are above it, more is worse, whatever tables and figures say",
-        "  of better (seen after the data).",
         "- On a GPU, in pieces of ten minutes until it ends: `timeout -s INT 10m scripts/reproduce_merge -o OUT --llm",
         "  SmolLM2.gguf --size 135m`. Each piece goes on where the last one stopped, and writes the page anew.",
         "- Before the questions were written there was [a first look](first-look.md), of one seed; it decides nothing.",

@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from framepred.evaluation.bootstrap import Quantity, resamplings
+from framepred.evaluation.bootstrap import Array, Quantity, resamplings
 
 NORMAL = 1.959964
 POWER = 0.841621
@@ -21,7 +21,8 @@ RESAMPLINGS, CONFIDENCE, SEED = 2000, 0.95, 0
 class Estimate:
     """A mean over seeds: its 95% bounds over items (clips, captions, files), and over seeds where there are several.
 
-    `spread` is the standard deviation of an item, None where items have no values of their own.
+    `spread` is the standard deviation of an item: that of the mean over resampled items, times the root of their
+    number; None for one item.
     """
 
     value: float
@@ -44,21 +45,27 @@ def seed_interval(values: Sequence[float]) -> tuple[float, float] | None:
     return fmean(values) - half, fmean(values) + half
 
 
-def estimate(ours: Sequence[Quantity], theirs: Sequence[Quantity] | None = None) -> Estimate:
-    """Estimate a measure of an arm, a quantity each seed, or its difference to that of another on the same items."""
+def estimate(
+    ours: Sequence[Quantity], theirs: Sequence[Quantity] | None = None, distance_to_1: bool = False
+) -> Estimate:
+    """Estimate a measure of an arm, a quantity each seed, or its difference to that of another on the same items.
+
+    With `distance_to_1` the measure is |quantity - 1|: a ratio of 0.5 counts as 0.5, one of 1.6 as 0.6.
+    """
     count = len(ours[0].numerator)
-    drawn = resamplings(count, RESAMPLINGS, SEED)
-    weights = np.concatenate([np.ones((1, count)), drawn])
-    runs = [quantity.over(weights) for quantity in ours]
-    single = [quantity.clips() for quantity in ours]
+    weights = np.concatenate([np.ones((1, count)), resamplings(count, RESAMPLINGS, SEED)])
+
+    def of(quantity: Quantity) -> Array:
+        values = quantity.over(weights)
+        return np.abs(values - 1) if distance_to_1 else values
+
+    runs = [of(quantity) for quantity in ours]
     if theirs is not None:
-        runs = [run - other.over(weights) for run, other in zip(runs, theirs, strict=True)]
-        single = [items - other.clips() for items, other in zip(single, theirs, strict=True)]
+        runs = [run - of(other) for run, other in zip(runs, theirs, strict=True)]
     mean = np.mean(runs, 0)
     known = mean[1:][np.isfinite(mean[1:])]
     low, high = np.quantile(known, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    items = np.mean(single, 0)
-    spread = float(np.std(items, ddof=1)) if count > 1 and np.isfinite(items).all() else None
+    spread = float(np.std(known, ddof=1)) * math.sqrt(count) if count > 1 else None
     values = [float(run[0]) for run in runs]
     return Estimate(float(mean[0]), (float(low), float(high)), seed_interval(values), count, spread)
 

@@ -198,6 +198,12 @@ def test_another_experiment_needs_another_folder(command: list[str], call: Calla
     (tmp_path / "settings.json").write_text('{"steps": 5}')
     with pytest.raises(SystemExit, match=r"was begun with .* = None, now it is .*: give another -o"):
         call("-o", str(tmp_path), *command[2:])
+    older = '{"size": "tiny", "tables_sha256": "of other arms"}'
+    (tmp_path / "settings.json").write_text(older)
+    with pytest.raises(SystemExit, match=r"^Error: .* was begun with other arms .* has now: give another -o$"):
+        call("-o", str(tmp_path), *command[2:])
+    assert [file.name for file in tmp_path.iterdir()] == ["settings.json"]
+    assert (tmp_path / "settings.json").read_text() == older
     with pytest.raises(SystemExit, match=r"--seeds 1,1 is not allowed: give up to 10 different ones"):
         call(*command, "--seeds", "1,1")
 
