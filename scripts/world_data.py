@@ -15,6 +15,8 @@ from torch import Tensor
 
 from framepred.recording.environment import Environment, open_environment
 
+HAS_FFMPEG = find_spec("av") is not None
+"""Whether videos can be written here."""
 # A lent GPU has neither FFmpeg nor pygame; they are imported by what is imported here, and not used by it.
 for _name in ("av", "pygame"):
     if find_spec(_name) is None:

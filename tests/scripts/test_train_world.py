@@ -12,6 +12,8 @@ import torch
 import world_data
 from conftest import moving_square
 
+from framepred.sources.actions_csv import actions_path, read_actions
+from framepred.video.read import read_video
 from framepred.world.run import load_run
 
 ROOT = Path(__file__).parents[2]
@@ -64,6 +66,9 @@ def test_frames_become_a_run_phase_by_phase(folder: Path) -> None:
     written = {path.name for path in (folder / "out" / "run").iterdir()}
     assert {"config.json", "framepred.json", "model.safetensors", "recipe.toml", "tokenizer", "scores.md"} <= written
     assert "contact-sheet.png" in written
+    start = folder / "out" / "run" / "start.mp4"
+    assert torch.equal(read_video(start).frames, world_data.load(folder / "held-out").episodes()[0][0])
+    assert len(read_actions(actions_path(start))[0]) == 23
 
 
 @pytest.mark.slow
