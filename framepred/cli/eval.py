@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from framepred.cli import options
-from framepred.cli.console import consume, print_json, print_table, say_next
+from framepred.cli.console import consume, print_json, print_table, say, say_next
 from framepred.cli.group import cli
 from framepred.cli.scores import say_words
 from framepred.errors import Interrupted
@@ -97,10 +97,27 @@ def evaluate(
         _show_result(evaluated.result)
         for path in outputs:
             click.echo(str(path))
-        if report is None:
-            say_next("eval", *sources, "--model", model, "--report", "page")
-        else:
-            say_next("export", model, "-o", "exported", "--format", "hf")
+        _say_next(evaluated.result["groups"][0], sources, model, report)
+
+
+def _say_next(group: dict[str, Any], sources: tuple[str, ...], model: str, report: Path | None) -> None:
+    """Say what comes next: where the run does not predict, what would help; else the page, and then an export."""
+    from framepred.evaluation.tables import is_predicting
+
+    predicts = is_predicting(group)
+    if predicts is False:
+        psnr = {row: group["rows"][row]["metrics"]["psnr"]["value"] for row in ("ceiling", "copy_last")}
+        begin, why = model, "from this run"
+        if psnr["ceiling"] < psnr["copy_last"]:
+            begin, why = "none", "with a tokenizer of their own: this one gives back less than copying does"
+        say(f"what would help: training on videos like these, {why}")
+        say_next("train", "VIDEOS", "-o", options.numbered(Path("run")), "--init-from", begin, "--minutes", 30)
+    elif report is None:
+        say_next("eval", *sources, "--model", model, "--report", "page")
+    elif predicts:
+        say_next("export", model, "-o", "exported", "--format", "hf")
+    else:
+        say_next("eval", "MORE-VIDEOS", "--model", model)
 
 
 def _show_result(result: dict[str, Any]) -> None:

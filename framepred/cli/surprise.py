@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from framepred.cli import options
-from framepred.cli.console import print_json, print_table, say, sparkline, track
+from framepred.cli.console import print_json, print_table, say, say_next, sparkline, track
 from framepred.cli.group import cli
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def surprise(video: Path, out: Path | None, overwrite: bool, as_json: bool, **va
       framepred surprise clip.mp4 --model run --inverse -o heat.mp4
     """
     from framepred.evaluation.surprise.surprise import measure_surprise, write_surprise
+    from framepred.sources.find import source_of
 
     default = Path(f"{video.stem}-surprise.mp4")
     out = out or (default if overwrite else options.numbered(default))
@@ -54,6 +55,10 @@ def surprise(video: Path, out: Path | None, overwrite: bool, as_json: bool, **va
         return
     _show_moments(found, summary)
     click.echo(str(out))
+    if found.calibration:
+        say_next("eval", source_of(video), "--model", values["model"])
+    else:
+        say_next("calibrate", "HELD-OUT-VIDEOS", "--model", values["model"])
 
 
 def _show_moments(found: "Surprise", summary: dict[str, Any]) -> None:

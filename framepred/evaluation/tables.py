@@ -76,6 +76,14 @@ def notes(group: dict[str, Any]) -> list[str]:
     return [f"{'; '.join(rows)}: {reason}" for reason, rows in reasons.items()]
 
 
+def is_predicting(group: dict[str, Any]) -> bool | None:
+    """Say whether one future is better than copying the last frame, or worse; None where the clips cannot tell."""
+    gain = group["rows"]["model"]["over_copy_last"].get("psnr")
+    if gain is None or group["clips"] == 1 or gain["low"] <= 0 <= gain["high"]:
+        return None
+    return bool(gain["low"] > 0)
+
+
 def answer(group: dict[str, Any], protocol: dict[str, Any]) -> str:
     """Answer in one sentence whether the model predicts: better than copying the last frame, and by how much."""
     gains, clips = group["rows"]["model"]["over_copy_last"], group["clips"]
@@ -84,7 +92,7 @@ def answer(group: dict[str, Any], protocol: dict[str, Any]) -> str:
         return "Is it predicting? Not measured: this protocol scores tokens alone."
     best = protocol["statistic"] == "best" and protocol["samples"] > 1
     drawn = f"the best of {protocol['samples']} futures" if best else "one future"
-    yes = "Yes" if gain["low"] > 0 else "No" if gain["high"] < 0 else "Not clearly"
+    yes = {True: "Yes", False: "No", None: "Not clearly"}[is_predicting(group)]
     between = f"{protocol['confidence']:.0%} interval {gain['low']:+.2f} to {gain['high']:+.2f}, {clips} clips"
     if clips == 1:
         yes, between = "One clip cannot tell", "1 clip"

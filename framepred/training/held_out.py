@@ -1,12 +1,13 @@
 """What is not trained on: chosen once, when a run is begun, and known again by what it holds."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from framepred.errors import FramepredError
+from framepred.errors import FramepredError, FramepredWarning
 from framepred.sources.content import content_of
 from framepred.sources.contract import StoredEpisode
 from framepred.tokens.store import TokenEpisode, read_store
@@ -96,6 +97,9 @@ def divided(episodes: list[Sourced], held: Sequence[HeldOut], fraction: float) -
     Else whole episodes, or the end of the only one.
     """
     kept, apart = divide_episodes(episodes, held)
+    if held and not apart:
+        words = f"{held[0].name}, which was to be held out, is not among what could be read: other frames are held out"
+        warnings.warn(FramepredWarning(words), stacklevel=2)
     if not apart and len(episodes) == 1:
         only, source = episodes[0]
         if end := held_out_end(len(only.tokens), fraction):

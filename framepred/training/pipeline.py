@@ -50,6 +50,7 @@ from framepred.training.start import (
     look_at_videos,
     save_start,
     stored_origin,
+    without_bad,
 )
 from framepred.training.tokenizer import train_tokenizer, warn_unvalidated
 from framepred.training.tracking import check_tracker, tracked
@@ -99,7 +100,7 @@ def _train(job: Job, init: Run | LanguageModel | None) -> Generator[Progress, No
     stores = [s for s in job.sources if is_store(s)]
     if stores and len(stores) != len(job.sources):
         raise FramepredError("sources mix videos and token stores: give only one kind")
-    videos = [] if stores else distinct(find_episodes(job.sources))
+    videos = [] if stores else without_bad(distinct(find_episodes(job.sources)))
     if job.resume:
         check_resumed(job.out, stored_recipe(job.out), job.recipe)
     if job.only != "tokenizer":

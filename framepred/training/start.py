@@ -96,12 +96,42 @@ class Footage:
     frames: int | None
 
 
+def without_bad(videos: Sequence[StoredEpisode]) -> list[StoredEpisode]:
+    """Return the videos whose header and actions can be read and fit each other; each other one is a warning.
+
+    Of many videos, `_PROBED` are looked at. Raises FramepredError where none is right.
+    """
+    bad = set[str]()
+    for video in _probed(videos):
+        try:
+            _check(video)
+        except FramepredError as error:
+            bad.add(video.key)
+            if len(videos) == 1:
+                raise
+            if len(bad) == len(videos):
+                raise FramepredError(f"no training video of {len(videos)} can be used; the last: {error}") from error
+            warnings.warn(FramepredWarning(f"skipped: {error}"), stacklevel=2)
+    return [video for video in videos if video.key not in bad]
+
+
+def _probed(videos: Sequence[StoredEpisode]) -> Sequence[StoredEpisode]:
+    return videos[:: max(1, -(-len(videos) // _PROBED))]
+
+
+def _check(video: StoredEpisode) -> None:
+    """Raise FramepredError for a video that cannot be read, or whose actions cannot or do not fit its frames."""
+    video.info()
+    if loaded := video.actions():
+        video.check_rows(loaded[0], str(video.actions_from))
+
+
 def look_at_videos(videos: Sequence[StoredEpisode]) -> Footage:
     """Read the headers of videos; a file that cannot be read is left out, its own error comes when it is its turn.
 
     Warns of a rate that can hardly be. Raises FramepredError where none can be read.
     """
-    probed = videos[:: -(-len(videos) // _PROBED)]
+    probed = _probed(videos)
     counts, seconds, rates, actions = list[int | None](), list[float | None](), list[float](), tuple[str, ...]()
     for video in probed:
         try:

@@ -45,6 +45,14 @@ def exact_rate(fps: float) -> Fraction:
     return Fraction(fps).limit_denominator(1001) if fps >= 1 else 1 / Fraction(1 / fps).limit_denominator(1001)
 
 
+def slow_clock(fps: float) -> dict[str, str]:
+    """Return FFmpeg's options that make the clock of an .mp4 tick slowly enough for a rate in Hz: none for most.
+
+    Its own ticks 10,000 times a second or more, and counts frames that last many hours wrongly.
+    """
+    return {"video_track_timescale": str(exact_rate(fps).numerator)} if fps < 1 else {}
+
+
 def doubt_rate(fps: float) -> str | None:
     """Say of a rate in Hz that it can hardly be; None of one that can."""
     if SLOWEST * (1 - SAME_RATE) <= fps <= FASTEST * (1 + SAME_RATE):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from framepred.errors import FramepredError
 from framepred.io.atomic import cannot_write
-from framepred.video.clock import exact_rate
+from framepred.video.clock import exact_rate, slow_clock
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ def encoding(
     os.environ.setdefault("SVT_LOG", "1")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with av.open(str(path.absolute()), "w", format="mp4") as container:
+        slow = slow_clock(fps) if even else {}
+        with av.open(str(path.absolute()), "w", format="mp4", options=slow) as container:
             stream: Any = container.add_stream(codec.encoder, rate=exact_rate(fps), options=codec.options)
             stream.height, stream.width, stream.pix_fmt = *size, codec.pixels
             if not even:

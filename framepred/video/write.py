@@ -12,7 +12,7 @@ from torch import Tensor
 
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.io.atomic import cannot_write, writing
-from framepred.video.clock import exact_rate, say_rate
+from framepred.video.clock import exact_rate, say_rate, slow_clock
 
 WRITE_FORMATS = {".mp4": "mp4", ".mkv": "matroska", ".gif": "gif", ".webp": "webp"}
 
@@ -48,7 +48,8 @@ def _write_h264(path: Path, container_format: str, frames: Iterable[Tensor], fps
         else ("libx264", "yuv420p", {"crf": "16", "preset": "medium"})
     )
     options["movflags"] = "faststart"
-    with av.open(str(path), "w", format=container_format) as container:
+    slow = slow_clock(fps) if container_format == "mp4" else {}
+    with av.open(str(path), "w", format=container_format, options=slow) as container:
         stream: Any = None
         for frame in frames:
             if stream is None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from conftest import moving_square
 from torch import Tensor
 
 import framepred.evaluation.benchmark
@@ -365,6 +366,34 @@ def test_a_report_without_matplotlib_names_the_extra(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert refused(two, *SMALL, "--report", "rep") == "a report needs matplotlib: pip install 'framepred[report]'"
     assert not (here / "rep").exists()
+
+
+def test_what_comes_next_is_what_the_answer_asks_for(
+    here: Path, tiny_run: Path, invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    (here / "still").mkdir()
+    for i in (0, 1):
+        write_video(here / "still" / f"{i}.mp4", moving_square(i, 1)[0].expand(8, -1, -1, -1), 10.0, lossless=True)
+    begin = "next: framepred train VIDEOS -o run --init-from {} --minutes 30\n"
+    said = invoke("still", *SMALL, "--report", "page")
+    assert "Is it predicting? No" in said.stdout
+    assert said.stderr.endswith(begin.format("none"))
+    benchmark = Benchmark(("still",), str(tiny_run), load_protocol("future", {"context": 2, "horizon": 3}, SMALL[-1:]))
+    for result in evaluate(benchmark):
+        made = result
+
+    def answers(low: float, high: float, ceiling: float) -> str:
+        rows = made.result["groups"][0]["rows"]
+        rows["model"]["over_copy_last"]["psnr"] = {"value": (low + high) / 2, "low": low, "high": high}
+        rows["ceiling"]["metrics"]["psnr"]["value"] = ceiling
+        monkeypatch.setattr(framepred.evaluation.benchmark, "evaluate", lambda _: iter([made]))
+        monkeypatch.setattr("framepred.evaluation.report.write_report", lambda *_: iter([made]))
+        return invoke("still", *SMALL, "--report", "other").stderr
+
+    assert answers(-2, -1, 200.0).endswith(begin.format(tiny_run))
+    assert answers(1, 2, 1.0).endswith(f"next: framepred export {tiny_run} -o exported --format hf\n")
+    assert answers(-1, 2, 1.0).endswith(f"next: framepred eval MORE-VIDEOS --model {tiny_run}\n")
 
 
 def test_what_cannot_be_read_is_passed_over(two: Path, invoke: Callable[..., Result]) -> None:

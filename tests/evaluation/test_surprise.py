@@ -288,6 +288,7 @@ def test_pictures_and_words(calibrated: tuple[Path, Calibration], clips_dir: Pat
     assert result.exit_code == 0, result.stderr
     assert result.stdout.splitlines()[-1] == "spliced-surprise.mp4"
     assert any(bar in result.stderr for bar in "▂▃▄▅▆▇█")
+    assert result.stderr.splitlines()[-1] == f"next: framepred eval {here} --model {calibrated[0]}"
     shown = read_video(here / "spliced-surprise.mp4").frames
     assert len(shown) == FRAMES
     assert shown.shape[3] > 3 * 192

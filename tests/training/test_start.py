@@ -13,10 +13,13 @@ from framepred.cli import cli
 from framepred.config.recipe import apply_settings
 from framepred.errors import FramepredWarning
 from framepred.sources.actions_csv import write_actions
+from framepred.sources.folder import find_videos
+from framepred.tokens.store import read_store
+from framepred.training.held_out import HeldOut, divided
 from framepred.training.initialisation import make_model, shaped_like
 from framepred.training.job import Job
 from framepred.training.pipeline import train
-from framepred.training.start import Start, fitting_run
+from framepred.training.start import Start, fitting_run, held_out_of, look_at_videos
 from framepred.training.windows import step_generator
 from framepred.video.write import write_video
 from framepred.world.run import load_run
@@ -116,3 +119,28 @@ def test_stopped_after_a_few_steps_it_keeps_what_it_was_begun_with(clips_dir: Pa
             progress.close()
             break
     assert (job.out / "recipe.toml").is_file() and list(job.out.glob("resume-*.safetensors"))
+
+
+def test_what_cannot_be_used_is_said_before_and_is_in_no_line_of_the_start(tmp_path: Path) -> None:
+    videos = folder_of(tmp_path / "videos", [14, 14, 14, 14], ("action",))
+    # The first would be held out; its rows do not fit, those of the second are no actions, the third is no video.
+    (held,) = held_out_of(look_at_videos(find_videos([videos])), 0.1)
+    first, second, third = sorted({f"v{i}" for i in range(4)}, key=lambda name: (name != held.name, name))[:3]
+    write_actions(videos / f"{first}.actions.csv", torch.zeros(9, dtype=torch.int64), ["steer"])
+    (videos / f"{second}.actions.csv").write_text("steer\n1\nx\n")
+    (videos / f"{third}.mp4").write_text("no video")
+    other = folder_of(tmp_path / "more", [13]) / "v0.mp4"
+    words, start = said(videos, other.rename(other.with_name("other.mp4")), "-o", tmp_path / "run", *SMALL)
+    lines = words.splitlines()
+    assert [line.startswith("warning: skipped: ") for line in lines[:4]] == [True, True, True, False]
+    assert words.count("skipped:") == 3
+    assert all(any(name in line for line in lines[:3]) for name in (first, second, third))
+    assert (start["videos"], start["frames"], start["actions"]) == (2, 27, ["action"])
+    assert start["held_out"][0]["name"] not in (first, second, third)
+
+
+def test_another_part_is_not_held_out_without_a_word(tiny_run: Path) -> None:
+    episodes = [(episode, "clips") for episode in read_store(tiny_run / "tokens")]
+    with pytest.warns(FramepredWarning, match="gone, which was to be held out, is not among what could be read"):
+        _, apart = divided(episodes, [HeldOut("gone", "nowhere.mp4")], 0.2)
+    assert len(apart) == 1

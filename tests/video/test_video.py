@@ -69,6 +69,14 @@ def test_webp_holds_every_frame_for_the_right_time(tmp_path: Path) -> None:
     assert durations == [100] * 7
 
 
+@pytest.mark.parametrize("period", [4 / 3, 65_536, 86_400, 86_400 * 366])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_frames_that_last_for_days_are_written(tmp_path: Path, suffix: str, period: float) -> None:
+    write_video(tmp_path / f"v{suffix}", noise(5, 32, 32), 1 / period, lossless=True)
+    assert probe_video(tmp_path / f"v{suffix}").fps * period == pytest.approx(1)
+    assert torch.equal(read_video(tmp_path / f"v{suffix}").frames, noise(5, 32, 32))
+
+
 def test_variable_frame_rate_is_resampled_by_timestamp(tmp_path: Path) -> None:
     path = tmp_path / "vfr.mkv"
     times = [0.0, 0.1, 0.5, 0.6, 1.2]
