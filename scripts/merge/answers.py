@@ -9,16 +9,17 @@ from merge.measures import from_json
 from merge.questions import BEFORE, MEASURES, Comparison, Measure, Question
 from merge.statistics import Estimate, estimate, needed
 
-Runs = Mapping[str, Sequence[Mapping[str, Any]]]
-"""An arm's name → what `measures.measure` returned for each seed."""
+Runs = Mapping[str, Mapping[int, Mapping[str, Any]]]
+"""An arm's name → what `measures.measure` returned for each seed; what was before any arm stands at seed 0."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A comparison that was made: both arms' means, their difference, and what it decides."""
+    """A comparison that was made: of which seeds, both arms' means, their difference, and what it decides."""
 
     asked: Comparison
     measure: Measure
+    seeds: tuple[int, ...]
     ours: Estimate
     theirs: Estimate
     difference: Estimate
@@ -31,11 +32,11 @@ class Answer:
         return None if spread is None else needed(spread, self.measure.matters)
 
 
-def scores_of(runs: Runs, arm: str, measure: str) -> list[Quantity]:
-    """Return the score that a measure is of, a quantity each seed of an arm; none where it was not measured."""
+def scores_of(runs: Runs, arm: str, measure: str) -> dict[int, Quantity]:
+    """Return the score that a measure is of, by the seeds of an arm that have it."""
     name = MEASURES[measure].ratio or measure if measure in MEASURES else measure
-    found = [run["scores"].get(name) for run in runs.get(arm, ())]
-    return [from_json(value) for value in found if value is not None]
+    found = {seed: run["scores"].get(name) for seed, run in runs.get(arm, {}).items()}
+    return {seed: from_json(value) for seed, value in found.items() if value is not None}
 
 
 def answer(runs: Runs, asked: Comparison) -> Answer | None:
@@ -45,15 +46,15 @@ def answer(runs: Runs, asked: Comparison) -> Answer | None:
         scores_of(runs, asked.ours, asked.measure),
         scores_of(runs, asked.theirs, asked.against or asked.measure),
     )
-    if asked.theirs == BEFORE:
-        theirs = theirs * len(ours)
-    count = min(len(ours), len(theirs))
-    if not count:
+    if asked.theirs == BEFORE and theirs:
+        theirs = dict.fromkeys(ours, theirs[0])
+    seeds = sorted(ours.keys() & theirs.keys())
+    if not seeds:
         return None
-    ours, theirs = ours[:count], theirs[:count]
-    own, other = (estimate(found, distance_to_1=bool(measure.ratio)) for found in (ours, theirs))
-    difference = estimate(ours, theirs, bool(measure.ratio))
-    return Answer(asked, measure, own, other, difference, verdict(measure, difference))
+    pair = [[found[seed] for seed in seeds] for found in (ours, theirs)]
+    own, other = (estimate(found, distance_to_1=bool(measure.ratio)) for found in pair)
+    difference = estimate(*pair, bool(measure.ratio))
+    return Answer(asked, measure, tuple(seeds), own, other, difference, verdict(measure, difference))
 
 
 def verdict(measure: Measure, difference: Estimate) -> str:
@@ -103,7 +104,8 @@ def to_row(made: Answer) -> dict[str, Any]:
     asked = made.asked
     return {
         "ours": asked.ours, "theirs": asked.theirs, "measure": asked.measure, "against": asked.against or asked.measure,
-        "unit": made.measure.unit, "ours_value": of(made.ours), "theirs_value": of(made.theirs),
+        "unit": made.measure.unit, "seeds": list(made.seeds),
+        "ours_value": of(made.ours), "theirs_value": of(made.theirs),
         "difference": of(made.difference), "matters": made.measure.matters, "better": made.measure.better,
         "count": made.difference.count, "spread": made.difference.spread, "needed": made.count_needed,
         "verdict": made.verdict,

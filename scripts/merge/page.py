@@ -136,12 +136,12 @@ def proof_section(proof: Mapping[str, Any] | None) -> list[str]:
 def arm_table(runs: Runs) -> dict[str, dict[str, Any]]:
     """Return each arm's measures, means over seeds with intervals, and what its trainings drew."""
     found: dict[str, dict[str, Any]] = {}
-    for name, scores in runs.items():
-        if scores:
+    for name, by_seed in runs.items():
+        if scores := list(by_seed.values()):
             common = [key for key in scores[0]["scores"] if all(key in one["scores"] for one in scores)]
-            means = {key: estimate(scores_of(runs, name, key)) for key in common}
+            means = {key: estimate([*scores_of(runs, name, key).values()]) for key in common}
             means |= {
-                key: estimate(scores_of(runs, name, key), distance_to_1=True)
+                key: estimate([*scores_of(runs, name, key).values()], distance_to_1=True)
                 for key, measure in MEASURES.items() if measure.ratio in common
             }  # fmt: skip
             found[name] = {

@@ -143,6 +143,28 @@ def test_it_goes_on_where_it_was_and_says_what_it_found(
     assert len(names) == len(set(names)) + 1 == sum(len(arm.candidates) for arm in FEW) + len(FEW) + 1
     check_arms(out, {folder.name: places for folder, places in drawn.items() if folder.parent.name == "seed-0"})
     check_page(out, said)
+    check_stopped_at_once(out, said, command, call, monkeypatch)
+
+
+def check_stopped_at_once(
+    out: Path, said: dict[str, Any], command: list[str], call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page keeps all that was measured, but for what other code measured."""
+
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(merge.training, "tune", stopped)
+    with pytest.raises(SystemExit, match="give the same command"):
+        call(*command)
+    assert json.loads((out / "merge.json").read_text())["questions"] == said["questions"]
+    file = out / "seed-0" / "video-random" / "scores.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"measured_by": "of before"}))
+    with pytest.raises(SystemExit, match="give the same command"):
+        call(*command)
+    left = json.loads((out / "merge.json").read_text())["questions"]
+    assert left["start"] == [] and left["grounding"] == said["questions"]["grounding"] != []
+    assert "Not run: video-random" in (out / "merge.md").read_text()
 
 
 def check_arms(out: Path, drawn: dict[str, list[Any]]) -> None:

@@ -32,10 +32,10 @@ def run_of(ratio: float, seed: int) -> dict[str, Any]:
     return {"scores": scores}
 
 
-def runs_of(ours: float, theirs: float, seeds: int = 3) -> dict[str, list[dict[str, Any]]]:
+def runs_of(ours: float, theirs: float, seeds: int = 3) -> dict[str, dict[int, dict[str, Any]]]:
     return {
-        "video-llm": [run_of(ours, seed) for seed in range(seeds)],
-        "video-random": [run_of(theirs, seed + 50) for seed in range(seeds)],
+        "video-llm": {seed: run_of(ours, seed) for seed in range(seeds)},
+        "video-random": {seed: run_of(theirs, seed + 50) for seed in range(seeds)},
     }
 
 
@@ -68,7 +68,7 @@ def test_a_ratio_is_better_the_nearer_it_is_to_1(ours: float, theirs: float, dif
 
 
 def test_the_page_its_tables_and_its_json_hold_distances_to_1(tmp_path: Path) -> None:
-    runs = runs_of(0.5, 1.1) | {"video-bare": [run_of(1.6, 9)]}
+    runs = runs_of(0.5, 1.1) | {"video-bare": {0: run_of(1.6, 9)}}
     results = write_page(tmp_path, ABOUT, runs, {}, None)
     json.dumps(results, allow_nan=False)
     written = (tmp_path / "merge.md").read_text()
@@ -85,9 +85,19 @@ def test_the_page_its_tables_and_its_json_hold_distances_to_1(tmp_path: Path) ->
 
 def test_seeds_that_miss_1_on_both_sides_are_not_taken_for_right() -> None:
     runs = runs_of(1.0, 1.0)
-    runs["video-llm"] = [run_of(0.6, 0), run_of(1.4, 1)]
+    runs["video-llm"] = {0: run_of(0.6, 0), 1: run_of(1.4, 1)}
     (found, _) = answers(runs, START)
     assert found.ours.value == pytest.approx(0.4, abs=0.02)
+
+
+def test_arms_are_compared_seed_by_seed_whichever_are_done() -> None:
+    runs = runs_of(1.1, 1.3)
+    runs["video-random"] = {2: run_of(1.6, 5)}
+    runs["video-llm"][2] = run_of(1.5, 5)
+    (found, _) = answers(runs, START)
+    assert found.seeds == (2,) and found.difference.value == pytest.approx(-0.1, abs=0.01)
+    assert found.ours.value == pytest.approx(0.5, abs=0.02)
+    assert answers(runs | {"video-random": {7: run_of(1.6, 5)}}, START) == []
 
 
 def test_scores_of_other_code_are_measured_anew(tmp_path: Path) -> None:
