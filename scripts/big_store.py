@@ -16,13 +16,18 @@ EPISODES, FRAMES = 10, 6000
 """Of each file of a store: with 64 tokens of two bytes a frame, 7.7 MB."""
 
 
-def write_big_store(folder: Path, megabytes: float) -> Path:
-    """Write a store of at least that size into `folder`/tokens, and its tokenizer beside; return the store."""
+def small_tokenizer(folder: Path) -> tuple[Autoencoder, str]:
+    """Write a tokenizer of random weights, 64 tokens of 65,536 codes a frame; return it and its sha256."""
     recipe = apply_settings(load_recipe("tiny"), ["tokenizer.width=16", "tokenizer.levels=[16, 16, 16, 16]"])
     with torch.random.fork_rng():
         torch.manual_seed(0)
         tokenizer = Autoencoder(recipe.tokenizer, (64, 64))
-    sha256 = save_tokenizer(folder / "tokenizer", tokenizer, "")
+    return tokenizer, save_tokenizer(folder, tokenizer, "")
+
+
+def write_big_store(folder: Path, megabytes: float) -> Path:
+    """Write a store of at least that size into `folder`/tokens, and its tokenizer beside; return the store."""
+    tokenizer, sha256 = small_tokenizer(folder / "tokenizer")
     store, cells = folder / "tokens", tokenizer.grid[0] * tokenizer.grid[1]
     info = StoreInfo(
         "random", sha256, str((folder / "tokenizer").resolve()), tokenizer.codebook_size, tokenizer.grid, 0, (0, 0),
