@@ -111,7 +111,8 @@ def fit_action_space(actions: list[Tensor], names: tuple[str, ...], bins: int) -
     if actions[0].ndim == 1 and not actions[0].is_floating_point():
         highest = max(int(a.max()) for a in actions if len(a))
         return ActionSpace("discrete", names, count=max(1 + highest, len(values_of(names))))
-    columns = torch.cat(actions).T
+    # A column at a time: together they may be larger than memory.
+    columns = (torch.cat([rows[:, d] for rows in actions]) for d in range(actions[0].shape[1]))
     edges, centres = zip(*(fit_bins(column, bins) for column in columns), strict=True)
     return ActionSpace("continuous", names, edges=edges, centres=centres)
 
@@ -122,7 +123,8 @@ def fit_bins(values: Tensor, bins: int) -> tuple[tuple[float, ...], tuple[float,
     A value that makes up 1 % or more has a bin of its own, so that a rare one is kept apart from one that is nearly
     always there. The others share up to `bins` bins of equal mass, or have one each where they are so few.
     """
-    distinct, counts = values.float().double().unique(return_counts=True)
+    distinct, counts = values.float().unique(return_counts=True)
+    distinct = distinct.double()
     common = counts * 100 >= len(values)
     others = counts.masked_fill(common, 0)
     if int((~common).sum()) <= bins:

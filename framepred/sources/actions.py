@@ -25,7 +25,7 @@ def order_actions(actions: Tensor, names: tuple[str, ...], wanted: tuple[str, ..
         raise FramepredError(f"{where} has {what}: its columns are {', '.join(names)}; give {', '.join(wanted)}")
     if not actions.is_floating_point():
         return _ids_of(actions, names, values_of(wanted), where)
-    return actions if actions.ndim == 1 else actions[:, [names.index(name) for name in wanted]]
+    return actions if actions.ndim == 1 or names == wanted else actions[:, [names.index(name) for name in wanted]]
 
 
 def _ids_of(ids: Tensor, names: tuple[str, ...], known: tuple[str, ...], where: str) -> Tensor:

@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
 
 from framepred.errors import FramepredError
 from framepred.io.remote import reaching
 
 SHARDS = "episodes-*.parquet"
-_TOKENS = ("tokens", "context_tokens")
+_TOKENS, _LISTS = ("tokens", "context_tokens"), ("actions", "times")
+# Joined with others, it takes their type.
+_NOTHING = np.empty(0, np.int8)
 
 
 def shard_files(path: Path) -> list[Path]:
@@ -45,10 +47,11 @@ def _opened(file: Path, columns: list[str]) -> Iterator[tuple[pq.ParquetFile, li
             # Older stores lack these columns.
             yield stored, [c for c in columns if c not in _ADDED or c in stored.schema_arrow.names]
     except (pa.ArrowException, OSError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise FramepredError(
-            f"token store file {file} cannot be read ({reason}): delete it and tokenize again"
-        ) from error
+        raise _broken(file, str(error).splitlines()[0]) from error
+
+
+def _broken(file: Path, reason: str) -> FramepredError:
+    return FramepredError(f"token store file {file} cannot be read ({reason}): delete it and tokenize again")
 
 
 def read_shard(file: Path, columns: list[str]) -> pa.Table:
@@ -76,25 +79,37 @@ def width(row: dict[str, Any]) -> int:
 
 
 def read_rows(file: Path, columns: list[str]) -> list[dict[str, Any]]:
-    """Return the rows of a file without their tokens; times as float64 (T,), None where an older store has none."""
+    """Return the rows of a file without what they have of each frame: of actions and times how many, None for none."""
     table = read_shard(file, [name for name in columns if name not in _TOKENS])
-    rows = table.drop_columns([name for name in ("times",) if name in table.column_names]).to_pylist()
-    for i, row in enumerate(rows):
-        # As Python numbers, an hour of video would take gigabytes.
-        has = "times" in table.column_names
-        row["times"] = torch.from_numpy(table["times"][i].values.to_numpy().copy()) if has else None
-    return rows
+    lists = [name for name in _LISTS if name in table.column_names]
+    rows = table.drop_columns(lists).to_pylist()
+    counts = {name: pc.list_value_length(table[name]).to_pylist() for name in lists}
+    return [row | {name: counts[name][i] if name in lists else None for name in _LISTS} for i, row in enumerate(rows)]
 
 
-def each_tokens(file: Path, columns: list[str]) -> Iterator[npt.NDArray[np.int32]]:
-    """Yield the tokens of each row of a file, flat: of each frame those of its context, then its own."""
+def each_row(file: Path, columns: list[str], per_action: int) -> Iterator[list[npt.NDArray[Any]]]:
+    """Yield what each row of a file has of its frames, flat: tokens int32, those of a frame's context first; _LISTS.
+
+    Raises FramepredError where an action has not `per_action` numbers.
+    """
     sizes = ("num_frames", "grid_height", "grid_width", "context_height", "context_width")
-    for table in read_groups(file, [name for name in columns if name in (*sizes, *_TOKENS)]):
-        lists = [name for name in ("context_tokens", "tokens") if name in table.column_names]
-        for i, row in enumerate(table.drop_columns(lists).to_pylist()):
-            widths = [row[of + "height"] * row[of + "width"] for of in ("context_", "grid_")[-len(lists) :]]
+    for table in read_groups(file, [name for name in columns if name in (*sizes, *_TOKENS, *_LISTS)]):
+        tokens = [name for name in ("context_tokens", "tokens") if name in table.column_names]
+        lists = [name for name in _LISTS if name in table.column_names]
+        for i, row in enumerate(table.drop_columns([*tokens, *lists]).to_pylist()):
+            widths = [row[of + "height"] * row[of + "width"] for of in ("context_", "grid_")[-len(tokens) :]]
             parts = [
                 table[name][i].values.to_numpy().reshape(row["num_frames"], count)
-                for name, count in zip(lists, widths, strict=True)
+                for name, count in zip(tokens, widths, strict=True)
             ]
-            yield np.concatenate(parts, 1).astype(np.int32).ravel()
+            others = [_flat(table[name][i].values) if name in lists else _NOTHING for name in _LISTS]
+            if "actions" in lists and others[0].size != per_action * len(table["actions"][i].values or ()):
+                raise _broken(file, f"an action has not {per_action} numbers")
+            yield [np.concatenate(parts, 1).astype(np.int32).ravel(), *others]
+
+
+def _flat(values: pa.Array | None) -> npt.NDArray[Any]:
+    """Return what a row has in a column of numbers, or of lists of numbers, one after the other."""
+    if values is None:
+        return _NOTHING
+    return (values.flatten() if pa.types.is_list(values.type) else values).to_numpy()

@@ -8,10 +8,11 @@ that as PNG in a column `first`.
 import io
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,8 +27,8 @@ from framepred.io.atomic import to_read
 from framepred.io.remote import is_url, place, reaching, writing_at
 from framepred.sources.actions import join_names, order_actions
 from framepred.sources.captions_csv import Caption
-from framepred.tokens.mapped import flat
-from framepred.tokens.shards import each_tokens, read_rows, shard_files, width
+from framepred.tokens.mapped import joined
+from framepred.tokens.shards import each_row, read_rows, shard_files, width
 from framepred.video.clock import same_rate, say_rate
 
 
@@ -175,34 +176,51 @@ def write_store_info(path: Path, writer: str, info: StoreInfo) -> None:
 def read_store(path: str | os.PathLike[str], action_names: tuple[str, ...] | None = None) -> list[TokenEpisode]:
     """Read every episode of a token store, each once, its actions in the order of `action_names`.
 
-    Tokens beyond 256 MB are not read into memory but mapped from a file.
+    What frames have, beyond 256 MB, is not read into memory but mapped from a file.
     """
     info, files = read_store_info(path), shard_files(place(path))
     columns = [name for name in store_schema(info).names if name != "actions" or info.action_kind]
     rows = [row for file in files for row in read_rows(file, columns)]
-    sizes = [row["num_frames"] * width(row) for row in rows]
-    tokens = torch.from_numpy(flat(files, sum(sizes), (part for file in files for part in each_tokens(file, columns))))
     episodes, seen = list[TokenEpisode](), set[str]()
-    for row, part in zip(rows, tokens.split(sizes), strict=True):
+    for row, tokens, actions, times in zip(rows, *_of_frames(rows, info, files, columns), strict=True):
         if (key := row.get("key") or "") in seen:
             continue
         seen |= {key} - {""}
-        grid = (row["grid_height"], row["grid_width"]) if "context_height" not in row else (-1,)
-        actions = row.get("actions")
-        if actions is not None:
-            actions = torch.tensor(actions, dtype=torch.int64 if info.action_kind == "discrete" else torch.float32)
-            if action_names is not None:
-                actions = order_actions(actions, info.action_names, action_names, f"token store {path}")
+        if actions is not None and action_names is not None:
+            actions = order_actions(actions, info.action_names, action_names, f"token store {path}")
         episodes.append(
             TokenEpisode(
-                row["episode"], row["source"], row["fps"], part.view(row["num_frames"], *grid), actions,
-                tuple(Caption(**caption) for caption in row.get("captions") or ()), row["times"],
+                row["episode"], row["source"], row["fps"], tokens, actions,
+                tuple(Caption(**caption) for caption in row.get("captions") or ()), times,
                 _from_png(row["first"]) if info.first_pictures else None, row.get("content") or "", key,
             )
         )  # fmt: skip
     if not episodes:
         raise FramepredError(f"token store {path} holds no episode: tokenize videos into it first")
     return episodes
+
+
+def _of_frames(
+    rows: Sequence[dict[str, Any]], info: StoreInfo, files: Sequence[Path], columns: list[str]
+) -> tuple[list[Tensor], list[Tensor | None], list[Tensor | None]]:
+    """Return the tokens, the actions and the times of rows, as a TokenEpisode has them."""
+    continuous = info.action_kind == "continuous"
+    per_action = len(info.action_names) if continuous else 1
+    counts = (
+        [row["num_frames"] * width(row) for row in rows],
+        [(row["actions"] or 0) * per_action for row in rows],
+        [row["times"] or 0 for row in rows],
+    )
+    kinds = zip((np.int32, np.float32 if continuous else np.int64, np.float64), map(sum, counts), strict=True)
+    flat = joined(files, list(kinds), (part for file in files for part in each_row(file, columns, per_action)))
+    tokens, actions, times = (torch.from_numpy(x).split(n) for x, n in zip(flat, counts, strict=True))
+    grids = [(-1,) if "context_height" in row else (row["grid_height"], row["grid_width"]) for row in rows]
+    shape = (-1, per_action) if continuous else (-1,)
+    return (
+        [part.view(row["num_frames"], *grid) for part, row, grid in zip(tokens, rows, grids, strict=True)],
+        [None if row["actions"] is None else part.view(shape) for part, row in zip(actions, rows, strict=True)],
+        [None if row["times"] is None else part for part, row in zip(times, rows, strict=True)],
+    )
 
 
 def other_rate_of_tokens(episode: TokenEpisode, wanted: float) -> str | None:

@@ -52,15 +52,16 @@ def step_generator(seed: int, *counters: int) -> torch.Generator:
 class Windows:
     """Episodes, and windows of ids cut out of them when they are drawn.
 
-    For each episode, `tokens` int32 (T, K + N) and `actions` int32 (T, slots), vocabulary ids; `starts` and `lengths`
-    say where it lies among all frames. `window` is the number of frames of a window; `weights` are the probabilities of
-    the episodes.
+    For each episode, `tokens` int32 (T, K + N) and `actions` as a TokenEpisode has them, of which `known` says how
+    many; `starts` and `lengths` say where it lies among all frames. `window` is the number of frames of a window;
+    `weights` are the probabilities of the episodes.
     """
 
     layout: SequenceLayout
     window: int
     tokens: tuple[Tensor, ...]
-    actions: tuple[Tensor, ...]
+    actions: tuple[Tensor | None, ...]
+    known: Tensor
     starts: Tensor
     lengths: Tensor
     weights: Tensor
@@ -71,12 +72,18 @@ class Windows:
     ) -> "Windows":
         """Take the episodes of at least two frames; `groups` are their sources, drawn by frames to the `power`."""
         kept = [(e, g) for e, g in zip(episodes, groups, strict=True) if len(e.tokens) >= 2]
+        for episode, _ in kept:
+            # What is wrong with its actions is said now, not when they are drawn.
+            layout.action_ids(episode.actions, len(episode.tokens), episode.name)
+            let_go()
         lengths = torch.tensor([len(e.tokens) for e, _ in kept], dtype=torch.int64)
+        known = [0 if e.actions is None else len(e.actions) for e, _ in kept]
         return Windows(
             layout,
             window,
             tuple(e.tokens.flatten(1) for e, _ in kept),
-            tuple(layout.action_ids(e.actions, len(e.tokens), e.name).int() for e, _ in kept),
+            tuple(e.actions for e, _ in kept),
+            torch.tensor(known, dtype=torch.int64),
             lengths.cumsum(0) - lengths,
             lengths,
             group_weights([g for _, g in kept], lengths.tolist(), power) if kept else torch.empty(0),
@@ -93,13 +100,22 @@ class Windows:
         position = offsets[:, None] + torch.arange(self.window)
         real = position < self.lengths[episodes][:, None]
         rows = torch.minimum(position, self.lengths[episodes][:, None] - 1)
-        tokens, actions = (
-            torch.cat([part[0][:0], *(part[e][at] for e, at in zip(episodes.tolist(), rows, strict=True))])
-            for part in (self.tokens, self.actions)
+        tokens = torch.cat(
+            [self.tokens[0][:0], *(self.tokens[e][at] for e, at in zip(episodes.tolist(), rows, strict=True))]
         )
+        actions = self._action_ids(episodes, rows)
         let_go()
-        ids = torch.cat([self.layout.row_ids(tokens), actions.long()], 1)
-        return ids.view(len(rows), -1), real
+        return torch.cat([self.layout.row_ids(tokens), actions], 1).view(len(rows), -1), real
+
+    def _action_ids(self, episodes: Tensor, rows: Tensor) -> Tensor:
+        """Return the ids int64 (B · window, slots) of the actions after frames `rows` (B, window) of episodes (B,)."""
+        given = rows < self.known[episodes][:, None]
+        drawn = zip(episodes.tolist(), rows, given, strict=True)
+        found = [actions[at[there]] for e, at, there in drawn if (actions := self.actions[e]) is not None]
+        ids = self.layout.action_ids(None, rows.numel())
+        if found:
+            ids[given.flatten()] = self.layout.action_ids(torch.cat(found), int(given.sum()))
+        return ids
 
     def batch(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw a batch of windows at random, in the form of `gather`."""

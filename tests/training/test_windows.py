@@ -1,11 +1,14 @@
 """Training windows: whole, from one episode, split without overlap, drawn by the step alone."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from framepred.errors import FramepredError
 from framepred.sequence.actions import ActionSpace
 from framepred.sequence.layout import SequenceLayout
 from framepred.sequence.vocabulary import Vocabulary
@@ -54,6 +57,41 @@ def test_every_window_lies_within_one_episode(lengths: list[int], window: int, s
     assert len(windows) == sum(length >= 2 for length in lengths)
     check(windows, lengths, *windows.batch(16, step_generator(0, step)))
     check(windows, lengths, *windows.evenly(16))
+
+
+CONTINUOUS = ActionSpace("continuous", ("a", "b"), edges=((-0.5, 0.5), (0.0,)))
+
+
+@settings(max_examples=60)
+@given(
+    lengths=st.lists(st.integers(2, 12), min_size=1, max_size=5),
+    lacking=st.lists(st.sampled_from([0, 1, 99]), min_size=5, max_size=5),
+    space=st.sampled_from([LAYOUT.actions, CONTINUOUS, None]),
+    window=st.integers(2, 9),
+    step=st.integers(0, 99),
+)
+def test_windows_are_cut_out_of_episodes_laid_out_whole(
+    lengths: list[int], lacking: list[int], space: ActionSpace | None, window: int, step: int
+) -> None:
+    layout = SequenceLayout(Vocabulary(0, 4096, space.size if space else 0), (1, 2), space)
+    episodes = []
+    for (number, length), fewer in zip(enumerate(lengths), lacking, strict=False):
+        # Of all frames, of all but the last, or of none: as a store has them.
+        wide = torch.randn(length, 2, generator=step_generator(number)) if space is CONTINUOUS else None
+        actions = None if fewer > 1 else (torch.arange(length) % 4 if wide is None else wide)[: length - fewer]
+        episodes.append(replace(episode(number, length, False), actions=actions))
+    windows = Windows.build(episodes, ["s"] * len(lengths), layout, window, 0.3)
+    places = windows.draw(16, step_generator(0, step))
+    for ids, e, offset in zip(windows.gather(*places)[0], *map(Tensor.tolist, places), strict=True):
+        whole = layout.pack(episodes[e].tokens, layout.action_ids(episodes[e].actions, lengths[e]))
+        frames = [min(offset + t, lengths[e] - 1) for t in range(window)]
+        assert torch.equal(ids, whole.view(lengths[e], layout.stride)[frames].flatten())
+
+
+def test_an_action_that_is_not_allowed_is_refused_before_it_is_drawn() -> None:
+    wrong = replace(episode(1, 9), actions=torch.arange(9))
+    with pytest.raises(FramepredError, match="e1: action id 8 is not allowed"):
+        Windows.build([episode(0, 9), wrong], ["s"] * 2, LAYOUT, 4, 0.3)
 
 
 def test_batches_are_a_function_of_seed_and_step() -> None:
