@@ -43,10 +43,23 @@ def place(where: str | os.PathLike[str]) -> Path:
     except ImportError as error:
         raise FramepredError(f"{where} is a remote place: pip install 'framepred[cluster]'") from error
     with reaching(where):
-        path: Any = UPath(os.fspath(where))
-        # Made on first use: a protocol that nobody knows, or whose package is missing, is said here.
-        assert path.fs is not None
+        try:
+            path: Any = UPath(os.fspath(where))
+            # Made on first use: a protocol that nobody knows, or whose package is missing, is said here.
+            assert path.fs is not None
+        except ImportError as error:
+            raise _lacking(os.fspath(where), error) from error
     return path
+
+
+def _lacking(where: str, error: ImportError) -> FramepredError:
+    """Return what is said where the package that reaches a place is not installed."""
+    from fsspec.registry import known_implementations
+
+    package = known_implementations.get(where.partition(":")[0], {}).get("class", "").partition(".")[0]
+    # What fsspec itself has, needs packages whose names only its words say.
+    fix = "install that" if package in ("", "fsspec") else f"pip install {package}"
+    return FramepredError(f"{where} needs a package that is not installed ({error}): {fix}")
 
 
 @contextmanager
@@ -78,3 +91,21 @@ def writing_at(path: Any, writer: str = "") -> Iterator[Path]:
         yield temporary
         with reaching(path):
             path.fs.put_file(str(temporary), path.path)
+
+
+def delete_at(path: Any) -> None:
+    """Delete a file, here or at a remote place: paths of the Hub do not do it themselves."""
+    if is_remote(path):
+        with reaching(path):
+            path.fs.rm(path.path)
+    else:
+        path.unlink()
+
+
+def state_of(path: Any) -> str:
+    """Return what is another once a file was changed; the times of files are not known of every remote place."""
+    if is_remote(path):
+        with reaching(path):
+            return str(path.fs.ukey(path.path))
+    about = path.stat()
+    return f"{about.st_size} {about.st_mtime}"

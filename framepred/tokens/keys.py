@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from framepred.errors import FramepredError
-from framepred.io.remote import Unreachable, writing_at
+from framepred.io.remote import Unreachable, delete_at, writing_at
 from framepred.sources.content import content_of
 from framepred.sources.contract import StoredEpisode
 from framepred.tokens.shards import read_shard, shard_files
@@ -68,7 +68,7 @@ def drop_replaced(folder: Path, now: Sequence[Key], info: StoreInfo) -> None:
             continue
         kept = table.filter(pc.invert(pc.is_in(table["key"], pa.array(sorted(old)))))
         if not len(kept):
-            file.unlink()
+            delete_at(file)
         elif len(kept) < len(table):
             with writing_at(file) as temporary:
                 pq.write_table(kept, temporary, compression="zstd")

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from framepred.io.atomic import writing
-from framepred.io.remote import is_remote
+from framepred.io.remote import is_remote, state_of
 
 IN_MEMORY = 256 * 2**20
 """Bytes of a store that are kept in memory; more are mapped."""
@@ -51,7 +51,7 @@ def _written(files: Sequence[Path], starts: list[int], rows: Iterable[Sequence[n
     folder = files[0].parent
     if is_remote(folder) or not os.access(folder, os.W_OK):
         folder = Path(tempfile.gettempdir())
-    states = [(str(file), file.stat().st_size, file.stat().st_mtime) for file in files]
+    states = [(str(file), state_of(file)) for file in files]
     path = folder / f".tokens-{hashlib.sha256(repr((states, starts)).encode()).hexdigest()[:16]}.mapped"
     if path.exists():
         return path
