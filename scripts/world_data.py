@@ -25,7 +25,7 @@ for _name in ("av", "pygame"):
 
 @dataclass(frozen=True)
 class World:
-    """An environment, how many of its steps a frame shows, frames a second, where clips to score begin, actions."""
+    """An environment, how many of its steps a frame shows, frames a second, the first frame that counts, actions."""
 
     env: str
     frame_skip: int
@@ -121,10 +121,14 @@ def record(
         return sum(pool.imap_unordered(_work, tasks))
 
 
-def load(folder: Path) -> Played:
-    """Return all episodes of a folder's .npz files, in the order of their seeds."""
+def load(folder: Path, start: int = 0) -> Played:
+    """Return all episodes of a folder's .npz files, from their frame `start` on, in the order of their seeds."""
     parts = [np.load(file) for file in sorted(folder.glob("*.npz"))]
     frames, actions, lengths = (
         np.concatenate([part[key] for part in parts]) for key in ("frames", "actions", "lengths")
     )
-    return Played(torch.from_numpy(frames), torch.from_numpy(actions), tuple(lengths.tolist()))
+    if start:
+        kept = np.concatenate([np.arange(n) >= start for n in lengths])
+        frames, actions, lengths = frames[kept], actions[kept], np.maximum(lengths - start, 0)
+    whole = [n for n in lengths.tolist() if n]
+    return Played(torch.from_numpy(frames), torch.from_numpy(actions), tuple(whole))

@@ -19,11 +19,11 @@ SHOWN = (1, 2, 4, 8, 16)
 Clip = tuple[Tensor, Tensor | None]
 
 
-def cut(episodes: Iterable[Clip], start: int) -> list[Clip]:
-    """Cut the clip of context and horizon that begins at `start` out of each episode that is long enough."""
-    end = start + CONTEXT + HORIZON
+def cut(episodes: Iterable[Clip]) -> list[Clip]:
+    """Cut the clip of context and horizon that begins each episode which is long enough."""
+    end = CONTEXT + HORIZON
     return [
-        (frames[start:end], None if actions is None else actions[start : end - 1])
+        (frames[:end], None if actions is None else actions[: end - 1])
         for frames, actions in episodes
         if len(frames) >= end
     ]
