@@ -1,5 +1,6 @@
 """Training the temporal tokenizer: near to the frames, sharp to a discriminator, at a price for every bit."""
 
+import math
 import warnings
 
 import torch
@@ -24,6 +25,8 @@ _RESTART = 1 / 14
 """The chance that a chain ends at a frame; it is then 14 frames long on average."""
 _PRICE_RATE, _PRICE_STEP = 21.0, 0.02
 """How fast the logarithm of a wrong price changes: over the whole budget, and at most in a step."""
+_WORSE = 2.5
+"""How many times their least error so far pictures may have, 4 dB; what a price takes is less."""
 _VALIDATED = 16
 """Frames of the chains that validation codes."""
 
@@ -88,9 +91,9 @@ def temporal_stage(
             model.price.mul_((rate * (values["bits"] / tok.bits - 1).clamp(-1, 1)).exp())
         model.done.fill_(fraction)
         shown = {name: float(value) for name, value in values.items()}
-        watch.count_step(shown["null"], shown["bits"], priced)
-        psnr = float(-10 * (values["error"] / 4).clamp(min=1e-10).log10())
-        return total, {"bits": shown["bits"], "null": shown["null"], "psnr": psnr, "price": float(price)}
+        watch.count_step(shown["null"], shown["bits"], shown["error"], priced)
+        row = {"bits": shown["bits"], "null": shown["null"], "psnr": _psnr(shown["error"]), "price": float(price)}
+        return total, row
 
     def validate(_: nn.Module) -> dict[str, float]:
         return _validated(tokenizer.net, held_out)
@@ -143,23 +146,44 @@ def _preview(net: TemporalNet, held_out: Footage) -> Tensor | None:
 
 
 class _CollapseWatch:
-    """Warns while hardly any code says anything: after 200 priced steps, then when their number has doubled."""
+    """Warns while hardly any code says anything, or pictures are much worse than they were.
+
+    It does so after 200 priced steps, then when their number has doubled. Errors are averaged over about 100 steps.
+    """
 
     def __init__(self, recipe: TokenizerRecipe, warns: bool) -> None:
         self.recipe, self.warns, self.steps, self.next = recipe, warns, 0, 200
+        self.error, self.best = 0.0, math.inf
 
-    def count_step(self, null: float, bits: float, priced: bool) -> None:
-        """Count a step in which a share `null` of the tokens said nothing, and a frame's took so many bits."""
+    def count_step(self, null: float, bits: float, error: float, priced: bool) -> None:
+        """Count a step in which a share `null` of the tokens said nothing, and a frame's took so many bits.
+
+        `error` is the mean squared error of what was given back, in [-1, 1].
+        """
         self.steps += priced
-        collapses = priced and (null > 0.98 or bits < 0.05 * self.recipe.bits)
-        if self.steps < self.next or not collapses or not self.warns:
+        self.error = 0.99 * self.error + 0.01 * error if self.error else error
+        self.best = min(self.best, self.error)
+        silent = priced and (null > 0.98 or bits < 0.05 * self.recipe.bits)
+        if self.steps < self.next or not self.warns or not (silent or self.error > _WORSE * self.best):
             return
         self.next = 2 * self.steps
+        if silent:
+            what = f"the codes are collapsing: {null:.1%} of the tokens say nothing, {bits:.1f} bits a frame "
+            advice = f"(tokenizer.bits = {self.recipe.bits:g})"
+        else:
+            now, then = (_psnr(error) for error in (self.error, self.best))
+            what = f"the pictures are collapsing: {now:.1f} dB in training, {then:.1f} before "
+            advice = f"(tokenizer.bits = {self.recipe.bits:g}, .adversarial = {self.recipe.adversarial:g}: "
+            advice += "more bits and less adversarial hold them)"
         warnings.warn(
             FramepredWarning(
-                f"the codes are collapsing: {null:.1%} of the tokens say nothing, {bits:.1f} bits a frame "
-                f"(tokenizer.bits = {self.recipe.bits:g}); start anew with a tokenizer.learning_rate below "
-                f"{self.recipe.learning_rate:g}, or more minutes"
+                f"{what}{advice}; start anew with a tokenizer.learning_rate below {self.recipe.learning_rate:g}, "
+                "or more minutes"
             ),
             stacklevel=3,
         )
+
+
+def _psnr(error: float) -> float:
+    """Return the PSNR in dB of a mean squared error of pictures in [-1, 1]."""
+    return -10 * math.log10(max(error / 4, 1e-10))

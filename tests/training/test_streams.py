@@ -143,11 +143,22 @@ def test_a_stopped_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
 def test_collapse_is_warned_of_and_only_then() -> None:
     watch = _CollapseWatch(recipe_of().tokenizer, True)
     for _ in range(300):
-        watch.count_step(1.0, 0.0, False)
-        watch.count_step(0.5, 8.0, True)
+        watch.count_step(1.0, 0.0, 0.01, False)
+        watch.count_step(0.5, 8.0, 0.01, True)
     with pytest.warns(FramepredWarning, match="the codes are collapsing: 99.0% of the tokens say nothing, 0.2 bits"):
-        watch.count_step(0.99, 0.2, True)
-    watch.count_step(0.99, 0.2, True)
+        watch.count_step(0.99, 0.2, 0.01, True)
+    watch.count_step(0.99, 0.2, 0.01, True)
+
+
+def test_pictures_that_get_much_worse_are_warned_of_and_only_then() -> None:
+    watch = _CollapseWatch(recipe_of().tokenizer, True)
+    for error in torch.linspace(0.02, 0.01, 300).tolist() + [0.02] * 300:
+        watch.count_step(0.5, 8.0, error, True)
+    with pytest.warns(
+        FramepredWarning, match=r"pictures are collapsing: 22\.\d dB in training, 2[56]\.\d before .*bits"
+    ):
+        for _ in range(100):
+            watch.count_step(0.5, 8.0, 0.04, True)
 
 
 def write_clips(folder: Path, actions: list[Tensor | None], names: tuple[str, ...]) -> Path:
