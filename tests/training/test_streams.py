@@ -154,11 +154,10 @@ def test_pictures_that_get_much_worse_are_warned_of_and_only_then() -> None:
     watch = _CollapseWatch(recipe_of().tokenizer, True)
     for error in torch.linspace(0.02, 0.01, 300).tolist() + [0.02] * 300:
         watch.count_step(0.5, 8.0, error, True)
-    with pytest.warns(
-        FramepredWarning, match=r"pictures are collapsing: 22\.\d dB in training, 2[56]\.\d before .*bits"
-    ):
+    says = r"pictures are collapsing: \d+\.\d dB in training, \d+\.\d before \(tokenizer.bits = .*adversarial"
+    with pytest.warns(FramepredWarning, match=says):
         for _ in range(100):
-            watch.count_step(0.5, 8.0, 0.04, True)
+            watch.count_step(0.5, 8.0, 0.06, True)
 
 
 def write_clips(folder: Path, actions: list[Tensor | None], names: tuple[str, ...]) -> Path:
