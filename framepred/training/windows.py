@@ -110,8 +110,9 @@ class Windows:
     def _action_ids(self, episodes: Tensor, rows: Tensor) -> Tensor:
         """Return the ids int64 (B · window, slots) of the actions after frames `rows` (B, window) of episodes (B,)."""
         given = rows < self.known[episodes][:, None]
-        drawn = zip(episodes.tolist(), rows, given, strict=True)
-        found = [actions[at[there]] for e, at, there in drawn if (actions := self.actions[e]) is not None]
+        drawn = zip(episodes.tolist(), rows, given.sum(1).tolist(), strict=True)
+        # The rows go up: those that have an action come first.
+        found = [actions[at[:n]] for e, at, n in drawn if (actions := self.actions[e]) is not None]
         ids = self.layout.action_ids(None, rows.numel())
         if found:
             ids[given.flatten()] = self.layout.action_ids(torch.cat(found), int(given.sum()))
