@@ -6,13 +6,14 @@ import mmap
 import os
 import tempfile
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from framepred.errors import FramepredError
 from framepred.io.atomic import writing
 from framepred.io.remote import is_remote, state_of
 
@@ -29,12 +30,12 @@ def joined(
 
     Large ones are written beside their `files` as `.tokens-*.mapped` once, for every process and later call; to the
     system's folder for temporary files where that is remote or cannot be written. The first column is the one that is
-    read in small pieces. Raises FramepredError where no disk takes them.
+    read in small pieces. Raises FramepredError where no disk takes them, and where rows are more or fewer than that.
     """
+    rows = _all_of(columns, rows)
     sizes = [np.dtype(dtype).itemsize * count for dtype, count in columns]
     if sum(sizes) <= IN_MEMORY:
-        parts = list(zip(*rows, strict=True)) or [()] * len(columns)
-        return [np.concatenate([np.empty(0, d), *part]) for (d, _), part in zip(columns, parts, strict=True)]
+        return _filled(columns, rows)
     # Each begins with a page of its own: how it is read is said of pages.
     pages = [-(-size // mmap.PAGESIZE) * mmap.PAGESIZE for size in sizes]
     starts = [0, *itertools.accumulate(pages)]
@@ -44,6 +45,33 @@ def joined(
         mapped.madvise(mmap.MADV_RANDOM, 0, sizes[0])
     _MAPS.add(mapped)
     return [np.frombuffer(mapped, d, n, start) for (d, n), start in zip(columns, starts, strict=False)]
+
+
+def _all_of(
+    columns: Sequence[tuple[npt.DTypeLike, int]], rows: Iterable[Sequence[npt.NDArray[Any]]]
+) -> Iterator[Sequence[npt.NDArray[Any]]]:
+    """Yield the rows; raise FramepredError where they are not what the columns were counted to be."""
+    left = [count for _, count in columns]
+    for row in rows:
+        left = [n - len(part) for n, part in zip(left, row, strict=True)]
+        if min(left) < 0:
+            break
+        yield row
+    if any(left):
+        raise FramepredError("the token store was changed while it was read: give the command again")
+
+
+def _filled(
+    columns: Sequence[tuple[npt.DTypeLike, int]], rows: Iterable[Sequence[npt.NDArray[Any]]]
+) -> list[npt.NDArray[Any]]:
+    """Return the columns in memory, without holding the rows beside them."""
+    flat = [np.empty(count, dtype) for dtype, count in columns]
+    places = [0] * len(flat)
+    for row in rows:
+        for number, part in enumerate(row):
+            flat[number][places[number] : places[number] + len(part)] = part
+            places[number] += len(part)
+    return flat
 
 
 def _written(files: Sequence[Path], starts: list[int], rows: Iterable[Sequence[npt.NDArray[Any]]]) -> Path:

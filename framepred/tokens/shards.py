@@ -16,8 +16,7 @@ from framepred.io.remote import reaching
 
 SHARDS = "episodes-*.parquet"
 _TOKENS, _LISTS = ("tokens", "context_tokens"), ("actions", "times")
-# Joined with others, it takes their type.
-_NOTHING = np.empty(0, np.int8)
+_NOTHING = np.empty(0)
 
 
 def shard_files(path: Path) -> list[Path]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -124,6 +125,19 @@ def test_actions_that_do_not_fit_their_names_are_refused(tmp_path: Path) -> None
         FramepredError, match=r"episodes-0.parquet cannot be read \(an action has not 3 numbers\): delete it"
     ):
         read_store(store)
+
+
+@pytest.mark.parametrize("most", [0, 1000])
+@pytest.mark.parametrize("lengths", [(2,), (2, 2, 2)])
+def test_a_store_that_changes_while_it_is_read_is_refused(
+    most: int, lengths: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapped, "IN_MEMORY", most)
+    (tmp_path / "episodes-0.parquet").touch()
+    rows = [[np.zeros(length, np.int32), np.zeros(1)] for length in lengths]
+    with pytest.raises(FramepredError, match="was changed while it was read"):
+        mapped.joined([tmp_path / "episodes-0.parquet"], [(np.int32, 4), (np.float64, 2)], rows)
+    assert not list(tmp_path.glob(".*"))
 
 
 def resident(kind: str) -> float:
