@@ -4,7 +4,7 @@ import errno
 import sys
 import time
 import warnings
-from _thread import interrupt_main, start_new_thread
+from _thread import start_new_thread
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +15,7 @@ import framepred
 from framepred.cli.console import warn
 from framepred.cli.help import Command
 from framepred.errors import FramepredError, FramepredWarning, Interrupted
-from framepred.io.interrupts import interrupts_noted, is_interrupt
+from framepred.io.interrupts import interrupt_again, interrupts_noted, is_interrupt
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def interrupts_come_again() -> Iterator[None]:
 
 def _interrupt_soon() -> None:
     time.sleep(0.05)
-    interrupt_main()
+    interrupt_again()
 
 
 class _Group(click.Group):

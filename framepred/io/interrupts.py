@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from _thread import interrupt_main
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,6 +31,11 @@ def interrupts_noted() -> Iterator[None]:
 def _stop(number: int, _: object) -> None:
     _CAME.append(number)
     raise KeyboardInterrupt
+
+
+def interrupt_again() -> None:
+    """Let the signal that came last come once more, to the main thread; Ctrl-C's own may be ignored."""
+    interrupt_main(_CAME[-1] if _CAME else signal.SIGINT)
 
 
 def is_interrupt(error: BaseException) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from framepred.errors import FramepredError
+from framepred.io.interrupts import ENDING
 from framepred.play.client import Client
 from framepred.play.game import Game
 from framepred.play.messages import read_message
@@ -44,7 +45,7 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 async def serve(
     game: Game, worker: ThreadPoolExecutor, folder: Path, fps: float, port: int, announce: Callable[[str], None]
 ) -> None:
-    """Serve a game to this machine until SIGINT or SIGTERM; `announce` is given the address once it can be opened.
+    """Serve a game to this machine until a signal ends it; `announce` is given the address once it can be opened.
 
     `port` 0 is a free one; FramepredError for one that is taken.
     """
@@ -69,8 +70,9 @@ async def serve(
 
 @contextmanager
 def _signals() -> Iterator[asyncio.Event]:
-    """Yield an event that SIGINT and SIGTERM set."""
-    stop, loop, names = asyncio.Event(), asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM)
+    """Yield an event that the signals set which end a program; one that is ignored stays so."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    names = [name for name in ENDING if signal.getsignal(name) is not signal.SIG_IGN]
     for name in names:
         loop.add_signal_handler(name, stop.set)
     try:

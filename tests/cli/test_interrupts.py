@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import click
+import pytest
 from click.testing import CliRunner
 
 from framepred.cli.group import _Group
@@ -24,18 +25,27 @@ def group() -> None:
 
 
 @group.command()
-def deletes() -> None:
-    """Get Ctrl-C while an object is deleted, where Python ignores exceptions."""
+@click.argument("name")
+def deletes(name: str) -> None:
+    """Get a signal while an object is deleted, where Python ignores exceptions."""
     thing = Thing()
-    told = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))
+    told = weakref.ref(thing, lambda _: signal.raise_signal(getattr(signal, name)))
     del thing
     for _ in range(3000):
         time.sleep(0.01)
     click.echo(f"went on {told}")
 
 
-def test_an_interrupt_that_python_ignores_comes_again() -> None:
-    ended = CliRunner().invoke(group, ["deletes"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interrupt_that_python_ignores_comes_again(name: str) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    if name != "SIGINT":
+        # As in what a shell starts in the background.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        ended = CliRunner().invoke(group, ["deletes", name])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (ended.exit_code, ended.stdout) == (1, "")
     assert ended.stderr == "framepred: interrupted\n"
 

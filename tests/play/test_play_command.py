@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -59,16 +60,22 @@ async def abuse(url: str, process: "subprocess.Popen[str]") -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_it_says_where_it_serves_keeps_its_memory_and_ends_cleanly(
     run: Path, clips_dir: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
     options = ["--clip", str(clips_dir / "clip0.mp4"), "-o", str(tmp_path), "--json"]
     command = [sys.executable, "-m", "framepred", "play", str(run), *options]
+    before = signal.getsignal(signal.SIGINT)
+    # What a shell starts in the background ignores Ctrl-C, and is ended by another signal.
+    signal.signal(signal.SIGINT, before if how is signal.SIGINT else signal.SIG_IGN)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        signal.signal(signal.SIGINT, before)
         try:
             assert process.stdout is not None
             url = json.loads(process.stdout.readline())["url"]
+            ignored = int(re.findall(r"SigIgn:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text())[0], 16)
+            assert bool(ignored >> signal.SIGINT - 1 & 1) is (how is not signal.SIGINT)
             assert url.startswith("http://127.0.0.1:")
             if how is signal.SIGINT:
                 asyncio.run(abuse(url, process))
