@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from framepred.errors import Interrupted
 
 ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-_CAME: list[int] = []
+_CAME: list[signal.Signals] = []
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def interrupts_noted() -> Iterator[None]:
 
 
 def _stop(number: int, _: object) -> None:
-    _CAME.append(number)
+    _CAME.append(signal.Signals(number))
     raise KeyboardInterrupt
 
 

@@ -127,8 +127,10 @@ class OnlineLearner:
                 if begun <= first and first not in known_steps:
                     yield self._measured(log, "" if number == 0 else self.tasks[number - 1].name)
                 for step in range(max(begun, first), last):
+                    # Scoring a long episode takes long, and changes nothing.
+                    scored = self._bits(task.episodes, step - first)
                     with interrupts_held():
-                        made = self._episode(step, number, step - first, recent)
+                        made = self._episode(step, number, step - first, scored, recent)
                         self.state.count_step(0.0)
                         log.write({"stage": "learn", **asdict(made)})
                     recent.append(made.bits)
@@ -140,7 +142,7 @@ class OnlineLearner:
             if first not in known_steps:
                 yield self._measured(log, self.tasks[-1].name)
         except (GeneratorExit, KeyboardInterrupt):
-            # Neither comes in the middle of an episode.
+            # Neither comes in the middle of an episode's updates.
             self.state.save(self.file, self.accelerator, 0.0)
             raise
         finally:
@@ -153,10 +155,11 @@ class OnlineLearner:
         log.write({"stage": "measure", **asdict(made)})
         return made
 
-    def _episode(self, step: int, number: int, index: int, recent: Sequence[float]) -> EpisodeLearned:
-        """Score an episode, then learn from it unless it surprises no more than those before it."""
-        task, learning = self.tasks[number], self.recipe.learning
-        bits, frames = self._bits(task.episodes, index)
+    def _episode(
+        self, step: int, number: int, index: int, scored: tuple[float, int], recent: Sequence[float]
+    ) -> EpisodeLearned:
+        """Learn from an episode of these bits and frames, unless it surprises no more than those before it."""
+        task, learning, (bits, frames) = self.tasks[number], self.recipe.learning, scored
         usual = recent[-_RECENT:]
         learns = not (learning.only_surprising and usual and bits <= sum(usual) / len(usual))
         if learns:
