@@ -2,11 +2,13 @@
 
 import json
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from textwrap import TextWrapper
+from typing import IO, Any, TypeVar
 
 import click
 
@@ -36,13 +38,36 @@ def say(message: str) -> None:
 
 def warn(message: str) -> None:
     """Write one line to stderr in any case: a warning or an error. Work does not end because nobody reads it."""
+    _write(_folded(message, sys.stderr))
+
+
+def _write(message: str) -> None:
+    # While a bar is drawn, stderr is its own: it moves out of the way, which click would not let it do.
+    drawn = hasattr(sys.stderr, "rich_proxied_file")
     with suppress(OSError):
-        click.echo(message, err=True)
+        click.echo(message, sys.stderr if drawn else None, err=True)
+
+
+def tell(message: str) -> None:
+    """Write sentences of the result to stdout."""
+    click.echo(_folded(message, sys.stdout))
+
+
+def _folded(message: str, stream: IO[str]) -> str:
+    """Return lines that go on in another line, between words, where they are wider than a terminal."""
+    if not stream.isatty():
+        return message
+    fill = TextWrapper(
+        shutil.get_terminal_size().columns, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    ).fill
+    return "\n".join(map(fill, message.split("\n")))
 
 
 def say_next(*words: object) -> None:
     """Say which command comes next, filled in."""
-    say(f"next: framepred {shlex.join(map(str, words))}")
+    if not _is_quiet():
+        # In one line, however long: it is copied.
+        _write(f"next: framepred {shlex.join(map(str, words))}")
 
 
 def print_json(value: Any) -> None:

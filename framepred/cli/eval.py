@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from framepred.cli import options
-from framepred.cli.console import consume, print_json, print_table, say, say_next
+from framepred.cli.console import consume, print_json, print_table, say, say_next, tell
 from framepred.cli.group import cli
 from framepred.cli.scores import say_words
 from framepred.errors import Interrupted
@@ -125,11 +125,11 @@ def _show_result(result: dict[str, Any]) -> None:
 
     protocol, several = result["protocol"], len(result["groups"]) > 1
     for group in result["groups"]:
-        click.echo(f"{group['name']}: " * several + tables.answer(group, protocol))
+        tell(f"{group['name']}: " * several + tables.answer(group, protocol))
         if known := tables.known_sentence(group):
-            click.echo(known)
+            tell(known)
     for name, value in tables.header_facts(result):
-        click.echo(f"{name}: {value}")
+        tell(f"{name}: {value}")
     stamp, columns = f"protocol {protocol['sha256'][:12]}", list[str]()
     for group in result["groups"]:
         clips = f"{group['name']}, {group['clips']} clips, {stamp}"
@@ -139,14 +139,14 @@ def _show_result(result: dict[str, Any]) -> None:
         look = tables.group_table(group, tables.LOOK, bounds=False)
         print_table(*look, f"\n{clips}")
         for note in tables.notes(group):
-            click.echo(note)
+            tell(note)
         if curves := tables.horizon_table(group):
             print_table(*curves, f"\n{stamp}")
-        click.echo(tables.verdict(group))
+        tell(tables.verdict(group))
         if found := group.get("counterfactual"):
             print_table(*tables.counterfactual_table(found), f"\n{found['clips']} moments, each action held")
         if group["spread"]:
-            click.echo(tables.spread_sentence(group["spread"]))
+            tell(tables.spread_sentence(group["spread"]))
         columns += near[0] + look[0]
     if several:
         print_table(*tables.groups_table(result), f"\n{stamp}: copying or learning?")

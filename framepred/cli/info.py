@@ -28,7 +28,7 @@ def info(path: str | None, as_json: bool) -> None:
             print_json({"zoo": zoo})
             return
         for item in zoo:
-            click.echo(f"{item['name']:<16} {item['kind']:<10} {item['summary']}")
+            click.echo(f"{item['name']:<10} {item['kind']:<9} {item['summary']}")
         return
     from framepred.world.info import describe
 

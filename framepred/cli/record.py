@@ -98,7 +98,9 @@ def record(
         return
     place = replacing(out, overwrite, keep=["*.mp4"], job=repr((recording, model)), resume=overwrite)
     with (
-        saying_what_is_saved(out, place, lambda _: f"{len(paths)} episodes" if paths else "") as folder,
+        saying_what_is_saved(
+            out, place, lambda _: f"{len(paths)} {'episode' if len(paths) == 1 else 'episodes'}" if paths else ""
+        ) as folder,
         closing(run_recording(recording, folder, run)) as episodes,
     ):
         consume(episodes, describe)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from framepred.cli import options
-from framepred.cli.console import duration, print_json, print_table, say, say_next, track
+from framepred.cli.console import duration, print_json, print_table, say, say_next, tell, track
 from framepred.cli.group import cli
 from framepred.cli.scores import say_words
 
@@ -107,13 +107,13 @@ def _show_scores(name: str, summary: dict[str, Any]) -> None:
         f"{name}: {count} predicted frames, in which a pixel moves by {summary['motion']:.2%} a frame",
     )
     if gain > 0:
-        click.echo(f"The prediction is {gain:.2f} dB better than copying the last frame on this clip.")
+        tell(f"The prediction is {gain:.2f} dB better than copying the last frame on this clip.")
     else:
         beaten = mean["ceiling"]["psnr"] < mean["copy_last"]["psnr"]
         why = "too little training, or on other videos"
         if beaten:
             why = "so is the tokenizer ceiling: little moves here, or such pictures are new to the tokenizer"
-        click.echo(f"The prediction is {-gain:.2f} dB worse than copying the last frame on this clip ({why}).")
+        tell(f"The prediction is {-gain:.2f} dB worse than copying the last frame on this clip ({why}).")
     say_words(heads)
 
 

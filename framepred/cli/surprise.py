@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from framepred.cli import options
-from framepred.cli.console import print_json, print_table, say, say_next, sparkline, track
+from framepred.cli.console import print_json, print_table, say, say_next, sparkline, tell, track
 from framepred.cli.group import cli
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _show_moments(found: "Surprise", summary: dict[str, Any]) -> None:
         for t in moments[:_SHOWN]
     ]
     heads = ("the model was", "frame", "second", "surprise", "NLL", "entropy")
-    click.echo(
+    tell(
         f"{found.video.name}, {summary['frames']} frames; moments where the model was sure and wrong: {len(wrong)}, "
         f"unsure: {len(unsure)}"
     )
@@ -88,7 +88,7 @@ def _show_moments(found: "Surprise", summary: dict[str, Any]) -> None:
         print_table(heads, rows)
     if found.taken is not None:
         said = [f"frame {t} {words}" for t in range(len(found.tokens)) if (words := found.action_words(t))]
-        click.echo("\n".join(said) or "every frame looks like the result of its action")
+        tell("\n".join(said) or "every frame looks like the result of its action")
     say(f"ordinary is what was measured on {summary['baseline']}, {summary['baseline_frames']} frames")
     for head in heads:
         if head in SURPRISE:

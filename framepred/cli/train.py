@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from framepred.cli import options
-from framepred.cli.console import consume, duration, print_json, say, say_next, show_progress, warn
+from framepred.cli.console import consume, duration, print_json, say, say_next, show_progress, tell, warn
 from framepred.cli.curves import drawing_curves
 from framepred.cli.group import cli
 from framepred.cli.memory import keep_memory
@@ -121,7 +121,7 @@ def _say_end(
 ) -> None:  # fmt: skip
     """Say what training has reached, and the command that comes next."""
     lines = [f"{stage}: " + ", ".join(f"{k} {v:.4g}" for k, v in row.items()) for stage, row in results.items()]
-    click.echo("\n".join([*lines, *(verdict_lines(verdict) if verdict else ())]))
+    tell("\n".join([*lines, *(verdict_lines(verdict) if verdict else ())]))
     click.echo(f"{out}: done")
     if only == "tokenizer":
         say_next("train", *sources, "-o", "run", "--tokenizer", out)

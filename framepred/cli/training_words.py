@@ -55,6 +55,6 @@ def verdict_lines(verdict: Any) -> list[str]:
         f"({verdict.model:.2f} against {verdict.copying:.2f} dB, one future of {verdict.horizon} frames, {clips} that "
         f"it was not trained on; {verdict.worse_clips} worse than copying)",
         f"temperature {verdict.temperature:g}, chosen there: "
-        + ", ".join(f"{t.temperature:g} {t.psnr:.2f} dB (motion {t.motion_ratio:.2f})" for t in verdict.trials),
+        + ", ".join(f"at {t.temperature:g} {t.psnr:.2f} dB (motion {t.motion_ratio:.2f})" for t in verdict.trials),
         f"{fit}; what would help most: {'; '.join(verdict.advice)}",
     ]

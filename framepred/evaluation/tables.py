@@ -68,11 +68,15 @@ def _shown_rows(group: dict[str, Any]) -> list[str]:
 
 
 def notes(group: dict[str, Any]) -> list[str]:
-    """Say which rows there are no numbers of, and why: rows with the same reason together."""
+    """Say which rows there are no numbers of, and why, and which are of fewer clips: rows of one reason together."""
     reasons: dict[str, list[str]] = {}
     for row in ROWS:
-        if "note" in group["rows"][row]:
-            reasons.setdefault(group["rows"][row]["note"], []).append(ROW_NAMES[row])
+        values = group["rows"][row]
+        if "note" in values:
+            reasons.setdefault(values["note"], []).append(ROW_NAMES[row])
+        elif row in _shown_rows(group) and values["clips"] < group["clips"]:
+            few = f"only {values['clips']} of the {group['clips']} clips, so not to be compared with the other rows"
+            reasons.setdefault(few, []).append(ROW_NAMES[row])
     return [f"{'; '.join(rows)}: {reason}" for reason, rows in reasons.items()]
 
 

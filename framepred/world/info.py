@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from framepred.config.action_names import values_of
+from framepred.config.action_names import ActionNames, values_of
 from framepred.config.frame_size import fit_of
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.io import hub, zoo
@@ -19,6 +19,7 @@ from framepred.tokenizer.checkpoint import KINDS, OwnTokenizer, load_tokenizer, 
 from framepred.tokenizer.foreign import AdaptedTokenizer
 from framepred.tokenizer.temporal import TemporalAutoencoder
 from framepred.tokens.store import is_store, read_store, read_store_info
+from framepred.tokens.tokenize import common_actions
 from framepred.video.clock import doubt_rate, say_rate
 from framepred.world.run import load_run
 
@@ -78,9 +79,15 @@ def _folder(path: Path) -> dict[str, Any]:
     videos = find_videos([path])
     video, first = _first_readable(videos)
     _warn_of_rate(video.path.name, first.fps)
+    try:
+        kind, names = common_actions(videos, ())
+    except FramepredError as error:
+        warnings.warn(FramepredWarning(str(error)), stacklevel=2)
+        kind, names = None, ActionNames()
     return {
         "path": str(path), "kind": "video folder", "videos": len(videos),
         "with_actions": sum(v.actions_file is not None for v in videos),
+        "actions": f"{kind}: {', '.join(names)}{_values(names)}" if kind else None,
         "first": video.path.name, "width": first.width, "height": first.height, "fps": first.fps,
         "rate": say_rate(first.fps),
     }  # fmt: skip

@@ -56,7 +56,12 @@ def test_the_models_own_row_is_not_shown_twice() -> None:
     group = group_of(1.0)
     names = [row[0] for row in tables.group_table(group)[1]]
     assert names == ["model", "model, no actions", "copy last frame"]
-    group["rows"]["model_true_actions"]["metrics"] = {"psnr": number(30)}
+    group["rows"]["copy_last"]["clips"] = 9
+    assert "only" not in "".join(tables.notes(group))
+    group["rows"]["model_true_actions"] |= {"metrics": {"psnr": number(30)}, "clips": 2}
+    assert "model, true actions: only 2 of the 9 clips, so not to be compared with the other rows" in tables.notes(
+        group
+    )
     assert "model, true actions" in [row[0] for row in tables.group_table(group)[1]]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from framepred.config.action_names import values_of
 from framepred.errors import FramepredError, FramepredWarning
 from framepred.evaluation.surprise.baseline import Baseline
 from framepred.evaluation.surprise.calibration import FILE_NAME, Calibration, read_calibration
@@ -113,7 +114,13 @@ class Surprise:
         """Say which action a frame looks like, where it is another than the given one; else nothing."""
         if self.taken is None or self.actions is None or not frame or not self.taken[frame - 1].another:
             return ""
-        return f"looks like action {self.taken[frame - 1].likeliest}, given {self.actions[frame - 1].tolist()}"
+        space = self.run.layout.actions
+        names = values_of(space.names) if space else ()
+        likeliest, given = (
+            names[action] if names and isinstance(action, int) else action
+            for action in (self.taken[frame - 1].likeliest, self.actions[frame - 1].tolist())
+        )
+        return f"looks like action {likeliest}, given {given}"
 
     def baseline_source(self) -> str:
         """Say what the baseline statistics were measured on."""
