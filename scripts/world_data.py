@@ -78,19 +78,15 @@ def play(
         if action is None or policy.random() >= sticky:
             action = _drawn(env, world, policy)
         frame, ended = env.step(action)
-        if frame is None or ended:
+        if frame is None:
             break
         frames.append(frame)
         actions.append(action)
+        if ended:
+            break
     discrete = np.asarray(actions or [0]).ndim == 1
     taken = np.asarray([*actions, 0 if discrete else np.zeros_like(actions[0])])
     return torch.stack(frames).numpy(), taken.astype(np.int64 if discrete else np.float32)
-
-
-def _draw_what_is_kept(car: Any, skip: int) -> None:
-    """Let CarRacing draw after a reset and after `skip` steps alone: drawing takes most of the time of its steps."""
-    draw = car._render
-    car._render = lambda mode: draw(mode) if round(car.t * car.metadata["render_fps"]) % skip == 1 % skip else car.state
 
 
 def _work(task: tuple[str, str, tuple[int, int], int, int, int, float]) -> int:
@@ -99,8 +95,6 @@ def _work(task: tuple[str, str, tuple[int, int], int, int, int, float]) -> int:
     os.chdir(folder)
     world = WORLDS[name]
     with open_environment(world.env, size, world.frame_skip) as env:
-        if name == "racing-64":
-            _draw_what_is_kept(env._env.unwrapped, world.frame_skip)
         parts = [play(env, world, seed + i, steps, sticky) for i in range(episodes)]
     frames, actions = (np.concatenate(rows) for rows in zip(*parts, strict=True))
     np.savez(f"{folder}/{seed:08d}.npz", frames=frames, actions=actions, lengths=np.array([len(f) for f, _ in parts]))

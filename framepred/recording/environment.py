@@ -3,7 +3,7 @@
 import contextlib
 import importlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -34,6 +34,7 @@ class Environment:
         self.name, self.size, self.frame_skip, self._env = name, size, frame_skip, env
         game = getattr(env.unwrapped, "game", None)
         self.game = game if hasattr(game, "get_game_variable") else None
+        self._draw = _draw_when_kept(env.unwrapped, frame_skip) if name.startswith("CarRacing") else None
 
     @property
     def action_space(self) -> Any:
@@ -74,6 +75,7 @@ class Environment:
             observation, _, terminated, truncated, _ = self._env.step(action)
             ended = terminated or truncated
             if ended:
+                observation = observation if self._draw is None else self._draw()
                 break
         return (None if ended and self.game is not None else self._frame(observation)), ended
 
@@ -177,6 +179,17 @@ class _Crafter:
 
     def close(self) -> None:
         pass
+
+
+def _draw_when_kept(car: Any, skip: int) -> Callable[[], Any]:
+    """Let CarRacing draw after a reset and after every `skip` steps: it draws at each, which is most of its time.
+
+    Returns what draws it now.
+    """
+    draw, fps = car._render, car.metadata["render_fps"]
+    # Its clock starts with a step of its own in the reset.
+    car._render = lambda mode: draw(mode) if (round(car.t * fps) - 1) % skip == 0 else car.state
+    return lambda: draw("state_pixels")
 
 
 def _require_flat_actions(env: Any, name: str) -> None:

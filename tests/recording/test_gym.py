@@ -15,6 +15,7 @@ gymnasium = pytest.importorskip("gymnasium")
 from recording_worlds import Painter, Runner, registered  # noqa: E402
 
 from framepred.errors import FramepredError  # noqa: E402
+from framepred.recording.environment import open_environment  # noqa: E402
 from framepred.recording.gym import Recording, record  # noqa: E402
 from framepred.sources.actions_csv import read_actions  # noqa: E402
 from framepred.sources.folder import find_videos  # noqa: E402
@@ -224,3 +225,27 @@ def test_vizdoom_records_frames_and_actions(tmp_path: Path, monkeypatch: pytest.
     list(record(recording, tmp_path / "b"))
     assert (tmp_path / "b" / path.name).read_bytes() == path.read_bytes()
     assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_a_car_is_drawn_where_a_frame_is_kept_and_at_the_end() -> None:
+    pytest.importorskip("Box2D")
+    name = "CarRacingShort-v0"
+    gymnasium.register(name, "gymnasium.envs.box2d.car_racing:CarRacing", max_episode_steps=7)
+    try:
+        plain, drawn = gymnasium.make(name, render_mode="rgb_array"), list[Any]()
+        action = plain.action_space.high
+        drawn.append(plain.reset(seed=4)[0])
+        drawn += [plain.step(action)[0] for _ in range(7)]
+        plain.close()
+        with open_environment(name, (96, 96), 3) as env:
+            shown = [env.reset(4)]
+            while not (made := env.step(action))[1]:
+                assert made[0] is not None
+                shown.append(made[0])
+            assert made[0] is not None
+            shown.append(made[0])
+    finally:
+        del gymnasium.registry[name]
+    expected = [torch.from_numpy(drawn[i]).permute(2, 0, 1) for i in (0, 3, 6, 7)]
+    assert len({frame.numpy().tobytes() for frame in expected}) == 4
+    assert torch.equal(torch.stack(shown), torch.stack(expected))

@@ -73,11 +73,11 @@ def test_frames_become_a_run_phase_by_phase(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_the_same_seed_plays_the_same_episode(tmp_path: Path) -> None:
-    pytest.importorskip("crafter")
-    call("crafter-64", tmp_path, "record", "--episodes", "2", "--steps", "5", "--processes", "1")
+    pytest.importorskip("vizdoom")
+    call("doom-64", tmp_path, "record", "--episodes", "2", "--steps", "5", "--processes", "1")
     both = world_data.load(tmp_path / "train")
     assert both.lengths == (6, 6)
-    world_data.record("crafter-64", tmp_path / "again", (32, 32), 1_000_001, 1, 5, 0.75, 1)
+    world_data.record("doom-64", tmp_path / "again", (32, 32), 1_000_001, 1, 5, 0.75, 1)
     again = world_data.load(tmp_path / "again")
     assert torch.equal(both.episodes()[1][0], again.episodes()[0][0])
     assert torch.equal(both.episodes()[1][1], again.episodes()[0][1])
