@@ -2,13 +2,15 @@
 
 import hashlib
 import inspect
+import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -50,12 +52,19 @@ class Plan:
 
 
 class ShardTask:
-    """A step of a pipeline: task `rank` of `world_size` tokenizes that shard. It can be pickled."""
+    """A step of a pipeline: task `rank` of `world_size` tokenizes that shard. It can be pickled.
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
+    `lonely` says that the parent of its process waits for it alone, for ever: it is to die with it.
+    """
+
+    def __init__(self, plan: Plan, lonely: bool = False) -> None:
+        self.plan, self.lonely = plan, lonely
 
     def __call__(self, data: Any, rank: int, world_size: int) -> None:
+        with _parent_dying_too() if self.lonely else nullcontext():
+            self._tokenize(rank, world_size)
+
+    def _tokenize(self, rank: int, world_size: int) -> None:
         from datatrove.utils.logging import logger
 
         plan = self.plan
@@ -109,7 +118,9 @@ def make_executor(plan: Plan, name: str, workers: int, options: Mapping[str, Any
     states = [video.state for video in plan.agreed.videos]
     job = hashlib.sha256(repr((plan.info, given["tasks"], states)).encode()).hexdigest()[:12]
     try:
-        return made([ShardTask(plan)], workers=workers, logging_dir=f"{plan.store}/{LOGS}/{job}", **given)
+        return made(
+            [ShardTask(plan, name == "ray")], workers=workers, logging_dir=f"{plan.store}/{LOGS}/{job}", **given
+        )
     except (TypeError, ValueError) as error:
         raise FramepredError(f"--executor {name} does not take these options: {error}") from error
 
@@ -146,6 +157,22 @@ def _join_ray() -> None:
 
     if not ray.is_initialized():
         ray.init(logging_level="WARNING")
+
+
+@contextmanager
+def _parent_dying_too() -> Iterator[None]:
+    """Kill the parent of this process where this process is killed in the block.
+
+    datatrove's actor in Ray waits for ever for a child that is gone; of an actor that is gone, Ray knows.
+    """
+    program = "import os, sys; sys.stdin.read() or os.kill(int(sys.argv[1]), 9)"
+    words = [sys.executable, "-c", program, str(os.getppid())]
+    # Its input ends with this process, or with a word that all is well.
+    with subprocess.Popen(words, stdin=subprocess.PIPE, text=True) as watcher:
+        try:
+            yield
+        finally:
+            watcher.communicate("ended")
 
 
 class _WorkerDied(Exception):

@@ -117,6 +117,21 @@ def test_a_ray_cluster(videos: Path, one: Path, tmp_path: Path, ray: Any) -> Non
                                                             "episodes-2of2-00000.parquet"]  # fmt: skip
 
 
+@pytest.mark.slow
+def test_a_ray_cluster_one_of_whose_workers_is_killed(videos: Path, one: Path, tmp_path: Path, ray: Any) -> None:
+    store, fuse = tmp_path / "s", tmp_path / "fuse"
+    fuse.touch()
+    work = plan(videos, store, partial(doubles.Deadly, fuse))
+    with pytest.raises(FramepredError, match=r"1 of 5 tasks did not complete: .* give the same command again"):
+        run_tasks(make_executor(work, "ray", 2, {"tasks": 5, "mem_per_cpu_gb": 0.1}))
+    assert sorted(e.name for e in read_store(store)) == ["v0", "v1", "v2", "v4"]
+    before = {file: file.stat().st_mtime_ns for file in shard_files(store)}
+    fuse.unlink()
+    assert run_tasks(make_executor(work, "ray", 2, {"tasks": 5, "mem_per_cpu_gb": 0.1}))
+    assert rows(store) == rows(one)
+    assert before.items() <= {file: file.stat().st_mtime_ns for file in shard_files(store)}.items()
+
+
 def fake(folder: Path, name: str, script: str) -> None:
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(f"#!/bin/sh\n{script}\n")
