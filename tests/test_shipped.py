@@ -95,6 +95,33 @@ def test_a_turn_moves_the_whole_picture_the_right_way(shipped: Run, turn: int, s
     assert all(3 <= sign * shift_of(a, b) <= 14 for a, b in pairwise(shown))
 
 
+def race(start: int, horizon: int, steer: float | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a future of racing-64's clip from a frame on, uint8 (T, 3, H, W), and the clip's frames from there on."""
+    run, clip = load_run("racing-64"), ROOT / "models" / "racing-64" / "start.mp4"
+    frames, actions = read_video(clip).frames[start:], read_actions(actions_path(clip))[0][start:].clone()
+    if steer is not None:
+        actions[3:, 0] = steer
+    known = run.tokenizer.encode(frames[:4], actions[:3])
+    made = predict(run, known, actions, horizon, 1, Sampling(run.temperature, seed=3), first=frames[0])
+    return torch.cat([step.frames for step in made]), frames
+
+
+def test_a_race_is_nearer_than_the_last_frame() -> None:
+    predicted, copied = 0.0, 0.0
+    for start in (0, 8, 16, 24):
+        made, frames = race(start, 4)
+        predicted += float((made.float() - frames[4:8].float()).square().mean())
+        copied += float((frames[3].float() - frames[4:8].float()).square().mean())
+    assert predicted < 0.75 * copied
+
+
+def test_a_car_is_steered_the_right_way() -> None:
+    # What lies ahead, the upper half, goes to the right of a car that turns left.
+    left, right = (race(8, 3, steer)[0][..., :32, :] for steer in (-1.0, 1.0))
+    moved = [sum(shift_of(a, b) for a, b in pairwise(shown)) for shown in (left, right)]
+    assert moved[0] > moved[1]
+
+
 def test_what_ships_is_small() -> None:
     # The repository is to stay under 60 MB; beside these it has about 3 MB.
     files = [f for folder in ("models", "tokenizers") for f in (ROOT / folder).rglob("*")]
