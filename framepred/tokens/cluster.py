@@ -54,14 +54,14 @@ class Plan:
 class ShardTask:
     """A step of a pipeline: task `rank` of `world_size` tokenizes that shard. It can be pickled.
 
-    `lonely` says that the parent of its process waits for it alone, for ever: it is to die with it.
+    With `ends_parent`, the parent of its process is killed where that process is: it would wait for ever.
     """
 
-    def __init__(self, plan: Plan, lonely: bool = False) -> None:
-        self.plan, self.lonely = plan, lonely
+    def __init__(self, plan: Plan, ends_parent: bool = False) -> None:
+        self.plan, self.ends_parent = plan, ends_parent
 
     def __call__(self, data: Any, rank: int, world_size: int) -> None:
-        with _parent_dying_too() if self.lonely else nullcontext():
+        with _killing_parent_too() if self.ends_parent else nullcontext():
             self._tokenize(rank, world_size)
 
     def _tokenize(self, rank: int, world_size: int) -> None:
@@ -119,7 +119,10 @@ def make_executor(plan: Plan, name: str, workers: int, options: Mapping[str, Any
     job = hashlib.sha256(repr((plan.info, given["tasks"], states)).encode()).hexdigest()[:12]
     try:
         return made(
-            [ShardTask(plan, name == "ray")], workers=workers, logging_dir=f"{plan.store}/{LOGS}/{job}", **given
+            [ShardTask(plan, ends_parent=name == "ray")],
+            workers=workers,
+            logging_dir=f"{plan.store}/{LOGS}/{job}",
+            **given,
         )
     except (TypeError, ValueError) as error:
         raise FramepredError(f"--executor {name} does not take these options: {error}") from error
@@ -160,7 +163,7 @@ def _join_ray() -> None:
 
 
 @contextmanager
-def _parent_dying_too() -> Iterator[None]:
+def _killing_parent_too() -> Iterator[None]:
     """Kill the parent of this process where this process is killed in the block.
 
     datatrove's actor in Ray waits for ever for a child that is gone; of an actor that is gone, Ray knows.
