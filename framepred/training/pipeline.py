@@ -43,6 +43,7 @@ from framepred.training.loop import Budget, TrainProgress, fit, make_accelerator
 from framepred.training.objectives import predictor_stage
 from framepred.training.preview import draw_prediction
 from framepred.training.start import (
+    Footage,
     Start,
     count_parameters,
     held_out_of,
@@ -50,7 +51,6 @@ from framepred.training.start import (
     look_at_videos,
     save_start,
     stored_origin,
-    without_bad,
 )
 from framepred.training.tokenizer import train_tokenizer, warn_unvalidated
 from framepred.training.tracking import check_tracker, tracked
@@ -100,7 +100,10 @@ def _train(job: Job, init: Run | LanguageModel | None) -> Generator[Progress, No
     stores = [s for s in job.sources if is_store(s)]
     if stores and len(stores) != len(job.sources):
         raise FramepredError("sources mix videos and token stores: give only one kind")
-    videos = [] if stores else without_bad(distinct(find_episodes(job.sources)))
+    if stores:
+        videos, footage = list[StoredEpisode](), look_at_stores(stores)
+    else:
+        videos, footage = look_at_videos(distinct(find_episodes(job.sources)))
     if job.resume:
         check_resumed(job.out, stored_recipe(job.out), job.recipe)
     if job.only != "tokenizer":
@@ -112,7 +115,7 @@ def _train(job: Job, init: Run | LanguageModel | None) -> Generator[Progress, No
         if not job.resume:
             check_empty(job.out)
             write_text(job.out / "recipe.toml", to_toml(job.recipe))
-        start = _start(job, videos, stores, init, accelerator)
+        start = _start(job, videos, stores, footage, init, accelerator)
         save_start(job.out, start)
         yield start
     accelerator.wait_for_everyone()
@@ -142,12 +145,11 @@ def _train(job: Job, init: Run | LanguageModel | None) -> Generator[Progress, No
 
 
 def _start(
-    job: Job, videos: Sequence[StoredEpisode], stores: Sequence[str], init: Run | LanguageModel | None,
-    accelerator: Accelerator,
+    job: Job, videos: Sequence[StoredEpisode], stores: Sequence[str], footage: Footage,
+    init: Run | LanguageModel | None, accelerator: Accelerator,
 ) -> Start:  # fmt: skip
-    """Look at the sources and say what the training will do."""
+    """Say what the training will do with sources that hold `footage`."""
     recipe, given = job.recipe, given_tokenizer(job, stores, init)
-    footage = look_at_stores(stores) if stores else look_at_videos(videos)
     kept = job.out / "tokenizer"
     where = kept if any(kept.glob("*.safetensors")) else zoo.tokenizer_folder(given) if given else None
     size = _size(job, stores)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from framepred.config.action_names import values_of
+from framepred.config.action_names import names_from_json, values_of
 from framepred.config.frame_size import fit_of
 from framepred.config.recipe import Recipe
 from framepred.errors import FramepredError, FramepredWarning
@@ -18,6 +18,7 @@ from framepred.io.atomic import write_text
 from framepred.io.files import read_json
 from framepred.io.remote import place
 from framepred.sources.contract import StoredEpisode
+from framepred.sources.find import find_episodes
 from framepred.tokens.shards import read_shard, shard_files
 from framepred.tokens.store import is_store, names_of_stores, read_store_info
 from framepred.training.held_out import START, HeldOut, content
@@ -75,14 +76,36 @@ def stored_origin(run: Path) -> str | None:
 def fitting_run(sources: Sequence[str], size: tuple[int, int]) -> str | None:
     """Return the shipped run that training on these sources starts from where nothing is said; None where none fits.
 
-    Its frames are of `size`, and a token store was made by its tokenizer.
+    Its frames are of `size`, and a token store was made by its tokenizer. Of those that fit, it is one that knows the
+    sources' actions by the same names, else the default; a tokenizer that sees actions fits no others.
     """
-    made = {read_store_info(s).tokenizer_sha256 for s in sources if is_store(s)}
-    for name in sorted(zoo.names("models"), key=lambda name: (name != zoo.DEFAULT, name)):
+    stores = [source for source in sources if is_store(source)]
+    made = {read_store_info(store).tokenizer_sha256 for store in stores}
+    fitting = dict[str, tuple[str, ...]]()
+    for name in zoo.names("models"):
         about = read_json(zoo.resolve("models", name) / "framepred.json", "run")
         if made <= {about.get("tokenizer_sha256")} and about.get("frame_size") == list(size):
-            return name
-    return None
+            fitting[name] = _names(names_from_json(about["actions"]) if about.get("actions") else ())
+    if len(fitting) < 2:
+        return next(iter(fitting), None)
+    given = _names(names_of_stores(stores) if stores else _names_of_first(sources))
+    return next((name for name, known in fitting.items() if given and given == known), zoo.DEFAULT)
+
+
+def _names_of_first(sources: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the actions of the first episode that has any that can be read."""
+    for episode in find_episodes(sources):
+        if episode.actions_from:
+            try:
+                return (episode.actions() or (None, ()))[1]
+            except FramepredError:
+                continue
+    return ()
+
+
+def _names(columns: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of ids, where ids have names, else those of columns."""
+    return values_of(columns) or tuple(columns)
 
 
 @dataclass(frozen=True)
@@ -96,15 +119,17 @@ class Footage:
     frames: int | None
 
 
-def without_bad(videos: Sequence[StoredEpisode]) -> list[StoredEpisode]:
-    """Return the videos whose header and actions can be read and fit each other; each other one is a warning.
+def look_at_videos(videos: Sequence[StoredEpisode]) -> tuple[list[StoredEpisode], Footage]:
+    """Read the headers and actions of videos → the videos that can be used, and what they hold.
 
-    Of many videos, `_PROBED` are looked at. Raises FramepredError where none is right.
+    One whose header or actions cannot be read, or do not fit each other, is left out with a warning; so is said of a
+    rate that can hardly be. Of many videos, `_PROBED` are looked at. Raises FramepredError where none can be used.
     """
-    bad = set[str]()
-    for video in _probed(videos):
+    probed = videos[:: max(1, -(-len(videos) // _PROBED))]
+    seen, bad = dict[str, _Header](), set[str]()
+    for video in probed:
         try:
-            _check(video)
+            seen[video.key] = _Header.read(video)
         except FramepredError as error:
             bad.add(video.key)
             if len(videos) == 1:
@@ -112,53 +137,43 @@ def without_bad(videos: Sequence[StoredEpisode]) -> list[StoredEpisode]:
             if len(bad) == len(videos):
                 raise FramepredError(f"no training video of {len(videos)} can be used; the last: {error}") from error
             warnings.warn(FramepredWarning(f"skipped: {error}"), stacklevel=2)
-    return [video for video in videos if video.key not in bad]
-
-
-def _probed(videos: Sequence[StoredEpisode]) -> Sequence[StoredEpisode]:
-    return videos[:: max(1, -(-len(videos) // _PROBED))]
-
-
-def _check(video: StoredEpisode) -> None:
-    """Raise FramepredError for a video that cannot be read, or whose actions cannot or do not fit its frames."""
-    video.info()
-    if loaded := video.actions():
-        video.check_rows(loaded[0], str(video.actions_from))
-
-
-def look_at_videos(videos: Sequence[StoredEpisode]) -> Footage:
-    """Read the headers of videos; a file that cannot be read is left out, its own error comes when it is its turn.
-
-    Warns of a rate that can hardly be. Raises FramepredError where none can be read.
-    """
-    probed = _probed(videos)
-    counts, seconds, rates, actions = list[int | None](), list[float | None](), list[float](), tuple[str, ...]()
-    for video in probed:
-        try:
-            info = video.info()
-            names = (video.actions() or (None, ()))[1]
-            actions = actions or values_of(names) or names
-        except FramepredError:
-            if len(videos) == 1:
-                raise
-            continue
-        if doubt := doubt_rate(info.fps):
-            choice = "; --fps chooses frames by their times" if info.fps > 1 else ""
-            warnings.warn(FramepredWarning(f"{video.name} {doubt}; every frame is taken{choice}"), stacklevel=2)
-        counts.append(info.num_frames)
-        seconds.append(info.seconds)
-        rates.append(_short(info.fps))
-    if not counts:
+    kept = [video for video in videos if video.key not in bad]
+    if not seen:
         raise unreadable(len(videos))
-    scale = len(videos) / len(counts)
-    known = dict(zip((v.name for v in probed), counts, strict=False)) if len(probed) == len(counts) else {}
-    return Footage(
-        tuple((v.name, v.key, known.get(v.name)) for v in videos),
+    headers, scale = list(seen.values()), len(kept) / len(seen)
+    counts, seconds = [h.frames for h in headers], [h.seconds for h in headers]
+    rates = [_short(h.fps) for h in headers]
+    # Of episodes that were not looked at, none says how long it is.
+    known = {key: header.frames for key, header in seen.items()} if len(seen) == len(kept) else {}
+    return kept, Footage(
+        tuple((v.name, v.key, known.get(v.key)) for v in kept),
         tuple(sorted(set(rates), key=lambda rate: -rates.count(rate))),
-        actions,
+        next((h.actions for h in headers if h.actions), ()),
         None if None in seconds else sum(s or 0 for s in seconds) * scale / 3600,
         None if None in counts else round(sum(n or 0 for n in counts) * scale),
     )
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What is known of a video before its frames are read: `actions` by name."""
+
+    frames: int | None
+    seconds: float | None
+    fps: float
+    actions: tuple[str, ...]
+
+    @staticmethod
+    def read(video: StoredEpisode) -> "_Header":
+        """Raise FramepredError for a video that cannot be read, or whose actions cannot or do not fit its frames."""
+        info, loaded = video.info(), video.actions()
+        if loaded:
+            video.check_rows(loaded[0], str(video.actions_from))
+        if doubt := doubt_rate(info.fps):
+            choice = "; --fps chooses frames by their times" if info.fps > 1 else ""
+            warnings.warn(FramepredWarning(f"{video.name} {doubt}; every frame is taken{choice}"), stacklevel=3)
+        names = loaded[1] if loaded else ()
+        return _Header(info.num_frames, info.seconds, info.fps, _names(names))
 
 
 def _short(fps: float) -> float:
@@ -178,7 +193,7 @@ def look_at_stores(stores: Sequence[str]) -> Footage:
     return Footage(
         tuple((row["episode"], row["source"], row["num_frames"]) for row in rows),
         tuple(sorted(set(rates), key=lambda rate: -rates.count(rate))),
-        values_of(names) or names,
+        _names(names),
         sum(row["num_frames"] / row["fps"] for row in rows) / 3600,
         sum(row["num_frames"] for row in rows),
     )

@@ -75,9 +75,21 @@ def test_what_is_said_means_what_it_says(option: tuple[str, str], tmp_path: Path
     assert set(start["steps"]) == {"tokenizer", "predictor"}
 
 
+def test_videos_with_the_actions_of_a_shipped_run_start_from_it(tmp_path: Path) -> None:
+    of_a_car = ("steer", "gas", "brake")
+    for names, continuous, origin in (
+        (of_a_car, True, "racing-64"), (of_a_car[:2], True, "doom-64"), (("action",), False, "doom-64"), ((), False, "doom-64")
+    ):  # fmt: skip
+        where = tmp_path / str(len(names))
+        where.mkdir()
+        assert fitting_run([str(folder_of(where, [4, 5], names, continuous))], (64, 64)) == origin
+
+
 def test_a_run_of_another_size_does_not_fit(tmp_path: Path) -> None:
-    assert fitting_run([str(tmp_path)], (64, 64)) == "doom-64"
-    assert fitting_run([str(tmp_path)], (64, 96)) is None
+    (tmp_path / "videos").mkdir()
+    videos = str(folder_of(tmp_path / "videos", [4]))
+    assert fitting_run([videos], (64, 64)) == "doom-64"
+    assert fitting_run([videos], (64, 96)) is None
 
 
 def test_of_a_single_long_video_the_end_is_held_out(tiny_run: Path, tmp_path: Path) -> None:
@@ -124,7 +136,7 @@ def test_stopped_after_a_few_steps_it_keeps_what_it_was_begun_with(clips_dir: Pa
 def test_what_cannot_be_used_is_said_before_and_is_in_no_line_of_the_start(tmp_path: Path) -> None:
     videos = folder_of(tmp_path / "videos", [14, 14, 14, 14], ("action",))
     # The first would be held out; its rows do not fit, those of the second are no actions, the third is no video.
-    (held,) = held_out_of(look_at_videos(find_videos([videos])), 0.1)
+    (held,) = held_out_of(look_at_videos(find_videos([videos]))[1], 0.1)
     first, second, third = sorted({f"v{i}" for i in range(4)}, key=lambda name: (name != held.name, name))[:3]
     write_actions(videos / f"{first}.actions.csv", torch.zeros(9, dtype=torch.int64), ["steer"])
     (videos / f"{second}.actions.csv").write_text("steer\n1\nx\n")
