@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from framepred.config.action_names import ActionNames
 from framepred.recording.environment import Environment, open_environment
 
 HAS_FFMPEG = find_spec("av") is not None
@@ -34,8 +35,9 @@ class World:
     names: tuple[str, ...] = ("action",)
 
 
+_BUTTONS = "NOOP", "MOVE_RIGHT", "MOVE_LEFT", "MOVE_FORWARD", "TURN_RIGHT", "TURN_LEFT"
 WORLDS = {
-    "doom-64": World("VizdoomMyWayHome-v1", 4, 8.75),
+    "doom-64": World("VizdoomMyWayHome-v1", 4, 8.75, 0, ActionNames(("action",), _BUTTONS)),
     "crafter-64": World("Crafter", 1, 10.0),
     # CarRacing zooms in during its first second.
     "racing-64": World("CarRacing-v3", 5, 10.0, 12, ("steer", "gas", "brake")),

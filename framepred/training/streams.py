@@ -53,7 +53,8 @@ class Footage:
 class Streams(nn.Module):
     """B chains: `at` (B,) is the next frame of each, `pictures` uint8 (B, P, 3, H, W) what it is coded given.
 
-    They are buffers, so that they are saved with the weights, and training resumes in the midst of each chain.
+    `codeless` (B,) chains are to go on as expected without codes. All are buffers, so that they are saved with the
+    weights, and training resumes in the midst of each chain.
     """
 
     def __init__(self, footage: Footage, size: int, past: int, past_actions: int) -> None:
@@ -64,25 +65,29 @@ class Streams(nn.Module):
             ("at", torch.zeros(size, dtype=torch.int64)),
             ("since", torch.zeros(size, dtype=torch.int64)),
             ("blind", torch.zeros(size, dtype=torch.bool)),
+            ("codeless", torch.zeros(size, dtype=torch.bool)),
             ("pictures", pictures),
         ):
             self.register_buffer(name, value.to(footage.frames.device))
         self.at: Tensor
         self.since: Tensor
         self.blind: Tensor
+        self.codeless: Tensor
         self.pictures: Tensor
 
     def begin(self, which: Tensor, generator: torch.Generator) -> None:
-        """Begin chains anew where `which` (B,): some of a single frame known so far, some blind to actions."""
+        """Begin chains anew where `which` (B,); some know one frame, are blind to actions, or are `codeless`."""
         footage = self.footage
-        place, fresh, blind = torch.rand(3, len(which), generator=generator, dtype=torch.float64)
+        place, fresh, blind, codeless = torch.rand(4, len(which), generator=generator, dtype=torch.float64)
         chosen = torch.searchsorted(footage.odds, place).clamp(max=len(footage.steps) - 1)
-        chosen, alone, hidden = (x.to(self.at.device) for x in (chosen, fresh < 0.25, blind < 0.15))
+        draws = chosen, fresh < 0.25, blind < 0.15, codeless < 0.15
+        chosen, alone, hidden, without = (x.to(self.at.device) for x in draws)
         drawn = footage.steps[chosen]
         since = torch.where(alone, drawn - 1, footage.first[drawn])
         self.at.copy_(torch.where(which, drawn, self.at))
         self.since.copy_(torch.where(which, since, self.since))
         self.blind.copy_(torch.where(which, hidden, self.blind))
+        self.codeless.copy_(torch.where(which, without, self.codeless))
         true = footage.pictures(self.at, self.since, self.pictures.shape[1])
         self.pictures.copy_(torch.where(which[:, None, None, None, None], true, self.pictures))
 

@@ -19,8 +19,11 @@ from framepred.training.preview import FRAMES, draw_given_back
 from framepred.training.streams import Footage, Streams, chains
 from framepred.training.windows import step_generator
 
-_PRICE_FROM, _SHARP_FROM = 0.2, 0.35
-"""Shares of the budget: a price from the first step on collapses the code, and what is not near cannot look real."""
+_CODED_FROM, _PRICE_FROM, _SHARP_FROM = 0.4, 0.52, 0.61
+"""Shares of the budget. How things move is learned from true pictures, without codes: beside codes and from blurred
+pictures it is learned many times more slowly (scripts/results/temporal.md). A price from the first codes on collapses
+them, and what is not near cannot look real.
+"""
 _RESTART = 1 / 14
 """The chance that a chain ends at a frame; it is then 14 frames long on average."""
 _PRICE_RATE, _PRICE_STEP = 21.0, 0.02
@@ -44,29 +47,49 @@ class InTraining(nn.Module):
         self.done: Tensor
 
     def forward(
-        self, pictures: Tensor, actions: Tensor, frames: Tensor, price: Tensor, weight: Tensor | None
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Return the loss, the frames given back and what is worth knowing; without `weight`, none is judged."""
+        self, pictures: Tensor, actions: Tensor, frames: Tensor, codeless: Tensor | None, price: Tensor,
+        weight: Tensor | None,
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:  # fmt: skip
+        """Return the loss, the frames that chains go on from, and what is worth knowing.
+
+        A `codeless` (B,) chain goes on from what is expected; where it is None, all do, and no code is trained. Without
+        `weight`, no frame is judged.
+        """
+        if codeless is None:
+            return self._expect(pictures, actions, frames)
         coded = self.net(pictures, actions, frames)
-        last, made = pictures[:, -1], coded.picture
+        last, alone = pictures[:, -1], codeless[:, None, None, None]
+        shown = torch.where(alone, coded.expected, coded.picture)
+        other = torch.where(alone, coded.picture, coded.expected)
         if weight is None:
-            # Processes that train together want a gradient of every weight.
-            loss = 0.0 * torch.stack([p.sum() for p in self.discriminator.parameters()]).sum()
+            near, loss = shown, _nothing(self.discriminator)
         else:
-            made, loss = judged(self.discriminator, made, frames, weight, last)
+            near, loss = judged(self.discriminator, shown, frames, weight, last)
         bits = coded.bits.mean()
         recalled = (coded.recalled.float() - F.avg_pool2d(last, 4)).square().mean()
-        loss = loss + reconstruction_loss(made, frames) + 0.4 * reconstruction_loss(coded.expected, frames)
+        loss = loss + reconstruction_loss(near, frames) + 0.4 * reconstruction_loss(other, frames)
         loss = loss + 0.002 * coded.prior + 0.1 * recalled + price * bits
         null = (coded.digits == self.net.codes.levels // 2).all(1).float().mean()
         error = (coded.picture.detach() - frames).square().mean()
-        return loss, coded.picture.detach(), {"bits": bits.detach(), "null": null, "error": error}
+        return loss, shown.detach(), {"bits": bits.detach(), "null": null, "error": error}
+
+    def _expect(self, pictures: Tensor, actions: Tensor, frames: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        expected = self.net.picture(self.net.past(pictures, actions), None)
+        error = (expected.detach() - frames).square().mean()
+        none = torch.zeros_like(error)
+        loss = reconstruction_loss(expected, frames) + _nothing(self)
+        return loss, expected.detach(), {"bits": none, "null": none, "error": error}
+
+
+def _nothing(module: nn.Module) -> Tensor:
+    """Return 0 as a function of all weights: processes that train together want a gradient of every one."""
+    return 0.0 * torch.stack([p.sum() for p in module.parameters()]).sum()
 
 
 def temporal_stage(
     tokenizer: TemporalAutoencoder, train: Footage, held_out: Footage, recipe: Recipe, accelerator: Accelerator
 ) -> Stage:
-    """Train `tokenizer` on chains of frames, each coded given what it gave back of those before."""
+    """Train `tokenizer` on single frames given true pictures, then on chains, each coded given what it gave back."""
     tok, seed = recipe.tokenizer, recipe.training.seed
     mine = own_rows(accelerator, tok.batch_size)
     with torch.random.fork_rng(devices=[]):
@@ -78,22 +101,24 @@ def temporal_stage(
         generator, streams = step_generator(seed, 1, step), model.streams
         if not step:
             streams.begin(torch.ones_like(streams.blind), generator)
-        priced = fraction >= _PRICE_FROM
+        coding, priced = fraction >= _CODED_FROM, fraction >= _PRICE_FROM
         price = model.price.clone() if priced else torch.zeros_like(model.price)
         # The discriminator begins a little earlier, so that what it says first is worth something.
         judging = tok.adversarial > 0 and fraction >= _SHARP_FROM - 0.05
         weight = torch.tensor(tok.adversarial * (fraction >= _SHARP_FROM), device=price.device) if judging else None
-        total, made, values = run(*streams.batch(mine), price, weight)
+        codeless = streams.codeless[mine].clone() if coding else None
+        total, shown, values = run(*streams.batch(mine), codeless, price, weight)
         values = accelerator.reduce(values, "mean")
-        streams.advance(accelerator.gather(to_uint8(made)), _RESTART, generator)
+        # Chains of one frame have a true past.
+        streams.advance(accelerator.gather(to_uint8(shown)), _RESTART if coding else 1.0, generator)
         if priced:
             rate = min(_PRICE_STEP, _PRICE_RATE * max(0.0, fraction - float(model.done)))
             model.price.mul_((rate * (values["bits"] / tok.bits - 1).clamp(-1, 1)).exp())
         model.done.fill_(fraction)
-        shown = {name: float(value) for name, value in values.items()}
-        watch.count_step(shown["null"], shown["bits"], shown["error"], priced)
-        row = {"bits": shown["bits"], "null": shown["null"], "psnr": _psnr(shown["error"]), "price": float(price)}
-        return total, row
+        null, bits, error = (float(values[name]) for name in ("null", "bits", "error"))
+        if coding:
+            watch.count_step(null, bits, error, priced)
+        return total, {"bits": bits, "null": null, "psnr": _psnr(error), "price": float(price)}
 
     def validate(_: nn.Module) -> dict[str, float]:
         return _validated(tokenizer.net, held_out)

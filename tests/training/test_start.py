@@ -78,7 +78,8 @@ def test_what_is_said_means_what_it_says(option: tuple[str, str], tmp_path: Path
 def test_videos_with_the_actions_of_a_shipped_run_start_from_it(tmp_path: Path) -> None:
     of_a_car = ("steer", "gas", "brake")
     for names, continuous, origin in (
-        (of_a_car, True, "racing-64"), (of_a_car[:2], True, "doom-64"), (("action",), False, "doom-64"), ((), False, "doom-64")
+        (of_a_car, True, "racing-64"), (of_a_car[:2], True, "doom-64"), (("action",), False, "doom-64"),
+        ((), False, "doom-64"),
     ):  # fmt: skip
         where = tmp_path / str(len(names))
         where.mkdir()

@@ -107,6 +107,38 @@ def test_training_learns_to_move_as_the_actions_say(tmp_path: Path) -> None:
     assert values["validation_bits"] > 0
 
 
+def test_it_learns_from_true_pictures_first_then_from_what_it_gave_back() -> None:
+    model, recipe = new(recipe_of()), recipe_of()
+    footage = footage_of(model, moving(4, 12), 1.0)
+    stage = temporal_stage(model, footage, footage, recipe, make_accelerator())
+    streams = stage.model.streams
+    assert isinstance(streams, Streams)
+    for step, (fraction, true) in enumerate([(0.0, True), (0.3, True), (0.5, False), (0.5, False), (0.9, False)]):
+        loss, row = stage.loss(stage.model, step, fraction)
+        loss.backward()
+        assert (row["bits"] == 0) is true
+        # Processes that train together wait for a gradient of every weight.
+        assert all(p.grad is not None for p in model.net.parameters())
+        known = streams.pictures == footage.pictures(streams.at, streams.since, 3)
+        begun = known.flatten(1).all(1)
+        assert bool(begun.all()) is true
+
+
+def test_a_codeless_chain_goes_on_as_expected() -> None:
+    model, recipe = new(recipe_of()), recipe_of()
+    footage = footage_of(model, moving(4, 12), 1.0)
+    stage = temporal_stage(model, footage, footage, recipe, make_accelerator())
+    with torch.no_grad():
+        model.net.paint[-1].weight.normal_(std=0.1)
+        given = scaled(footage.pictures(torch.tensor([4, 4]), torch.tensor([0, 0]), 3))
+        rows = footage.action_rows(torch.tensor([4, 4]), torch.tensor([0, 0]), torch.zeros(2, dtype=torch.bool), 4)
+        frames, codeless = scaled(footage.frames[torch.tensor([4, 4])]), torch.tensor([True, False])
+        shown = stage.model(given, rows, frames, codeless, torch.tensor(0.0), None)[1]
+        coded = model.net(given, rows, frames)
+    assert torch.equal(shown[0], coded.expected[0]) and torch.equal(shown[1], coded.picture[1])
+    assert not torch.equal(coded.expected, coded.picture)
+
+
 def test_a_stopped_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
     recipe = recipe_of(adversarial=0.5)
 
