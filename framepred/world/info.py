@@ -66,7 +66,8 @@ def _video(path: Path) -> dict[str, Any]:
         except FramepredError as error:
             warnings.warn(FramepredWarning(str(error)), stacklevel=2)
         highest = "" if rows.is_floating_point() else f", ids up to {int(rows.max())}"
-        actions = f"{len(rows)} rows of {', '.join(names)} ({kind_of(rows)}{_values(names) or highest})"
+        plural = "" if len(rows) == 1 else "s"
+        actions = f"{len(rows)} row{plural} of {', '.join(names)} ({kind_of(rows)}{_values(names) or highest})"
     return {"path": str(path), "kind": "video", **vars(facts), "rate": say_rate(facts.fps), "actions": actions}
 
 
