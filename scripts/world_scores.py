@@ -10,6 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from framepred.evaluation.scores import PixelScores, score_forecast, score_pixels
+from framepred.tokenizer.contract import Tokenizer
+from framepred.tokenizer.temporal import TemporalAutoencoder
 from framepred.world.rollout import predict
 from framepred.world.run import Run
 
@@ -37,10 +39,9 @@ def predicted(run: Run, clip: Clip, temperature: float, seed: int) -> Tensor:
     return torch.cat([step.frames for step in steps])[None]
 
 
-def expected(run: Run, clip: Clip) -> tuple[Tensor, Tensor]:
-    """Return the future (1, T, 3, H, W) of a temporal tokenizer's decoder without codes, and the frame before it."""
+def expected(tokenizer: TemporalAutoencoder, clip: Clip) -> tuple[Tensor, Tensor]:
+    """Return the future (1, T, 3, H, W) of the decoder without codes, and the frame before it."""
     frames, actions = clip
-    tokenizer = run.tokenizer
     tokens = tokenizer.encode(frames, actions)
     tokens[CONTEXT:, -tokenizer.grid[0] * tokenizer.grid[1] :] = tokenizer.net.codes.null
     shown = tokenizer.decode(tokens, actions, frames[0]).cpu()
@@ -50,18 +51,29 @@ def expected(run: Run, clip: Clip) -> tuple[Tensor, Tensor]:
 def score(run: Run, clips: Sequence[Clip], temperatures: Sequence[float]) -> dict[str, Any]:
     """Return the table: row → range of frames ahead → PSNR in dB pooled over the clips, sharpness, motion ratio."""
     rows: dict[str, list[PixelScores]] = {}
-    for seed, clip in enumerate(clips):
-        frames, actions = clip
+    for temperature in temperatures:
+        for seed, (frames, actions) in enumerate(clips):
+            made, truth = predicted(run, (frames, actions), temperature, seed), frames[CONTEXT:]
+            found = score_forecast(made, truth, frames[:CONTEXT], run.tokenizer, actions).rows["model"]
+            rows.setdefault(f"one future, T={temperature:g}", []).append(found)
+    return _in_ranges(rows) | score_tokenizer(run.tokenizer, clips)
+
+
+def score_tokenizer(tokenizer: Tokenizer, clips: Sequence[Clip]) -> dict[str, Any]:
+    """Return the rows of `score` that need no predictor."""
+    rows: dict[str, list[PixelScores]] = {}
+    for frames, actions in clips:
         truth, last = frames[CONTEXT:], frames[CONTEXT - 1]
-        for temperature in temperatures:
-            made = predicted(run, clip, temperature, seed)
-            found = score_forecast(made, truth, frames[:CONTEXT], run.tokenizer, actions).rows
-            rows.setdefault(f"one future, T={temperature:g}", []).append(found["model"])
+        found = score_forecast(truth[None], truth, frames[:CONTEXT], tokenizer, actions).rows
         rows.setdefault("copy last frame", []).append(found["copy_last"])
-        rows.setdefault("tokenizer ceiling", []).append(found["ceiling"])
-        if run.tokenizer.past:
-            alone, before = expected(run, clip)
+        if isinstance(tokenizer, TemporalAutoencoder):
+            alone, before = expected(tokenizer, (frames, actions))
             rows.setdefault("decoder alone", []).append(score_pixels(alone, truth, before, last).over_samples())
+        rows.setdefault("tokenizer ceiling", []).append(found["ceiling"])
+    return _in_ranges(rows)
+
+
+def _in_ranges(rows: dict[str, list[PixelScores]]) -> dict[str, Any]:
     return {row: {name: _pooled(found, part) for name, part in RANGES.items()} for row, found in rows.items()}
 
 

@@ -32,7 +32,7 @@ def start_lines(start: Any) -> list[str]:
         f"not trained on: {held or 'nothing, so nothing says how good it is: give two videos, or a longer one'}",
         f"model: {parts}, from {start.origin or 'nothing'}",
         f"computing: {start.device}, {start.threads} {threads}; "
-        + (f"{start.minutes:g} minutes in all" if start.minutes else steps),
+        + (f"{start.minutes:g} {'minute' if start.minutes == 1 else 'minutes'} in all" if start.minutes else steps),
     ]
 
 

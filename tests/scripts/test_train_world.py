@@ -53,7 +53,10 @@ def call(world: str, folder: Path, *words: str) -> str:
 
 @pytest.mark.slow
 def test_frames_become_a_run_phase_by_phase(folder: Path) -> None:
-    said = [json.loads(line) for line in call("doom-64", folder, "tokenizer", "encode", "predictor").splitlines()]
+    lines = call("doom-64", folder, "tokenizer", "encode", "predictor").splitlines()
+    said = [json.loads(line) for line in lines if line.startswith("{")]
+    shown = [line.split(" | ")[0] for line in lines if line.startswith("| ")]
+    assert shown[1:] == ["| copy last frame", "| decoder alone", "| tokenizer ceiling"]
     assert [line["segments"] for line in said if line.get("phase") == "encode"] == [4]
     assert (said[-1]["stage"], said[-1]["step"], said[-1]["done"]) == ("predictor", 3, 1.0)
     run = load_run(folder / "out" / "run")
