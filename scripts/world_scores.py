@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from framepred.evaluation.futures import decode_alone
 from framepred.evaluation.scores import PixelScores, score_forecast, score_pixels
 from framepred.tokenizer.contract import Tokenizer
 from framepred.tokenizer.temporal import TemporalAutoencoder
@@ -35,17 +36,8 @@ def predicted(run: Run, clip: Clip, temperature: float, seed: int) -> Tensor:
     """Return one future uint8 (1, T, 3, H, W) of a clip."""
     frames, actions = clip
     known = run.tokenizer.encode(frames[:CONTEXT], None if actions is None else actions[: CONTEXT - 1])
-    steps = predict(run, known, actions, HORIZON, 1, run.sampling(temperature, 0, 1.0, seed), first=frames[0])
+    steps = predict(run, known, actions, HORIZON, 1, run.sampling(temperature, 0, 1.0, seed), first=frames[:CONTEXT])
     return torch.cat([step.frames for step in steps])[None]
-
-
-def expected(tokenizer: TemporalAutoencoder, clip: Clip) -> tuple[Tensor, Tensor]:
-    """Return the future (1, T, 3, H, W) of the decoder without codes, and the frame before it."""
-    frames, actions = clip
-    tokens = tokenizer.encode(frames, actions)
-    tokens[CONTEXT:, -tokenizer.grid[0] * tokenizer.grid[1] :] = tokenizer.net.codes.null
-    shown = tokenizer.decode(tokens, actions, frames[0]).cpu()
-    return shown[None, CONTEXT:], shown[CONTEXT - 1]
 
 
 def score(run: Run, clips: Sequence[Clip], temperatures: Sequence[float]) -> dict[str, Any]:
@@ -67,8 +59,9 @@ def score_tokenizer(tokenizer: Tokenizer, clips: Sequence[Clip]) -> dict[str, An
         found = score_forecast(truth[None], truth, frames[:CONTEXT], tokenizer, actions).rows
         rows.setdefault("copy last frame", []).append(found["copy_last"])
         if isinstance(tokenizer, TemporalAutoencoder):
-            alone, before = expected(tokenizer, (frames, actions))
-            rows.setdefault("decoder alone", []).append(score_pixels(alone, truth, before, last).over_samples())
+            context, known = frames[:CONTEXT], None if actions is None else actions[: CONTEXT - 1]
+            alone = decode_alone(tokenizer, tokenizer.encode(context, known), actions, HORIZON, context)[None]
+            rows.setdefault("decoder alone", []).append(score_pixels(alone, truth, last, last).over_samples())
         rows.setdefault("tokenizer ceiling", []).append(found["ceiling"])
     return _in_ranges(rows)
 

@@ -139,12 +139,12 @@ def make_forecast(
 
     began = time.perf_counter()
     if engine == "framepred":
-        steps = predict(run, tokens, taken, horizon, count, sampling, decoder, words, first=frames[0])
+        steps = predict(run, tokens, taken, horizon, count, sampling, decoder, words, first=frames[:context])
     else:
-        steps = predict_by(engine, run, tokens, taken, horizon, count, sampling, server, words, frames[0])
+        steps = predict_by(engine, run, tokens, taken, horizon, count, sampling, server, words, frames[:context])
     first: list[Tensor] = []
     if members > 1:
-        steps = ensemble_mean(run, tokens, _noting_first(steps, first), taken, frames[0])
+        steps = ensemble_mean(run, tokens, _noting_first(steps, first), taken, frames[:context])
     made = list(watch(steps))
     seconds = time.perf_counter() - began
     predicted, truth = torch.stack([p.frames for p in made], 1), frames[context:]

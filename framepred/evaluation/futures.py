@@ -94,10 +94,13 @@ def encode_variants(run: Run, clip: EvalClip, variants: dict[str, Tensor | None]
     return {row: run.tokenizer.encode(frames, actions).cpu() for row, actions in variants.items()}
 
 
-def decode_alone(run: Run, tokens: Tensor, actions: Tensor | None, horizon: int, first: Tensor) -> Tensor:
-    """Go on from the tokens of C frames by a temporal tokenizer alone, no token saying anything: uint8 (T, 3, H, W)."""
-    tokenizer = run.tokenizer
-    assert isinstance(tokenizer, TemporalAutoencoder)
+def decode_alone(
+    tokenizer: TemporalAutoencoder, tokens: Tensor, actions: Tensor | None, horizon: int, first: Tensor
+) -> Tensor:
+    """Go on from the tokens of C frames by a tokenizer alone, no token saying anything: uint8 (T, 3, H, W).
+
+    `first` as in `last_pictures`.
+    """
     pictures, made = last_pictures(tokenizer, tokens.to(tokenizer.device), actions, first), []
     nothing = torch.full((1, *tokenizer.grid), tokenizer.null_code, device=tokenizer.device)
     for frame in range(len(tokens), len(tokens) + horizon):
@@ -114,8 +117,8 @@ def make_futures(
     run, protocol, steps, own = scorer.run, scorer.protocol, scorer.run.layout.steps, own_row(variants)
     assert clip.frames is not None
     truth, count = clip.frames, protocol.context
-    size, first = (truth.shape[-2], truth.shape[-1]), fit_frames(truth[:1], run.tokenizer.frame_size)[0]
-    decoded = fit_frames(run.tokenizer.decode(tokens[own], variants[own], first).cpu(), size)
+    size, context = (truth.shape[-2], truth.shape[-1]), fit_frames(truth[:count], run.tokenizer.frame_size)
+    decoded = fit_frames(run.tokenizer.decode(tokens[own], variants[own], context[0]).cpu(), size)
     frames = {
         "copy_last": copy_last(truth[:count], protocol.horizon)[None],
         "linear": extrapolate(truth[:count], protocol.horizon)[None],
@@ -131,16 +134,14 @@ def make_futures(
         before["nearest_training"], frames["nearest_training"] = replayed[0], replayed[None, 1:]
         retrieved = {"episode": scorer.index.episodes[episode].name, "frame": start, "distance": distance}
     if isinstance(run.tokenizer, TemporalAutoencoder):
-        given = tokens[own][:count]
-        frames["decoder_alone"] = fit_frames(decode_alone(run, given, variants[own], protocol.horizon, first), size)[
-            None
-        ]
+        alone = decode_alone(run.tokenizer, tokens[own][:count], variants[own], protocol.horizon, context)
+        frames["decoder_alone"], before["decoder_alone"] = fit_frames(alone, size)[None], truth[count - 1]
     sampling = sampling_of(run, protocol)
     for row, actions in variants.items():
         given = tokens[row][:count]
-        moments = list(predict(run, given, actions, protocol.horizon, protocol.samples, sampling, first=first))
-        if run.tokenizer.past_actions:
-            before[row] = fit_frames(run.tokenizer.decode(given, actions, first)[-1:].cpu(), size)[0]
+        moments = list(predict(run, given, actions, protocol.horizon, protocol.samples, sampling, first=context))
+        if run.tokenizer.past:
+            before[row] = truth[count - 1]
         future = torch.stack([moment.frames for moment in moments], 1)
         frames[row] = fit_frames(future.flatten(0, 1), size).view(*future.shape[:2], 3, *size)
         made[row] = torch.stack([steps(moment.tokens) for moment in moments], 1)

@@ -151,7 +151,8 @@ def score_forecast(
     count, last = len(context), context[-1]
     decoded = tokenizer.decode(tokenizer.encode(torch.cat([context, truth]), actions), actions, context[0]).cpu()
     shown = {
-        "model": (frames, decoded[count - 1]),
+        # A tokenizer that sees pictures draws the first frame from the true ones.
+        "model": (frames, last if tokenizer.past else decoded[count - 1]),
         "copy_last": (copy_last(context, len(truth))[None], last),
         "ceiling": (decoded[None, count:], decoded[count - 1]),
     }

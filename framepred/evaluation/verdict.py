@@ -143,7 +143,7 @@ def _scores(run: Run, frames: Tensor, actions: Tensor | None, temperature: float
     """Return the scores of one future of a clip beside copying and the tokenizer's ceiling."""
     known = None if actions is None else actions[: CONTEXT - 1]
     tokens, horizon = run.tokenizer.encode(frames[:CONTEXT], known).cpu(), len(frames) - CONTEXT
-    made = predict(run, tokens, actions, horizon, 1, Sampling(temperature), first=frames[0])
+    made = predict(run, tokens, actions, horizon, 1, Sampling(temperature), first=frames[:CONTEXT])
     future = torch.stack([moment.frames for moment in made], 1)
     return score_forecast(future, frames[CONTEXT:], frames[:CONTEXT], run.tokenizer, actions).rows
 

@@ -97,12 +97,16 @@ def last_pictures(
 ) -> Tensor:
     """Return the pictures that the frame after a clip's T frames is given, uint8 (1, P, 3, H, W).
 
-    Of fewer than P frames the `first` picture uint8 (3, H, W) is repeated, where it is known.
+    Where `first` holds the true pictures of all frames, uint8 (T, 3, H, W), they are those; else the tokens decoded,
+    beginning with the first picture (3, H, W). Of fewer than P frames the first is repeated.
     """
     if not tokenizer.past:
         return torch.empty(1, 0, 3, *tokenizer.frame_size, dtype=torch.uint8, device=tokens.device)
-    shown = tokenizer.decode(tokens, actions, first)[-tokenizer.past :]
-    begun = shown[:1] if first is None else first.to(shown.device)[None]
+    if first is not None and first.ndim == 4:
+        shown, begun = first.to(tokens.device)[: len(tokens)][-tokenizer.past :], first[:1].to(tokens.device)
+    else:
+        shown = tokenizer.decode(tokens, actions, first)[-tokenizer.past :]
+        begun = shown[:1] if first is None else first.to(shown.device)[None]
     return torch.cat([begun.expand(tokenizer.past - len(shown), -1, -1, -1), shown])[None]
 
 

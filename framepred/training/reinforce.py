@@ -171,7 +171,7 @@ class Reinforcer:
         self.model.eval()
         known = run.tokenizer.encode(context, actions).cpu()
         sampling = run.sampling(1.0, 0, 1.0, (self.recipe.training.seed << 32) + seed)
-        made = list(predict(run, known, actions, wanted.horizon, wanted.group, sampling, first=frames[0]))
+        made = list(predict(run, known, actions, wanted.horizon, wanted.group, sampling, first=context))
         futures, tokens = (torch.stack([getattr(m, name) for m in made], 1) for name in ("frames", "tokens"))
         action_ids = run.layout.action_ids(actions, self.length - 1)
         ids = torch.stack([run.layout.pack(torch.cat([known, own]), action_ids) for own in tokens])

@@ -50,8 +50,8 @@ def predict(
 
     `actions` (≥ T + horizon - 1) or None for none; `prompt` (P,) are the ids of words before the frames
     (`text.prompt_ids`), which stay before the window when it moves; `engine` draws the tokens, framepred's own where
-    it is None; `first` uint8 (3, H, W) is the first picture, for tokenizers that need it. Raises FramepredError for
-    what is not allowed.
+    it is None; `first` uint8 (3, H, W) is the first picture, for tokenizers that need it, or (T, 3, H, W) all
+    pictures: the next frame is then drawn from the true ones. Raises FramepredError for what is not allowed.
     """
     check_lengths(len(tokens), horizon, samples)
     taken = None if run.layout.actions is None else actions
@@ -162,6 +162,6 @@ def rollout(
     check_actions(run, actions, context + horizon - 1)
     frames = fit_frames(clip.frames[:context], run.tokenizer.frame_size)
     tokens, sampling = run.tokenizer.encode(frames, actions), run.sampling(temperature, top_k, top_p, seed)
-    futures = predict(run, tokens, actions, horizon, count, sampling, decoder, first=frames[0])
-    for made in ensemble_mean(run, tokens, futures, actions, frames[0]) if members > 1 else futures:
+    futures = predict(run, tokens, actions, horizon, count, sampling, decoder, first=frames)
+    for made in ensemble_mean(run, tokens, futures, actions, frames) if members > 1 else futures:
         yield made.frames if samples is not None else made.frames[0]

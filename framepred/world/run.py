@@ -60,7 +60,7 @@ class Run:
         """
         frames = fit_frames(context, self.tokenizer.frame_size)
         tokens, sampling = self.tokenizer.encode(frames, actions), self.sampling(temperature, top_k, top_p, seed)
-        return self.session_after(tokens, actions, samples, sampling, prompt, decoder, engine, frames[0])
+        return self.session_after(tokens, actions, samples, sampling, prompt, decoder, engine, frames)
 
     def session_after(
         self, tokens: Tensor, actions: Tensor | None, samples: int = 1, sampling: Sampling | None = None,
@@ -68,7 +68,8 @@ class Run:
     ) -> Session:  # fmt: skip
         """Step into the world after the tokens of T frames and the T - 1 actions between them, or None.
 
-        `first` uint8 (3, H, W) is the first picture, which a tokenizer needs that sees more than one (`Tokenizer`).
+        `first` uint8 (3, H, W) is the first picture, which a tokenizer needs that sees more than one (`Tokenizer`), or
+        (T, 3, H, W) all pictures: the next frame is then drawn from the true ones.
         """
         made = self.token_session(tokens, actions, samples, sampling, prompt, decoder, engine)
         device, begun = self.predictor.embed.weight.device, made.mark()
@@ -77,8 +78,10 @@ class Run:
         if given is None and space is not None and count:
             discrete = space.kind == "discrete"
             given = torch.full((1, count), -1) if discrete else torch.full((1, count, space.slots), torch.nan)
-        pictures = last_pictures(self.tokenizer, tokens.to(device), actions, first)
-        made.rewind(replace(begun, pictures=pictures, actions=None if given is None else given.to(device)))
+        begin = first[0] if first is not None and first.ndim == 4 else first
+        pictures, coded = (last_pictures(self.tokenizer, tokens.to(device), actions, f) for f in (first, begin))
+        taken = None if given is None else given.to(device)
+        made.rewind(replace(begun, pictures=pictures, coded=coded, actions=taken))
         return made
 
     def token_session(

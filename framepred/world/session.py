@@ -25,13 +25,18 @@ def window_start(frame: int, window: int) -> int:
     return 0 if frame < window else -(-(frame + 1 - window) // hop) * hop
 
 
+_ROWS = "ids", "tokens", "pictures", "coded", "actions"
+"""What a moment has rows of."""
+
+
 @dataclass(frozen=True)
 class Moment:
     """Where a session stands. Tensors have S rows, or one where all samples share their past.
 
     `frame` is the number of the next frame. `ids` (R, L) are what the model sees: words, then the frames from number
     `start` with the actions between them. `tokens` (R, K + N) are the last frame's. `pictures` uint8 (R, P, 3, H, W)
-    and `actions`, (R, A) or (R, A, D), are what the tokenizer is given; pictures are None where none were decoded.
+    and `actions`, (R, A) or (R, A, D), are what the next frame is drawn from; `coded` are the same pictures as their
+    tokens give them back, from which a real frame is coded. Pictures are None where none were decoded.
     """
 
     frame: int
@@ -39,11 +44,12 @@ class Moment:
     ids: Tensor
     tokens: Tensor
     pictures: Tensor | None = None
+    coded: Tensor | None = None
     actions: Tensor | None = None
 
     def take(self, rows: Tensor) -> "Moment":
         """Return the moment of these samples (R,), which may repeat."""
-        values = {name: getattr(self, name) for name in ("ids", "tokens", "pictures", "actions")}
+        values = {name: getattr(self, name) for name in _ROWS}
         return replace(self, **{k: v if v is None or len(v) == 1 else v[rows] for k, v in values.items()})
 
 
@@ -110,7 +116,7 @@ class Session:
 
         An action is an id or (D,) for all samples, int64 (S,) or float32 (S, D) for each, or None where none is given.
         """
-        pictures, taken, action_ids = self._given(action)
+        pictures, coded, taken, action_ids = self._given(action)
         context = self._tokenizer.encode_context(pictures, taken)
         offsets = self._layout.offsets(self._at.ids.device)
         guess = self._at.ids[:, -self._layout.frame_tokens :] - offsets
@@ -118,19 +124,21 @@ class Session:
         own = self._engine.frame(past, self.frame, guess.expand(self.samples, -1))
         ids = torch.cat(_together(past, own + offsets), 1)
         self._go_on(ids, torch.cat(_together(context, self._layout.unscanned(own)), 1))
-        return self._show(pictures, taken)
+        shown = self._decoded(pictures, taken)
+        self._keep(pictures, coded, taken, shown, shown)
+        return shown
 
     @torch.inference_mode()
     def observe(self, frame: Tensor, action: Any = None) -> Observation:
         """Take in the frame that really came after an action, uint8 (3, H, W) or (S, 3, H, W), and go on from it."""
-        pictures, taken, action_ids = self._given(action)
+        pictures, coded, taken, action_ids = self._given(action)
         frames = fit_frames(frame if frame.ndim == 4 else frame[None], self._tokenizer.frame_size)
-        pictures, taken, frames = _together(pictures, taken, frames.to(self._at.ids.device))
-        context = self._tokenizer.encode_context(pictures, taken)
-        own = self._tokenizer.encode_next(pictures, taken, frames).flatten(1)
+        coded, taken, frames = _together(coded, taken, frames.to(self._at.ids.device))
+        context = self._tokenizer.encode_context(coded, taken)
+        own = self._tokenizer.encode_next(coded, taken, frames).flatten(1)
         seen = self.observe_tokens(torch.cat([context, own], 1), action_ids)
         if self._tokenizer.past:
-            self._show(pictures, taken)
+            self._keep(pictures, coded, taken, frames, self._decoded(coded, taken))
         return seen
 
     def observe_tokens(self, tokens: Tensor, action_ids: Tensor) -> Observation:
@@ -217,18 +225,18 @@ class Session:
                 return None
             return torch.cat([*theirs, mine.expand(self.samples, *mine.shape[1:])])[every.to(mine.device)]
 
-        self._at = replace(own, **{name: mixed(name) for name in ("ids", "tokens", "pictures", "actions")})
+        self._at = replace(own, **{name: mixed(name) for name in _ROWS})
 
     def _slid(self, ids: Tensor, frames: int) -> Tensor:
         """Ids without the first so many of their frames; words stay."""
         kept = ids[:, self._words + frames * self._layout.stride :]
         return torch.cat([ids[:, : self._words], kept], 1)
 
-    def _given(self, action: Any) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Return what the next frame is given after an action: pictures, actions, vocabulary ids (1 or S, slots)."""
+    def _given(self, action: Any) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+        """Return what the next frame is given: pictures, as coded too, actions, vocabulary ids (1 or S, slots)."""
         at, layout = self._at, self._layout
         device = at.ids.device
-        if at.pictures is None:
+        if at.pictures is None or at.coded is None:
             raise FramepredError("this session was given tokens without pictures: it can observe tokens alone")
         rows = self._action_rows(action)
         action_ids = layout.action_ids(rows, 1 if rows is None else len(rows), "action").to(device)
@@ -238,9 +246,8 @@ class Session:
             new = torch.full_like(taken[:1, -1], absent) if rows is None else rows.to(taken)
             taken, new = _together(taken, new[:, None])
             taken = torch.cat([taken, new], 1)[:, 1:]
-            pictures, taken = _together(at.pictures, taken)
-            return pictures, taken, action_ids
-        return at.pictures, None, action_ids
+            return *_together(at.pictures, at.coded, taken), action_ids
+        return at.pictures, at.coded, None, action_ids
 
     def _action_rows(self, action: Any) -> Tensor | None:
         """An action for all samples or one for each → int64 (1 or S,) or float32 (1 or S, D)."""
@@ -263,22 +270,28 @@ class Session:
 
     def _go_on(self, ids: Tensor, tokens: Tensor, count: int = 1) -> None:
         """Move on by so many frames: the model has seen these ids, of which the last frame's tokens are (R, K + N)."""
-        # No pictures yet: `_show` decodes them. Where none are needed, that is none of them already.
-        pictures = None if self._at.pictures is None or self._at.pictures.shape[1] else self._at.pictures
-        self._at = Moment(self.frame + count, window_start(self.frame, self._window), ids, tokens, pictures)
+        # No pictures yet: `_keep` adds them. Where none are needed, that is none of them already.
+        none = None if self._at.pictures is None or self._at.pictures.shape[1] else self._at.pictures
+        self._at = Moment(self.frame + count, window_start(self.frame, self._window), ids, tokens, none, none)
 
-    def _show(self, pictures: Tensor, taken: Tensor | None) -> Tensor:
-        """Decode the frame that was just read or drawn, uint8 (R, 3, H, W), and keep it for the next."""
+    def _decoded(self, pictures: Tensor, taken: Tensor | None) -> Tensor:
+        """Return the frame that was just read or drawn, given these pictures and actions: uint8 (R, 3, H, W)."""
         own = self._layout.steps(self._at.tokens).unflatten(1, self._layout.grid)
-        pictures, taken, own = _together(pictures, taken, own)
-        shown = self._tokenizer.decode_next(pictures, taken, own)
+        return self._tokenizer.decode_next(*_together(pictures, taken, own))
+
+    def _keep(self, pictures: Tensor, coded: Tensor, taken: Tensor | None, frame: Tensor, shown: Tensor) -> None:
+        """Keep a frame (R, 3, H, W), and as its tokens give it back, for the next."""
         if self._tokenizer.past:
-            pictures = torch.cat([pictures, shown[:, None].to(pictures.device)], 1)[:, 1:]
-        self._at = replace(self._at, pictures=pictures, actions=taken)
-        return shown
+            pictures, coded = _followed(pictures, frame), _followed(coded, shown)
+        self._at = replace(self._at, pictures=pictures, coded=coded, actions=taken)
 
 
 def _together(*values: Any) -> Any:
     """Repeat tensors of one row so that all have as many; None stays None."""
     rows = max(len(value) for value in values if value is not None)
     return tuple(value if value is None else value.expand(rows, *value.shape[1:]) for value in values)
+
+
+def _followed(pictures: Tensor, frame: Tensor) -> Tensor:
+    """Pictures (1 or R, P, 3, H, W) and the frame (1 or R, 3, H, W) after them → the last P."""
+    return torch.cat(_together(pictures, frame[:, None].to(pictures.device)), 1)[:, 1:]

@@ -110,7 +110,7 @@ def test_the_decoder_alone_is_what_the_tokenizer_draws_without_any_code(model: R
     tokenizer, video = model.tokenizer, find_videos([clips_dir / "clip0.mp4"])[0].read((64, 64))
     assert isinstance(tokenizer, TemporalAutoencoder)
     tokens = tokenizer.encode(video.frames[:4], video.actions)
-    made = decode_alone(model, tokens, video.actions, 3, video.frames[0])
+    made = decode_alone(tokenizer, tokens, video.actions, 3, video.frames[0])
     pictures = last_pictures(tokenizer, tokens, video.actions, video.frames[0])
     for frame, shown in zip(range(4, 7), made, strict=True):
         given = tokenizer.action_features(actions_before(tokenizer, video.actions, frame), 1)

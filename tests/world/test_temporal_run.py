@@ -16,6 +16,7 @@ from framepred.decoding.sampling import Sampling
 from framepred.errors import FramepredError
 from framepred.sequence.actions import ActionSpace
 from framepred.tokenizer.checkpoint import load_tokenizer, save_tokenizer
+from framepred.tokenizer.contract import actions_before
 from framepred.tokenizer.temporal_net import TemporalShape
 from framepred.video.read import Clip
 from framepred.world.info import describe
@@ -36,10 +37,12 @@ def run(folder: Path) -> Run:
     return load_run(folder)
 
 
-def made(run: Run, actions: Tensor | None, decoder: str = "auto", samples: int = 2) -> tuple[Tensor, Tensor]:
+def made(
+    run: Run, actions: Tensor | None, decoder: str = "auto", samples: int = 2, first: Tensor = FRAMES[:CONTEXT]
+) -> tuple[Tensor, Tensor]:
     """Return frames (S, T, 3, H, W) and tokens (S, T, K + N) after the context."""
     tokens = run.tokenizer.encode(FRAMES[:CONTEXT], None if actions is None else actions[: CONTEXT - 1])
-    steps = predict(run, tokens, actions, HORIZON, samples, Sampling(seed=1), decoder, first=FRAMES[0])
+    steps = predict(run, tokens, actions, HORIZON, samples, Sampling(seed=1), decoder, first=first)
     moments = list(steps)
     return torch.stack([m.frames for m in moments], 1), torch.stack([m.tokens for m in moments], 1)
 
@@ -112,10 +115,26 @@ def test_stepping_is_one_call_for_every_decoder(run: Run, actions: Tensor | None
 
 
 def test_the_future_is_what_the_tokenizer_decodes_from_the_first_picture(run: Run) -> None:
-    frames, tokens = made(run, ACTIONS, samples=1)
+    frames, tokens = made(run, ACTIONS, samples=1, first=FRAMES[0])
     known = run.tokenizer.encode(FRAMES[:CONTEXT], ACTIONS)
     decoded = run.tokenizer.decode(torch.cat([known, tokens[0]]), ACTIONS, FRAMES[0])
     assert torch.equal(decoded[CONTEXT:], frames[0])
+
+
+def test_a_future_is_drawn_from_the_true_pictures_where_they_are_known(run: Run) -> None:
+    tokenizer = run.tokenizer
+    (frames, tokens), given_back = made(run, ACTIONS, samples=1), made(run, ACTIONS, samples=1, first=FRAMES[0])[0]
+    known = FRAMES[CONTEXT - tokenizer.past : CONTEXT][None]
+    actions = actions_before(tokenizer, ACTIONS, CONTEXT)
+    own = tokens[0, :1, -16:].view(1, *tokenizer.grid)
+    assert torch.equal(tokenizer.encode_context(known, actions).flatten(), tokens[0, 0, :16])
+    assert torch.equal(tokenizer.decode_next(known, actions, own)[0], frames[0, 0])
+    assert not torch.equal(given_back, frames)
+    # What was observed is known as well, however it came.
+    session = run.session(FRAMES[:1], seed=1)
+    for frame, action in zip(FRAMES[1:CONTEXT], ACTIONS, strict=False):
+        session.observe(frame, action)
+    assert torch.equal(session.step(ACTIONS[CONTEXT - 1])[0], frames[0, 0])
 
 
 def test_actions_change_the_future(run: Run) -> None:
