@@ -22,6 +22,8 @@ _PROVIDERS = {
     "carracing": ("gymnasium.envs.box2d", "box2d"),
 }
 _TARGET_FPS = 10.0
+_AXES = {"CarRacing": ("steer", "gas", "brake")}
+"""What Gymnasium's documentation calls the numbers of an action; its environments do not tell."""
 
 
 class Environment:
@@ -58,6 +60,11 @@ class Environment:
         if hasattr(self._env.unwrapped, "get_action_meanings"):
             return list(self._env.unwrapped.get_action_meanings())
         return None
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The names of the numbers of a continuous action; none where they are not known."""
+        return _AXES.get(self.name.split("/")[-1].split("-v")[0], ())
 
     def reset(self, seed: int) -> Tensor:
         """Start the episode that a seed decides, and return its first frame."""

@@ -138,7 +138,7 @@ def _play(
             break
     actions = _as_tensor(taken if choices is None else [choices[int(action)] for action in taken])
     times = torch.arange(len(frames), dtype=torch.float64) / env.fps
-    return Episode(name, torch.stack(frames), times, env.fps, actions, _columns(actions)), transitions
+    return Episode(name, torch.stack(frames), times, env.fps, actions, _columns(actions, env.axes)), transitions
 
 
 def _as_tensor(actions: list[Any]) -> Tensor:
@@ -167,6 +167,8 @@ def _choices(env: Environment, recording: Recording) -> tuple[dict[int, int] | N
     return choices, theirs
 
 
-def _columns(actions: Tensor) -> tuple[str, ...]:
-    """Return the header of an actions file: an environment names its discrete actions, never its dimensions."""
-    return ("action",) if actions.ndim == 1 else tuple(f"action_{d}" for d in range(actions.shape[1]))
+def _columns(actions: Tensor, axes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the header of an actions file: the axes' names where they are known, else numbers."""
+    if actions.ndim == 1:
+        return ("action",)
+    return axes or tuple(f"action_{d}" for d in range(actions.shape[1]))

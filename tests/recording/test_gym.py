@@ -185,14 +185,17 @@ def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("env", "package", "name"),
-    [("Crafter", "crafter", "place_stone"), ("CarRacing-v3", "Box2D", None)],
+    ("env", "package", "name", "columns"),
+    [("Crafter", "crafter", "place_stone", ("action",)), ("CarRacing-v3", "Box2D", None, ("steer", "gas", "brake"))],
 )
-def test_games_record_frames_and_actions(tmp_path: Path, env: str, package: str, name: str | None) -> None:
+def test_games_record_frames_and_actions(
+    tmp_path: Path, env: str, package: str, name: str | None, columns: tuple[str, ...]
+) -> None:
     pytest.importorskip(package)
     (path,) = record(Recording(env, episodes=1, steps=12, size=(64, 64), seed=3, sticky=0.5), tmp_path / "a")
     clip = read_video(path)
-    actions, _ = read_actions(path.with_suffix(".actions.csv"))
+    actions, given = read_actions(path.with_suffix(".actions.csv"))
+    assert tuple(given) == columns
     assert clip.frames.shape == (13, 3, 64, 64)
     assert len(actions) == 12
     assert clip.fps == pytest.approx(10)
