@@ -6,7 +6,7 @@ environment, and that it plays an episode again as it was recorded.
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,18 +22,27 @@ from framepred.io.files import read_json
 from framepred.io.progress import Progress
 from framepred.recording.environment import Environment, open_environment
 from framepred.recording.matching import OwnActions
+from framepred.sequence.actions import ActionSpace
+from framepred.sources.actions import order_actions
 from framepred.sources.actions_csv import actions_path, read_actions
 from framepred.sources.folder import find_videos
 from framepred.video.resize import fit_frames
 from framepred.world.run import Run
 
+Own = Callable[[Tensor], Any]
+"""Turns an action of a run, int64 () or float32 (D,), into the environment's own."""
+
 
 @dataclass(frozen=True)
 class Branches:
-    """A moment and what A actions lead to: context uint8 (C, 3, H, W), actions (C - 1,), futures (A, T, 3, H, W)."""
+    """A moment and what A actions lead to: context uint8 (C, 3, H, W), the C - 1 actions in it.
+
+    `held` (A,) or (A, D) are the actions, `futures` uint8 (A, T, 3, H, W) the frames.
+    """
 
     context: Tensor
     actions: Tensor
+    held: Tensor
     futures: Tensor
 
 
@@ -43,27 +52,40 @@ def replay(run: Run, source: str, protocol: Protocol) -> Iterator[Progress | dic
     Yields progress, and at last strict JSON values. Raises FramepredError where the folder cannot be played again, or
     the run does not know its actions.
     """
-    about = _recording(Path(source))
-    space = run.layout.actions
+    about, space = _recording(Path(source)), run.layout.actions
     videos = [video.path for video in find_videos([source])][: protocol.max_clips or None]
     scores: list[tuple[Tensor, Tensor]] = []
     with open_environment(about["env"], FrameSize(about["size"], about.get("fit", "crop")), about["frame_skip"]) as env:
-        count = getattr(env.action_space, "n", None)
-        if space is None or space.kind != "discrete" or count is None or int(count) != space.count:
-            raise FramepredError(
-                f"{source}: {about['env']} and the run {run.path} do not have the same discrete actions"
-            )
         own = OwnActions(env, space)
-        ids = [int(own(torch.tensor(i))) for i in range(space.count)]
-        names = [env.action_names[i] if env.action_names else str(i) for i in ids]
+        assert space is not None
         for done, path in enumerate(videos, 1):
-            found = true_branches(env, path, protocol.context, protocol.horizon, ids)
+            found = true_branches(env, path, space, own, protocol.context, protocol.horizon, protocol.start)
             if found is not None:
                 scores.append(compare(predict_branches(run, found, protocol), _fitted(run, found.futures)))
             yield Progress(done, len(videos), f"{path.stem}, each action")
+        names = _names(env, space, own)
     if not scores:
         raise FramepredError(f"{source} has no episode that goes on under every action: give a smaller --horizon")
     yield {"env": about["env"], "clips": len(scores), "actions": names} | summary(scores)
+
+
+def _names(env: Environment, space: ActionSpace, own: Own) -> list[str]:
+    """Return what the actions that are held are called."""
+    if space.kind == "continuous":
+        return [f"{most} {name}" for name in space.names for most in ("least", "most")]
+    ids = [int(own(torch.tensor(i))) for i in range(space.count)]
+    return [env.action_names[i] if env.action_names else str(i) for i in ids]
+
+
+def _held(space: ActionSpace, given: Tensor) -> Tensor:
+    """Return the actions that are held: each id; of continuous ones the last with one number at its least, or most."""
+    if space.kind == "discrete":
+        return torch.arange(space.count)
+    low, high = space.bounds()
+    rows = (given[-1] if len(given) else (low + high) / 2).repeat(2 * space.slots, 1)
+    for d in range(space.slots):
+        rows[2 * d, d], rows[2 * d + 1, d] = low[d], high[d]
+    return rows
 
 
 def _recording(folder: Path) -> dict[str, Any]:
@@ -75,26 +97,41 @@ def _recording(folder: Path) -> dict[str, Any]:
     return about
 
 
-def true_branches(env: Environment, video: Path, context: int, horizon: int, ids: Sequence[int]) -> Branches | None:
-    """Play an episode again up to its context and then each action; None where it ends before.
+def true_branches(
+    env: Environment, video: Path, space: ActionSpace, own: Own, context: int, horizon: int, start: int = 0
+) -> Branches | None:
+    """Play an episode again up to the context from frame `start` on, then each action; None where it ends before.
 
-    `ids` are the environment's of the run's actions 0, 1, ...; the result is in the run's. Raises FramepredError where
-    a replay does not show what was recorded.
+    `own` turns a run's action into the environment's. Raises FramepredError where a replay does not show what was
+    recorded.
     """
-    seed, given = int(video.stem.rpartition("-")[2]), read_actions(actions_path(video))[0][: context - 1]
-    recorded = find_videos([str(video)])[0].read(env.size, None, context, with_actions=False).frames
-    futures = []
-    for action in ids:
+    seed, count = int(video.stem.rpartition("-")[2]), start + context
+    given = _given(video, space, own)[: count - 1]
+    recorded = find_videos([str(video)])[0].read(env.size, None, count, with_actions=False).frames
+    held, futures = _held(space, given), []
+    for action in held:
         frames = [env.reset(seed)]
-        for taken in [*given.tolist(), *[action] * horizon]:
-            frame, ended = env.step(taken)
-            if frame is None or (ended and len(frames) < context + horizon - 1):
+        for taken in [*given, *[action] * horizon]:
+            frame, ended = env.step(own(taken))
+            if frame is None or (ended and len(frames) < count + horizon - 1):
                 return None
             frames.append(frame)
-        if not torch.equal(torch.stack(frames[:context]), recorded):
+        if not torch.equal(torch.stack(frames[:count]), recorded):
             raise FramepredError(f"{video}: {env.name} does not play it again as it was recorded: record it again")
-        futures.append(torch.stack(frames[context:]))
-    return Branches(recorded, torch.tensor([ids.index(action) for action in given.tolist()]), torch.stack(futures))
+        futures.append(torch.stack(frames[count:]))
+    return Branches(recorded[start:], given[start:], held, torch.stack(futures))
+
+
+def _given(video: Path, space: ActionSpace, own: Own) -> Tensor:
+    """Return a recording's actions as the run knows them: the file has the environment's own."""
+    file = actions_path(video)
+    actions, names = read_actions(file)
+    if space.kind == "continuous":
+        return order_actions(actions, names, space.names, str(file))
+    ids = [int(own(torch.tensor(i))) for i in range(space.count)]
+    if unknown := sorted({*actions.tolist()} - {*ids}):
+        raise FramepredError(f"{file} has the action {unknown[0]}, which the run does not know: it knows {ids}")
+    return torch.tensor([ids.index(action) for action in actions.tolist()], dtype=torch.int64)
 
 
 def predict_branches(run: Run, branches: Branches, protocol: Protocol) -> Tensor:
@@ -103,7 +140,7 @@ def predict_branches(run: Run, branches: Branches, protocol: Protocol) -> Tensor
     session = run.session(
         branches.context, branches.actions, count, drawn.seed, drawn.temperature, drawn.top_k, drawn.top_p
     )
-    return torch.stack([session.step(torch.arange(count)).cpu() for _ in range(horizon)], 1)
+    return torch.stack([session.step(branches.held).cpu() for _ in range(horizon)], 1)
 
 
 def _fitted(run: Run, futures: Tensor) -> Tensor:

@@ -11,11 +11,13 @@ from framepred.errors import FramepredError
 from framepred.evaluation.protocol import Protocol
 from framepred.evaluation.replay import compare, replay, summary, true_branches
 from framepred.evaluation.tables import counterfactual_table
+from framepred.sequence.actions import ActionSpace
 from framepred.sources.actions_csv import actions_path, write_actions
 from framepred.video.write import write_video
 from framepred.world.run import load_run
 
 SIZE = (16, 16)
+THREE = ActionSpace("discrete", ("action",), 3)
 
 
 class Walk:
@@ -49,7 +51,7 @@ def recorded(folder: Path, seed: int = 7) -> Path:
 
 
 def test_branches_are_what_each_action_really_leads_to(tmp_path: Path) -> None:
-    found = true_branches(Walk(), recorded(tmp_path), 3, 4, range(3))  # type: ignore[arg-type]
+    found = true_branches(Walk(), recorded(tmp_path), THREE, int, 3, 4)  # type: ignore[arg-type]
     assert found is not None
     assert found.actions.tolist() == [2, 0]
     assert found.context[:, 0, 0, 0].tolist() == [14, 18, 18]
@@ -58,18 +60,42 @@ def test_branches_are_what_each_action_really_leads_to(tmp_path: Path) -> None:
 
 
 def test_branches_are_in_the_order_of_the_runs_actions(tmp_path: Path) -> None:
-    found = true_branches(Walk(), recorded(tmp_path), 3, 4, [2, 0, 1])  # type: ignore[arg-type]
+    found = true_branches(Walk(), recorded(tmp_path), THREE, lambda a: [2, 0, 1][int(a)], 3, 4)  # type: ignore[arg-type]
     assert found is not None
     assert found.actions.tolist() == [0, 1]
     assert found.futures[:, 0, 0, 0, 0].tolist() == [2 * (9 + action) for action in (2, 0, 1)]
 
 
+def test_branches_begin_where_the_protocol_says(tmp_path: Path) -> None:
+    found = true_branches(Walk(), recorded(tmp_path), THREE, int, 3, 2, start=2)  # type: ignore[arg-type]
+    assert found is not None
+    assert found.actions.tolist() == [1, 2]
+    assert found.context[:, 0, 0, 0].tolist() == [18, 20, 24]
+    assert found.futures[:, :, 0, 0, 0].tolist() == [[24, 24], [26, 28], [28, 32]]
+
+
+def test_of_continuous_actions_one_number_is_held_at_its_least_or_most(tmp_path: Path) -> None:
+    path, env = recorded(tmp_path), Walk()
+    write_actions(actions_path(path), torch.tensor([[2.0, 9], [0, 9], [1, 9], [2, 9], [2, 9], [1, 9]]), ["go", "other"])
+    centres, edges = ((0.0, 1.0, 3.0), (5.0, 9.0)), ((0.5, 2.0), (7.0,))
+    space = ActionSpace("continuous", ("go", "other"), edges=edges, centres=centres)
+    found = true_branches(env, path, space, lambda row: int(row[0]), 3, 2)  # type: ignore[arg-type]
+    assert found is not None
+    assert found.held.tolist() == [[0, 9], [3, 9], [0, 5], [0, 9]]
+    assert found.futures[:, -1, 0, 0, 0].tolist() == [18, 30, 18, 18]
+
+
+def test_an_action_that_the_run_does_not_know_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FramepredError, match="has the action 2, which the run does not know"):
+        true_branches(Walk(), recorded(tmp_path), ActionSpace("discrete", ("a",), 2), int, 3, 4)  # type: ignore[arg-type]
+
+
 def test_a_branch_that_ends_is_left_out_and_another_environment_is_refused(tmp_path: Path) -> None:
     path = recorded(tmp_path)
-    assert true_branches(Walk(last=6), path, 3, 4, range(3)) is not None  # type: ignore[arg-type]
-    assert true_branches(Walk(last=5), path, 3, 4, range(3)) is None  # type: ignore[arg-type]
+    assert true_branches(Walk(last=6), path, THREE, int, 3, 4) is not None  # type: ignore[arg-type]
+    assert true_branches(Walk(last=5), path, THREE, int, 3, 4) is None  # type: ignore[arg-type]
     with pytest.raises(FramepredError, match="does not play it again as it was recorded"):
-        true_branches(Walk(drift=1), path, 3, 4, range(3))  # type: ignore[arg-type]
+        true_branches(Walk(drift=1), path, THREE, int, 3, 4)  # type: ignore[arg-type]
 
 
 def test_the_truth_goes_the_right_way_and_is_nearest_to_itself() -> None:
