@@ -26,8 +26,8 @@ ROWS = {
     "linear extrapolation": "each pixel goes on changing as it changed last",
     "nearest training clip": "what came next in the training clip that looks most like this one",
     "decoder alone": "a temporal tokenizer's own guess, all tokens at “as expected”: what the Llama must add to",
-    "tokenizer ceiling": "the real frames, encoded and decoded: the best it can give back; copying can "
-    "be better, for a copied frame was never encoded",
+    "tokenizer ceiling": "the real frames, encoded and decoded: the best it can give back; a copied frame, "
+    "or one that a temporal tokenizer draws from real ones, was never encoded and can be better",
 }
 """Row → what it means."""
 
