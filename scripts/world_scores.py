@@ -41,12 +41,15 @@ def predicted(run: Run, clip: Clip, temperature: float, seed: int) -> Tensor:
 
 
 def score(run: Run, clips: Sequence[Clip], temperatures: Sequence[float]) -> dict[str, Any]:
-    """Return the table: row → range of frames ahead → PSNR in dB pooled over the clips, sharpness, motion ratio."""
+    """Return the table: row → range of frames ahead → PSNR in dB pooled over the clips, sharpness, motion ratio.
+
+    The run's tokenizer is one that sees pictures: its futures go on from the true ones.
+    """
     rows: dict[str, list[PixelScores]] = {}
     for temperature in temperatures:
         for seed, (frames, actions) in enumerate(clips):
-            made, truth = predicted(run, (frames, actions), temperature, seed), frames[CONTEXT:]
-            found = score_forecast(made, truth, frames[:CONTEXT], run.tokenizer, actions).rows["model"]
+            made, last = predicted(run, (frames, actions), temperature, seed), frames[CONTEXT - 1]
+            found = score_pixels(made, frames[CONTEXT:], last, last).over_samples()
             rows.setdefault(f"one future, T={temperature:g}", []).append(found)
     return _in_ranges(rows) | score_tokenizer(run.tokenizer, clips)
 

@@ -128,8 +128,7 @@ def make_futures(
     made = {"ceiling": steps(tokens[own][count:])[None].cpu()}
     retrieved = None
     if scorer.index is not None:
-        seen = fit_frames(truth[:count], run.tokenizer.frame_size)
-        episode, start, distance = scorer.index.nearest(seen, protocol.horizon)
+        episode, start, distance = scorer.index.nearest(context, protocol.horizon)
         replayed = scorer.index.frames(episode, start + count - 1, protocol.horizon + 1, size)
         before["nearest_training"], frames["nearest_training"] = replayed[0], replayed[None, 1:]
         retrieved = {"episode": scorer.index.episodes[episode].name, "frame": start, "distance": distance}

@@ -73,8 +73,12 @@ def _names(env: Environment, space: ActionSpace, own: Own) -> list[str]:
     """Return what the actions that are held are called."""
     if space.kind == "continuous":
         return [f"{most} {name}" for name in space.names for most in ("least", "most")]
-    ids = [int(own(torch.tensor(i))) for i in range(space.count)]
-    return [env.action_names[i] if env.action_names else str(i) for i in ids]
+    return [env.action_names[i] if env.action_names else str(i) for i in _ids(space, own)]
+
+
+def _ids(space: ActionSpace, own: Own) -> list[int]:
+    """Return the environment's ids of the run's discrete actions, in the run's order."""
+    return [int(own(torch.tensor(i))) for i in range(space.count)]
 
 
 def _held(space: ActionSpace, given: Tensor) -> Tensor:
@@ -128,7 +132,7 @@ def _given(video: Path, space: ActionSpace, own: Own) -> Tensor:
     actions, names = read_actions(file)
     if space.kind == "continuous":
         return order_actions(actions, names, space.names, str(file))
-    ids = [int(own(torch.tensor(i))) for i in range(space.count)]
+    ids = _ids(space, own)
     if unknown := sorted({*actions.tolist()} - {*ids}):
         raise FramepredError(f"{file} has the action {unknown[0]}, which the run does not know: it knows {ids}")
     return torch.tensor([ids.index(action) for action in actions.tolist()], dtype=torch.int64)

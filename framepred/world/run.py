@@ -79,7 +79,8 @@ class Run:
             discrete = space.kind == "discrete"
             given = torch.full((1, count), -1) if discrete else torch.full((1, count, space.slots), torch.nan)
         begin = first[0] if first is not None and first.ndim == 4 else first
-        pictures, coded = (last_pictures(self.tokenizer, tokens.to(device), actions, f) for f in (first, begin))
+        coded = last_pictures(self.tokenizer, tokens.to(device), actions, begin)
+        pictures = coded if begin is first else last_pictures(self.tokenizer, tokens.to(device), actions, first)
         taken = None if given is None else given.to(device)
         made.rewind(replace(begun, pictures=pictures, coded=coded, actions=taken))
         return made
